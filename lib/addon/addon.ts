@@ -1,0 +1,172 @@
+// The native contract: everything the C++ addon exports, typed. Nothing else crosses the border.
+//
+// A tensor crosses as a number, its handle (slot and generation in the environment's table; 0 is "none").
+// An `owner` is the JS object that stands for a new tensor: the addon keeps a weak reference to it, and the
+// tensor lives until the owner is garbage, disposed, or left behind by a scope.
+
+/** Slot and generation of a tensor in this environment's table. Checked on each use. */
+export type Handle = number;
+/** Slot of a random generator in this environment's table. */
+export type GeneratorHandle = number;
+/** Slot of a mapped safetensors file in this environment's table. */
+export type FileHandle = number;
+/** Index of an operator overload in the process-wide registry. */
+export type OpId = number;
+export type TypedArray =
+  | Float64Array | Float32Array | BigInt64Array | BigUint64Array | Int32Array | Uint32Array
+  | Int16Array | Uint16Array | Int8Array | Uint8Array | Uint8ClampedArray;
+
+/** A value as it crosses: tensors are handles, dtypes and devices are strings, None is null. */
+export type Value = number | bigint | string | boolean | null | undefined | readonly Value[];
+
+export interface SafetensorsEntry {
+  readonly name: string;
+  readonly dtype: string; // torch's name
+  readonly shape: readonly number[];
+  readonly begin: number; // bytes, within the data part
+  readonly end: number;
+}
+
+export interface MemoryStats {
+  readonly live_tensors: number; // handles alive in this environment
+  readonly private_bytes: number; // CPU storages owned by the process, each counted once
+  readonly mapped_bytes: number; // safetensors mappings
+  readonly shared_bytes: number; // storages over JS buffers, or shared between environments
+  readonly device_bytes: number;
+  readonly sweeps: number;
+}
+
+export interface TensorInfo {
+  readonly shape: number[];
+  readonly dtype: string;
+  readonly device: string;
+  readonly requires_grad: boolean;
+}
+
+export interface Addon {
+  // errors ------------------------------------------------------------------------------------------------
+  /** Registers the one JS function that makes every error thrown by native code. */
+  setErrorFactory(make: (code: string, message: string, hint: string | null) => Error): void;
+
+  // op ----------------------------------------------------------------------------------------------------
+  /** Looks an operator up by name ("aten::add") and overload ("Tensor" or ""). Throws ERR_OP when it does not exist. */
+  findOp(name: string, overload: string): OpId;
+  /**
+   * Runs an operator. Arguments stand in the schema's order; `undefined` or a missing one takes the schema's default.
+   * One fresh tensor as result: it is given to `owner` and its handle is returned.
+   * An operator that writes its argument and returns it (`add_`, `out=`): returns undefined.
+   * Anything else: the value, several results as an array, tensors inside as handles that wait for `adopt`.
+   */
+  call(op: OpId, owner: object | null, ...args: Value[]): Value;
+  /** Gives a handle that `call` returned without owner to its JS object. */
+  adopt(handle: Handle, owner: object): void;
+  /** All schemas, in text, for the generator: one per overload, with its alias annotations. */
+  listOps(): string[];
+
+  // tensor: facts -----------------------------------------------------------------------------------------
+  shape(handle: Handle): number[];
+  stride(handle: Handle): number[];
+  dim(handle: Handle): number;
+  numel(handle: Handle): number;
+  dtype(handle: Handle): string;
+  device(handle: Handle): string;
+  storageOffset(handle: Handle): number;
+  elementSize(handle: Handle): number;
+  isContiguous(handle: Handle, memoryFormat: string): boolean;
+  version(handle: Handle): number;
+  /** Same number = same storage; with its size in bytes. A meta storage has one too. */
+  storage(handle: Handle): { id: number; nbytes: number };
+
+  // tensor: data ------------------------------------------------------------------------------------------
+  /** Copies a typed array in; `dtype` says what its bits are (bfloat16 and float16 come as Uint16Array, bool as Uint8Array). */
+  fromData(owner: object, data: TypedArray, dtype: string, shape: readonly number[]): Handle;
+  /** Shares the bytes of a buffer, which is kept alive. */
+  fromBuffer(owner: object, data: TypedArray | SharedArrayBuffer | ArrayBuffer, dtype: string, shape: readonly number[], byteOffset: number): Handle;
+  /** The values, contiguous, copied out. bfloat16, float16 and float8 become Float32Array unless `raw`. Complex: pairs. */
+  toData(handle: Handle, raw: boolean): TypedArray;
+  /** The single value: number, boolean, bigint (int64 beyond 2^53) or [re, im]. */
+  item(handle: Handle): number | bigint | boolean | [number, number];
+
+  // tensor: life ------------------------------------------------------------------------------------------
+  dispose(handle: Handle): void;
+  isDisposed(handle: Handle): boolean;
+  /** A second handle on the same tensor (same identity for autograd), for another owner. */
+  alias(owner: object, handle: Handle): Handle;
+  /** The handle holds another tensor from now on: `param.data = …`, `to()`, offload. Keeps requires_grad and hooks. */
+  rebind(handle: Handle, other: Handle): void;
+  /** torch's `variable_data`: same storage, no history. */
+  variableData(owner: object, handle: Handle): Handle;
+  openScope(name: string): void;
+  /** Ends the innermost scope: frees what was made in it, except what `keep` names and what was marked by `keep()`. */
+  closeScope(keep: readonly Handle[]): void;
+  keep(handle: Handle): void;
+  /** Frees tensors whose owners are garbage. Returns how many. */
+  sweep(): number;
+  memoryStats(): MemoryStats;
+  /** A token that another environment of this process can claim once. */
+  share(handle: Handle): number;
+  fromShared(owner: object, token: number): Handle;
+
+  // autograd ----------------------------------------------------------------------------------------------
+  requiresGrad(handle: Handle): boolean;
+  setRequiresGrad(handle: Handle, value: boolean): void;
+  isLeaf(handle: Handle): boolean;
+  gradFn(handle: Handle): string | null; // the node's name, "AddBackward0"
+  outputNr(handle: Handle): number;
+  /** The gradient, given to `owner`; 0 when there is none. */
+  grad(owner: object, handle: Handle): Handle;
+  setGrad(handle: Handle, grad: Handle): void; // 0 clears
+  retainGrad(handle: Handle): void;
+  backward(tensors: readonly Handle[], grads: readonly Handle[] | null, retainGraph: boolean, createGraph: boolean, inputs: readonly Handle[] | null): void;
+  /** Gradients of the inputs, without owners; null where unused. */
+  autogradGrad(outputs: readonly Handle[], grads: readonly Handle[] | null, inputs: readonly Handle[], retainGraph: boolean, createGraph: boolean, allowUnused: boolean): (Handle | null)[];
+  /** `hook(handle)` gets the gradient as a handle without owner; returns a handle, or 0 for "unchanged". */
+  registerHook(handle: Handle, hook: (grad: Handle) => Handle): number;
+  /** Like registerHook, on the leaf, after its gradient is accumulated; the hook gets nothing and returns nothing. */
+  registerPostAccumulateGradHook(handle: Handle, hook: () => void): number;
+  removeHook(id: number): void;
+  gradMode(): boolean;
+  setGradMode(enabled: boolean): void;
+  inferenceMode(): boolean;
+  /** Nests; each push is undone by one pop. */
+  pushInferenceMode(enabled: boolean): void;
+  popInferenceMode(): void;
+  autocast(deviceType: string): { enabled: boolean; dtype: string };
+  setAutocast(deviceType: string, enabled: boolean, dtype: string): void;
+  clearAutocastCache(): void;
+  detectAnomaly(enabled: boolean): void;
+
+  // device, threads, random -------------------------------------------------------------------------------
+  deviceCount(type: string): number;
+  deviceInfo(): { type: string; index: number; name: string; total_memory: number; free_memory: number; capability: string }[];
+  cpuCapability(): string;
+  torchVersion(): string;
+  buildInfo(): { napi: number; compiler: string; libtorch: string; sanitizer: string };
+  synchronize(device: string): void;
+  emptyCache(): void;
+  getNumThreads(): number;
+  setNumThreads(count: number): void;
+  setDeterministic(enabled: boolean, warnOnly: boolean): void;
+  defaultDtype(): string;
+  setDefaultDtype(dtype: string): void;
+  /** A new generator of a device, given to `owner`; `defaultGenerator` the device's own. */
+  newGenerator(owner: object, device: string): GeneratorHandle;
+  defaultGenerator(device: string): GeneratorHandle;
+  generatorDevice(generator: GeneratorHandle): string;
+  generatorSeed(generator: GeneratorHandle, seed: bigint): void;
+  generatorInitialSeed(generator: GeneratorHandle): bigint;
+  generatorGetState(owner: object, generator: GeneratorHandle): Handle;
+  generatorSetState(generator: GeneratorHandle, state: Handle): void;
+  /** Seeds the default generators of all devices. */
+  manualSeed(seed: bigint): void;
+
+  // io ----------------------------------------------------------------------------------------------------
+  /** Maps and checks a safetensors file. Reading the header happens off the event loop. */
+  openSafetensors(path: string): Promise<{ file: FileHandle; entries: SafetensorsEntry[]; metadata: Record<string, string> | null; byteLength: number }>;
+  /** A tensor over the mapping (copy on write); copied when its address is not aligned. */
+  safetensorsTensor(owner: object, file: FileHandle, index: number): Handle;
+  /** Drops the table's reference; the mapping lives as long as its tensors. */
+  closeSafetensors(file: FileHandle): void;
+  /** Writes atomically: a temporary file beside `path`, fsync, rename. Tensors are read on another thread. */
+  saveSafetensors(path: string, names: readonly string[], tensors: readonly Handle[], metadata: Readonly<Record<string, string>> | null): Promise<void>;
+}

@@ -1,0 +1,32 @@
+// "Did you mean …?": the known names nearest to an unknown one.
+
+/** Levenshtein distance, given up above `limit`. */
+function distance(a: string, b: string, limit: number): number {
+  if (Math.abs(a.length - b.length) > limit) return limit + 1;
+  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const change = (row[j - 1] as number) + (a[i - 1] === b[j - 1] ? 0 : 1);
+      next.push(Math.min(change, (row[j] as number) + 1, (next[j - 1] as number) + 1));
+    }
+    row = next;
+  }
+  return row[b.length] as number;
+}
+
+/** Up to `count` of the `known` names that are near `name`, nearest first; case and underscores count little. */
+export function nearest(name: string, known: Iterable<string>, count = 3): string[] {
+  const plain = (s: string) => s.toLowerCase().replaceAll(/[_\-.]/g, "");
+  const wanted = plain(name);
+  const limit = Math.max(1, Math.floor(wanted.length / 3));
+  return [...known]
+    .map((candidate) => ({ candidate, far: distance(wanted, plain(candidate), limit) }))
+    .filter(({ far }) => far <= limit)
+    .sort((a, b) => a.far - b.far)
+    .slice(0, count)
+    .map(({ candidate }) => candidate);
+}
+
+/** The nearest known name, or undefined. */
+export const suggest = (name: string, known: Iterable<string>): string | undefined => nearest(name, known, 1)[0];
