@@ -1,0 +1,42 @@
+// Opens shared libraries by path and keeps them: `process.dlopen` closes whatever is not a Node module.
+// Knows Node-API and dlopen only, so that it loads on any machine and can say why libtorch does not.
+#include <dlfcn.h>
+#include <node_api.h>
+
+namespace {
+
+constexpr size_t kMaxPath = 4096;
+
+// open(path: string): string | null. The text of dlerror() when the library does not load.
+// RTLD_LOCAL: made global, libtorch's protobuf and oneDNN would stand before those of other addons.
+napi_value Open(napi_env env, napi_callback_info info) {
+  napi_value argument;
+  size_t count = 1;
+  char path[kMaxPath];
+  size_t length = 0;
+  if (napi_get_cb_info(env, info, &count, &argument, nullptr, nullptr) != napi_ok || count != 1 ||
+      napi_get_value_string_utf8(env, argument, path, sizeof path, &length) != napi_ok ||
+      length + 1 >= sizeof path) {
+    napi_throw_type_error(env, "ERR_INVALID_ARGUMENT", "open(path): 'path' must be a string");
+    return nullptr;
+  }
+
+  napi_value result;
+  if (dlopen(path, RTLD_NOW | RTLD_LOCAL) != nullptr) {
+    napi_get_null(env, &result);
+  } else {
+    napi_create_string_utf8(env, dlerror(), NAPI_AUTO_LENGTH, &result);
+  }
+  return result;
+}
+
+}  // namespace
+
+NAPI_MODULE_INIT() {
+  napi_value open;
+  if (napi_create_function(env, "open", NAPI_AUTO_LENGTH, Open, nullptr, &open) != napi_ok ||
+      napi_set_named_property(env, exports, "open", open) != napi_ok) {
+    napi_throw_error(env, nullptr, "torchformers: the loader could not be set up");
+  }
+  return exports;
+}
