@@ -1,0 +1,124 @@
+// Registries whose built-in entries are imported when they are first asked for, and to which a program adds its own.
+
+import { InvalidArgumentError } from "../errors/index.ts";
+
+/** Imports the module that holds an entry and gives the entry. */
+export type Loader<T> = () => Promise<T>;
+
+export interface RegisterOptions {
+  /** Replace an entry that exists instead of refusing. Default false. */
+  readonly exist_ok?: boolean;
+}
+
+/**
+ * Names to values, where built-in values are lazy imports.
+ *
+ * A registered value wins over a built-in one of the same name.
+ *
+ * ```ts
+ * const configs = new LazyMapping("AutoConfig", { llama: async () => (await import("./llama.ts")).LlamaConfig });
+ * await configs.get("llama");
+ * ```
+ */
+export class LazyMapping<T> {
+  readonly #owner: string;
+  readonly #builtins: ReadonlyMap<string, Loader<T>>;
+  readonly #registered = new Map<string, T>();
+
+  constructor(owner: string, builtins: Readonly<Record<string, Loader<T>>>) {
+    this.#owner = owner;
+    this.#builtins = new Map(Object.entries(builtins));
+  }
+
+  has(name: string): boolean {
+    return this.#registered.has(name) || this.#builtins.has(name);
+  }
+
+  /** True when `name` has an entry of its own in this package, registered ones aside. */
+  isBuiltin(name: string): boolean {
+    return this.#builtins.has(name);
+  }
+
+  /** Every name, built-in ones first. */
+  keys(): string[] {
+    return [...new Set([...this.#builtins.keys(), ...this.#registered.keys()])];
+  }
+
+  /** The value of `name`, imported now if need be; undefined when there is none. */
+  async get(name: string): Promise<T | undefined> {
+    return this.#registered.get(name) ?? (await this.#builtins.get(name)?.());
+  }
+
+  /** What `register` was given for `name`; never imports. */
+  registered(name: string): T | undefined {
+    return this.#registered.get(name);
+  }
+
+  /** Adds `value` under `name`. A name that is taken is refused unless `exist_ok`. */
+  register(name: string, value: T, { exist_ok = false }: RegisterOptions = {}): void {
+    if (this.has(name) && !exist_ok) {
+      throw new InvalidArgumentError(`[${this.#owner}.register] '${name}' is already known.`, {
+        hint: "Pass { exist_ok: true } to replace it.",
+      });
+    }
+    this.#registered.set(name, value);
+  }
+}
+
+/** A class with the `model_type` that built-in entries are found by. */
+export interface KeyClass {
+  readonly name: string;
+  readonly model_type: string;
+}
+
+/**
+ * Configuration classes to values: what an `AutoModelFor…` class is made of.
+ *
+ * A built-in configuration class is found by its `model_type`, so that nothing need be imported to know
+ * that an entry exists; a registered one by identity.
+ */
+export class LazyClassMapping<T> {
+  readonly #owner: string;
+  readonly #builtins: ReadonlyMap<string, Loader<T>>;
+  readonly #isNative: (config: KeyClass) => boolean;
+  readonly #registered = new Map<KeyClass, T>();
+
+  /**
+   * `isNative` tells this package's own configuration classes from a program's: only they may take the entry of
+   * their `model_type`, so that a custom class which borrows a known `model_type` is not answered with a native model.
+   */
+  constructor(owner: string, builtins: Readonly<Record<string, Loader<T>>>, isNative: (config: KeyClass) => boolean) {
+    this.#owner = owner;
+    this.#builtins = new Map(Object.entries(builtins));
+    this.#isNative = isNative;
+  }
+
+  has(config: KeyClass): boolean {
+    return this.#registered.has(config) || this.#hasBuiltin(config);
+  }
+
+  /** The `model_type`s that have an entry, built-in ones first. */
+  modelTypes(): string[] {
+    return [...new Set([...this.#builtins.keys(), ...[...this.#registered.keys()].map((config) => config.model_type)])];
+  }
+
+  async get(config: KeyClass): Promise<T | undefined> {
+    const own = this.#registered.get(config);
+    if (own !== undefined) return own;
+    return this.#hasBuiltin(config) ? await this.#builtins.get(config.model_type)?.() : undefined;
+  }
+
+  /** Adds `value` for `config`; a configuration class that has an entry is refused unless `exist_ok`. */
+  register(config: KeyClass, value: T, { exist_ok = false }: RegisterOptions = {}): void {
+    if (this.has(config) && !exist_ok) {
+      throw new InvalidArgumentError(`[${this.#owner}.register] ${config.name} already has a class.`, {
+        hint: "Pass { exist_ok: true } to replace it.",
+      });
+    }
+    this.#registered.set(config, value);
+  }
+
+  #hasBuiltin(config: KeyClass): boolean {
+    return this.#builtins.has(config.model_type) && this.#isNative(config);
+  }
+}
