@@ -31,6 +31,9 @@ function errorClass(code: string) {
 /** libtorch is not on this machine, or is another version. */
 export class LibtorchNotFoundError extends errorClass("ERR_LIBTORCH_NOT_FOUND") {}
 
+/** `torchformers setup` cannot go on: a tool, a file or room on the disk is missing, or an archive is damaged. */
+export class SetupError extends errorClass("ERR_SETUP") {}
+
 /** The addon for this platform is missing or does not load. */
 export class NativeBindingNotFoundError extends errorClass("ERR_NATIVE_BINDING_NOT_FOUND") {}
 
