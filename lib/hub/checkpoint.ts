@@ -2,7 +2,7 @@
 
 import path from "node:path";
 import { CheckpointError, EntryNotFoundError } from "../errors/index.ts";
-import { isParsed, type Json, parseJson } from "../json/json.ts";
+import { type Json, parseJson } from "../json/json.ts";
 import { assertSafeName, findFile, type HubOptions, readText } from "./files.ts";
 
 export const SAFE_WEIGHTS_NAME = "model.safetensors";
@@ -132,4 +132,4 @@ export function parseIndex(
 }
 
 const isObject = (value: Json | undefined): value is { [key: string]: Json } =>
-  typeof value === "object" && value !== null && !Array.isArray(value) && isParsed(value);
+  typeof value === "object" && value !== null && !Array.isArray(value);

@@ -1,0 +1,909 @@
+// The base class of all model configurations: reading, writing, checking and comparing them, as the reference does.
+
+import path from "node:path";
+import { ConfigError, ConfigFieldError, InvalidArgumentError } from "../errors/index.ts";
+import { suggest } from "../errors/suggest.ts";
+import { warnOnce } from "../errors/warnings.ts";
+import { writeFileAtomic } from "../hub/atomic.ts";
+import { assertSafeName, type HubOptions, kindOf, readText, resolveFile } from "../hub/files.ts";
+import { cloneJson, equalJson, markIntegerKeys, numberForm, parseJson, put, setNumberForm, stringifyJson } from "../json/json.ts";
+import { adoptNumberForms, checkFields, type FieldRanges, type FieldTypes, markFloatFields, shown } from "./field_types.ts";
+import { DEFAULT_GENERATION_PARAMS } from "./generation_defaults.ts";
+import { adoptRopeForms, type LegacyRope, type RopeConfig, standardizeRope, validateRope } from "./rope.ts";
+import { createSubConfig, type SubConfig, specOf } from "./sub_configs.ts";
+
+export const CONFIG_NAME = "config.json";
+
+/** The release of the reference whose file formats are followed; written into files as `transformers_version`. */
+export const TRANSFORMERS_VERSION = "5.23.0";
+
+/** Arguments of a configuration's constructor: fields by name. */
+export type ConfigKwargs = Readonly<Record<string, unknown>>;
+
+/** A class of configurations; `never` because each takes its own options. */
+export type ConfigClass<T extends PretrainedConfig = PretrainedConfig> = (new (kwargs?: never) => T) &
+  Pick<typeof PretrainedConfig, "model_type" | "base_config_key" | "sub_configs" | "field_types">;
+
+export interface FromPretrainedOptions extends HubOptions {
+  /** Give `[config, unused]`, where `unused` holds the options that name no field. Default false. */
+  readonly return_unused_kwargs?: boolean;
+  /** Any field, to replace its value. */
+  readonly [field: string]: unknown;
+}
+
+/** Options of `from_pretrained` that say how to get the file, and are no fields. */
+const HUB_OPTIONS = [
+  "cache_dir",
+  "force_download",
+  "local_files_only",
+  "token",
+  "revision",
+  "subfolder",
+  "proxies",
+  "signal",
+  "progress_callback",
+  "trust_remote_code",
+  "code_revision",
+] as const;
+
+/** Overrides that must be there when the configuration is made, since other fields follow from them. */
+const CONSTRUCTION_FIELDS = [
+  "num_labels",
+  "attn_implementation",
+  "experts_implementation",
+  "output_attentions",
+  "torch_dtype",
+  "dtype",
+  "name_or_path",
+];
+
+/** State of a process, not of a checkpoint: dropped when read, never written. */
+const TRANSIENT_FIELDS: ReadonlySet<string> = new Set([
+  "_attn_implementation_internal",
+  "_experts_implementation_internal",
+  "_commit_hash",
+  "_is_quantized",
+  "_auto_class",
+  "_post_init_done",
+  "ignore_keys_at_rope_validation",
+  "base_model_tp_plan",
+  "base_model_pp_plan",
+  "base_model_fsdp_plan",
+  "distributed_config",
+  "transformers_weights",
+]);
+
+const DTYPES: ReadonlySet<string> = new Set(
+  (
+    "float64 float32 float16 bfloat16 double float half int64 int32 int16 int8 uint8 uint16 uint32 uint64 long int short bool " +
+    "complex32 complex64 complex128 float8_e4m3fn float8_e5m2 float8_e4m3fnuz float8_e5m2fnuz float8_e8m0fnu float4_e2m1fn_x2"
+  ).split(" "),
+);
+
+const ATTENTION_LAYER_TYPES: readonly string[] = [
+  "full_attention",
+  "sliding_attention",
+  "chunked_attention",
+  "window_attention",
+  "indexed_attention",
+  "compressed_sparse_attention",
+  "heavily_compressed_attention",
+  "minimax_m3_sparse",
+  "conv",
+  "moe",
+  "hybrid",
+  "hybrid_sliding",
+  "reference_sliding_attention",
+  "linear_attention",
+];
+
+/** Older names of layer types. */
+const LEGACY_LAYER_TYPES: Readonly<Record<string, string>> = {
+  mamba: "linear_attention",
+  attention: "full_attention",
+  deepseek_sparse_attention: "indexed_attention",
+  qwen_sparse_attention: "indexed_attention",
+};
+
+type Fields = Record<string, unknown>;
+
+/** The values of an object property along the prototype chain of a class, those of the class itself last. */
+function inheritedTable<T extends object>(constructor: object, name: string): T {
+  const tables: object[] = [];
+  for (let c: object | null = constructor; c !== null && c !== Function.prototype; c = Object.getPrototypeOf(c)) {
+    if (Object.hasOwn(c, name)) tables.unshift((c as Record<string, object>)[name] as object);
+  }
+  return Object.assign({}, ...tables) as T;
+}
+
+/** Makes every alias of an `attribute_map` read and write the field it stands for. */
+function defineAliases(constructor: { readonly prototype: object }, aliases: Readonly<Record<string, string>>): void {
+  for (const [alias, field] of Object.entries(aliases)) {
+    if (Object.hasOwn(constructor.prototype, alias)) continue;
+    Object.defineProperty(constructor.prototype, alias, {
+      configurable: true,
+      get(this: Fields) {
+        return this[field];
+      },
+      set(this: Fields, value: unknown) {
+        this[field] = value;
+      },
+    });
+  }
+}
+
+/**
+ * Base class of the configurations.
+ *
+ * A configuration's own enumerable properties are its fields. A subclass names its defaults in the constructor's
+ * destructuring and ends with `post_init()`, which derives, standardizes and checks:
+ *
+ * ```ts
+ * class MyConfig extends PretrainedConfig {
+ *   static override readonly model_type = "my-model";
+ *   static override readonly field_types = { layers: "list[int]", dropout: "float" };
+ *   declare layers: number[];
+ *   declare dropout: number;
+ *
+ *   constructor({ layers = [3, 4, 6, 3], dropout = 0, ...kwargs }: ConfigKwargs & { layers?: number[]; dropout?: number } = {}) {
+ *     super(kwargs);
+ *     this.layers = layers;
+ *     this.dropout = dropout;
+ *     this.post_init();
+ *   }
+ * }
+ * ```
+ *
+ * Never give a field an initializer, and never declare a parent's field again without `declare`: either would
+ * overwrite what the parent's constructor stored (`ConfigFieldError`).
+ */
+export class PretrainedConfig {
+  /** The name by which a `config.json` says its class. */
+  static readonly model_type: string = "";
+  /** The field of a composite configuration that holds this one, for `from_pretrained` on the whole. */
+  static readonly base_config_key: string = "";
+  /** Other names of fields: `{ hidden_size: "n_embd" }` lets `config.hidden_size` read `config.n_embd`. */
+  static readonly attribute_map: Readonly<Record<string, string>> = {};
+  /** Fields that are configurations themselves. */
+  static readonly sub_configs: Readonly<Record<string, SubConfig>> = {};
+  /** Types of the fields, in Python's notation; those of parent classes are inherited. */
+  static readonly field_types: FieldTypes = {
+    transformers_version: "str | None",
+    architectures: "list[str] | None",
+    output_hidden_states: "bool | None",
+    return_dict: "bool | None",
+    dtype: "str | None",
+    chunk_size_feed_forward: "int",
+    is_encoder_decoder: "bool",
+    id2label: "dict | None",
+    label2id: "dict | None",
+    problem_type: "str | None",
+  };
+  /** Bounds of numeric fields. Without one, sizes and counts are at least 0. */
+  static readonly field_ranges: FieldRanges = {};
+  /** Outputs that are left out when predictions are gathered. */
+  static readonly keys_to_ignore_at_inference: readonly string[] = [];
+  static readonly default_theta: number = 10_000;
+  static readonly default_rope_type: string = "default";
+  static readonly ignore_keys_at_rope_validation: readonly string[] = [];
+
+  declare transformers_version: string | null;
+  declare architectures: string[] | null;
+  declare output_hidden_states: boolean | null;
+  declare return_dict: boolean | null;
+  /** Dtype of the weights, by torch's name. */
+  declare dtype: string | null;
+  declare chunk_size_feed_forward: number;
+  declare is_encoder_decoder: boolean;
+  declare id2label: Record<number, string> | null;
+  declare label2id: Record<string, number> | null;
+  declare problem_type: "regression" | "single_label_classification" | "multi_label_classification" | null;
+
+  // Fields that most models have, so that general code can ask for them.
+  declare vocab_size?: number;
+  declare hidden_size?: number;
+  declare num_hidden_layers?: number;
+  declare num_attention_heads?: number;
+  declare tie_word_embeddings?: boolean;
+  declare use_cache?: boolean;
+  declare pad_token_id?: number | null;
+  declare bos_token_id?: number | null;
+  declare eos_token_id?: number | number[] | null;
+  declare quantization_config?: Record<string, unknown> | null;
+  declare auto_map?: Record<string, unknown>;
+
+  readonly #given: Fields;
+  /** Fields whose names are members of the class: kept to be written back, out of reach of code. */
+  readonly #shadowed: Fields = {};
+  /** What constructors had stored before a subclass's class fields could run; see `#checkOverwritten`. */
+  readonly #stored: Fields = {};
+  #isSettled = false;
+  #nameOrPath = "";
+  #outputAttentions: boolean | null = false;
+  #attention: string | null = null;
+  #experts: string | null = null;
+
+  constructor(kwargs: ConfigKwargs = {}) {
+    const constructor = new.target;
+    defineAliases(constructor, inheritedTable(constructor, "attribute_map"));
+    const {
+      transformers_version = null,
+      architectures = null,
+      output_hidden_states = false,
+      return_dict = true,
+      dtype = null,
+      torch_dtype = null,
+      chunk_size_feed_forward = 0,
+      is_encoder_decoder = false,
+      id2label = null,
+      label2id = null,
+      num_labels,
+      problem_type = null,
+      name_or_path,
+      output_attentions = false,
+      attn_implementation = null,
+      experts_implementation = null,
+      model_type,
+      _name_or_path,
+      ...others
+    } = kwargs;
+    Object.assign(this, { transformers_version, architectures, output_hidden_states, return_dict });
+    Object.assign(this, { chunk_size_feed_forward, is_encoder_decoder, problem_type });
+    this.dtype = plainDtype(dtype ?? torch_dtype) as string | null;
+    this.#setLabels(id2label, label2id, num_labels);
+    this.#nameOrPath = String(name_or_path ?? _name_or_path ?? "");
+    this.#outputAttentions = output_attentions as boolean | null;
+    this._attn_implementation = attn_implementation as string | null;
+    this._experts_implementation = experts_implementation as string | null;
+    // The class says the model type; only a configuration of no known class keeps what it was given.
+    if (model_type !== undefined && constructor.model_type === "") this.#shadowed.model_type = model_type;
+    this.#given = {};
+    for (const [key, value] of Object.entries(others)) this.#setUnknown(key, value);
+    Object.assign(this.#stored, this);
+    if (constructor === PretrainedConfig) this.post_init();
+  }
+
+  get model_type(): string {
+    return (this.constructor as typeof PretrainedConfig).model_type || String(this.#shadowed.model_type ?? "");
+  }
+
+  /** Where the configuration was loaded from; "" when it was not. */
+  get name_or_path(): string {
+    return this.#nameOrPath;
+  }
+
+  set name_or_path(value: string) {
+    this.#nameOrPath = String(value);
+  }
+
+  get _name_or_path(): string {
+    return this.#nameOrPath;
+  }
+
+  set _name_or_path(value: string) {
+    this.#nameOrPath = String(value);
+  }
+
+  /** The number of labels: the size of `id2label`. Setting another number makes new labels. */
+  get num_labels(): number | null {
+    return this.id2label === null ? null : Object.keys(this.id2label).length;
+  }
+
+  set num_labels(count: number) {
+    if (!Number.isSafeInteger(count) || count < 0 || count > 10_000_000) {
+      throw new ConfigError(`${this.constructor.name}: field 'num_labels' must be a count, got ${shown(count)}.`);
+    }
+    if (this.id2label !== null && this.num_labels === count) return;
+    const labels = Array.from({ length: count }, (_, i) => `LABEL_${i}`);
+    this.id2label = markIntegerKeys(Object.fromEntries(labels.map((label, i) => [i, label])));
+    this.label2id = Object.fromEntries(labels.map((label, i) => [label, i]));
+  }
+
+  get use_return_dict(): boolean | null {
+    return this.return_dict;
+  }
+
+  /** The older name of `dtype`. */
+  get torch_dtype(): string | null {
+    return this.dtype;
+  }
+
+  set torch_dtype(value: string | null) {
+    this.dtype = plainDtype(value) as string | null;
+  }
+
+  get output_attentions(): boolean | null {
+    return this.#outputAttentions;
+  }
+
+  /** Attention weights exist only in the eager implementation, which this chooses when none is chosen. */
+  set output_attentions(value: boolean | null) {
+    if (value) this._attn_implementation ??= "eager";
+    this.#outputAttentions = value;
+    this.validate_output_attentions();
+  }
+
+  /** The attention implementation that was chosen, for this configuration and those inside it; never written to files. */
+  get _attn_implementation(): string | null {
+    return this.#attention;
+  }
+
+  set _attn_implementation(value: string | Readonly<Record<string, string>> | null) {
+    this.#attention = ownChoice(value, this.#attention);
+    for (const [key, config] of this.#subConfigs()) {
+      config._attn_implementation = isRecord(value) ? ((value[key] as string) ?? config._attn_implementation) : value;
+    }
+  }
+
+  get _experts_implementation(): string | null {
+    return this.#experts;
+  }
+
+  set _experts_implementation(value: string | Readonly<Record<string, string>> | null) {
+    this.#experts = ownChoice(value, this.#experts);
+    for (const [key, config] of this.#subConfigs()) {
+      config._experts_implementation = isRecord(value) ? ((value[key] as string) ?? config._experts_implementation) : value;
+    }
+  }
+
+  /** The older name of `rope_parameters`. */
+  get rope_scaling(): unknown {
+    return (this as Fields).rope_parameters;
+  }
+
+  set rope_scaling(value: unknown) {
+    (this as Fields).rope_parameters = value;
+    if (value !== null && value !== undefined) standardizeRope(this.#rope(), {}, this.#class());
+  }
+
+  /**
+   * Finishes construction: makes the configurations inside this one, brings older names into today's form, checks.
+   * To be called at the end of a constructor; while a subclass has still to set fields of its own, it does nothing.
+   */
+  post_init(): void {
+    const types = this.#fieldTypes();
+    if (!this.#isSettled) for (const [key, value] of Object.entries(this)) if (!(key in this.#stored)) put(this.#stored, key, value);
+    if (Object.keys(types).some((name) => !Object.hasOwn(this, name) && !(name in this.#class().attribute_map))) return;
+    this.#makeSubConfigs();
+    for (const [alias, field] of Object.entries(inheritedTable<Record<string, string>>(this.#class(), "attribute_map"))) {
+      if (Object.hasOwn(this.#given, alias)) (this as Fields)[field] = this.#given[alias];
+      delete this.#given[alias];
+    }
+    this.#standardizeRope(types);
+    for (const name of ["layer_types", "mtp_layer_types"]) this.#renameLayerTypes(name);
+    markFloatFields(this, types);
+    this.validate();
+    this.#isSettled = true;
+  }
+
+  // -------------------------------------------------------------------------------------------------------------------
+  // Checks
+
+  /** Checks fields and what they say together; throws `ConfigError` that names the field. */
+  validate(): void {
+    const { name, field_ranges } = this.#class();
+    checkFields(name, this, this.#fieldTypes(), { ...inheritedTable(this.#class(), "field_ranges"), ...field_ranges });
+    this.#validateBase(name);
+    this.validate_output_attentions();
+    this.validate_architecture();
+    this.validate_token_ids();
+    this.validate_layer_type();
+    this.validate_rope();
+  }
+
+  #validateBase(owner: string): void {
+    if (this.dtype !== null && !DTYPES.has(this.dtype)) {
+      const near = suggest(this.dtype, DTYPES);
+      throw new ConfigError(`${owner}: field 'dtype' is '${this.dtype}', which is no dtype.${near ? ` Did you mean '${near}'?` : ""}`);
+    }
+    const problems = ["regression", "single_label_classification", "multi_label_classification"];
+    if (this.problem_type !== null && !problems.includes(this.problem_type)) {
+      throw new ConfigError(`${owner}: field 'problem_type' must be one of ${problems.join(", ")}, got ${shown(this.problem_type)}.`);
+    }
+    if (this.problem_type === "single_label_classification" && this.num_labels === 1) {
+      throw new ConfigError(`${owner}: problem_type 'single_label_classification' needs num_labels > 1.`, {
+        hint: "Use num_labels 2 for a binary classifier, or problem_type 'regression' for one output.",
+      });
+    }
+  }
+
+  validate_output_attentions(): void {
+    const implementation = this.#attention;
+    if (!this.#outputAttentions || implementation === null || implementation === "eager") return;
+    throw new ConfigError(
+      `${this.constructor.name}: field 'output_attentions' needs attn_implementation 'eager', but it is '${implementation}'.`,
+    );
+  }
+
+  /** For subclasses: what their sizes must satisfy together. */
+  validate_architecture(): void {
+    const { head_dim, num_heads, embed_dim } = this as Fields;
+    if (typeof head_dim !== "number" || typeof num_heads !== "number" || typeof embed_dim !== "number") return;
+    if (head_dim * num_heads !== embed_dim) {
+      throw new ConfigError(
+        `${this.constructor.name}: field 'embed_dim' (${embed_dim}) must be head_dim (${head_dim}) times num_heads (${num_heads}).`,
+      );
+    }
+  }
+
+  /** Warns of special tokens outside the vocabulary: several published checkpoints have `pad_token_id: -1`. */
+  validate_token_ids(): void {
+    const text = this.get_text_config({ decoder: true });
+    const { vocab_size } = text;
+    if (typeof vocab_size !== "number") return;
+    for (const [name, value] of Object.entries(text)) {
+      if (!name.endsWith("_token_id") || typeof value !== "number" || (value >= 0 && value < vocab_size)) continue;
+      warnOnce(`${text.constructor.name}: ${name} should be None or lie in [0, ${vocab_size - 1}], got ${value}.`);
+    }
+  }
+
+  validate_layer_type(): void {
+    const { num_hidden_layers } = this;
+    const allowed = { layer_types: ATTENTION_LAYER_TYPES, mlp_layer_types: ["sparse", "dense"] };
+    for (const [name, types] of Object.entries(allowed)) {
+      const layers = (this as Fields)[name];
+      if (!Array.isArray(layers) || num_hidden_layers === undefined) return;
+      const unknown = layers.find((layer) => !types.includes(layer));
+      if (unknown !== undefined) {
+        throw new ConfigError(`${this.constructor.name}: field '${name}' has ${shown(unknown)}; it knows ${types.join(", ")}.`);
+      }
+      if (layers.length !== num_hidden_layers) {
+        throw new ConfigError(
+          `${this.constructor.name}: field '${name}' has ${layers.length} entries for num_hidden_layers ${num_hidden_layers}.`,
+        );
+      }
+    }
+  }
+
+  validate_rope(): void {
+    if ((this as Fields).rope_parameters !== undefined) validateRope(this.#rope(), this.#class());
+  }
+
+  // -------------------------------------------------------------------------------------------------------------------
+  // Reading
+
+  /**
+   * Reads the configuration of a checkpoint.
+   *
+   * `dirOrRepo` is a directory, a JSON file, or a repository in the local cache. Options that name fields override them;
+   * an option that is neither is an `InvalidArgumentError`, or is given back with `return_unused_kwargs`.
+   *
+   * Throws `EntryNotFoundError` when there is no config.json, `ConfigError` when it is not valid.
+   *
+   * ```ts
+   * const config = await LlamaConfig.from_pretrained("./my-model", { num_labels: 3 });
+   * const [same, unused] = await LlamaConfig.from_pretrained("./my-model", { colour: "red", return_unused_kwargs: true });
+   * ```
+   */
+  static from_pretrained<T extends PretrainedConfig>(
+    this: ConfigClass<T>,
+    dirOrRepo: string,
+    options: FromPretrainedOptions & { readonly return_unused_kwargs: true },
+  ): Promise<[T, Record<string, unknown>]>;
+  static from_pretrained<T extends PretrainedConfig>(this: ConfigClass<T>, dirOrRepo: string, options?: FromPretrainedOptions): Promise<T>;
+  static async from_pretrained<T extends PretrainedConfig>(
+    this: ConfigClass<T>,
+    dirOrRepo: string,
+    options: FromPretrainedOptions = {},
+  ): Promise<T | [T, Record<string, unknown>]> {
+    const { dict, file, unused } = await PretrainedConfig.get_config_dict(dirOrRepo, options);
+    return inFile(file, () => fromDict(this, partFor(this, dict), unused));
+  }
+
+  /**
+   * The content of a checkpoint's config.json, the path it was read from, and the options that say nothing of where to
+   * find it. `ConfigError` when it is not a JSON object.
+   */
+  static async get_config_dict(
+    dirOrRepo: string,
+    options: FromPretrainedOptions = {},
+  ): Promise<{ readonly dict: Fields; readonly file: string; readonly unused: Fields }> {
+    const unused: Fields = { ...options };
+    for (const option of HUB_OPTIONS) delete unused[option];
+    const isFile = (await kindOf(dirOrRepo)) === "file";
+    let file = isFile ? dirOrRepo : await resolveFile(dirOrRepo, CONFIG_NAME, options);
+    let dict = await readConfigFile(file);
+    if (!isFile && Array.isArray(dict.configuration_files)) {
+      const name = versionedFile(dict.configuration_files);
+      assertSafeName(name, "The configuration file");
+      file = await resolveFile(dirOrRepo, name, options);
+      dict = await readConfigFile(file);
+    }
+    if (typeof unused.model_type === "string" && dict.model_type !== unused.model_type) {
+      warnOnce(`${file} has model_type '${String(dict.model_type)}', which is overridden by '${unused.model_type}'.`);
+      dict.model_type = unused.model_type;
+    }
+    return { dict, file, unused };
+  }
+
+  /**
+   * Makes a configuration of plain data, as `from_pretrained` does after reading it. `options` as there.
+   *
+   * ```ts
+   * LlamaConfig.from_dict({ hidden_size: 64, num_attention_heads: 4 }).head_dim; // 16
+   * ```
+   */
+  static from_dict<T extends PretrainedConfig>(
+    this: ConfigClass<T>,
+    dict: ConfigKwargs,
+    options: ConfigKwargs & { readonly return_unused_kwargs: true },
+  ): [T, Record<string, unknown>];
+  static from_dict<T extends PretrainedConfig>(this: ConfigClass<T>, dict: ConfigKwargs, options?: ConfigKwargs): T;
+  static from_dict<T extends PretrainedConfig>(
+    this: ConfigClass<T>,
+    dict: ConfigKwargs,
+    options: ConfigKwargs = {},
+  ): T | [T, Record<string, unknown>] {
+    return fromDict(this, dict, options);
+  }
+
+  /** Reads one JSON file. */
+  static async from_json_file<T extends PretrainedConfig>(this: ConfigClass<T>, file: string): Promise<T> {
+    const dict = await readConfigFile(file);
+    return inFile(file, () => fromDict(this, dict, {}) as T);
+  }
+
+  /**
+   * After construction from `dict`: takes over how its numbers were written, and checks that no class field reset
+   * what was given. For `from_dict`.
+   */
+  _adopt(dict: ConfigKwargs): void {
+    this.#checkOverwritten(dict);
+    adoptNumberForms(this, dict);
+    if ((this as Fields).rope_parameters !== undefined) adoptRopeForms(this.#rope(), dict);
+    this.post_init();
+  }
+
+  // -------------------------------------------------------------------------------------------------------------------
+  // Writing
+
+  /** All fields as plain data. */
+  to_dict(): Record<string, unknown> {
+    const output: Fields = {};
+    for (const [key, value] of [...Object.entries(this.#shadowed), ...Object.entries(this)]) {
+      if (TRANSIENT_FIELDS.has(key) || value === undefined || typeof value === "function") continue;
+      if (value instanceof PretrainedConfig) {
+        const inner = value.to_dict();
+        delete inner.transformers_version;
+        put(output, key, inner);
+      } else {
+        put(output, key, cloneJson(value));
+        const form = numberForm(this, key);
+        if (form !== undefined) setNumberForm(output, key, form);
+      }
+    }
+    output._name_or_path = this.#nameOrPath;
+    output.output_attentions = this.#outputAttentions;
+    output.model_type = this.model_type;
+    output.transformers_version = TRANSFORMERS_VERSION;
+    markFloatFields(output, this.#fieldTypes());
+    return output;
+  }
+
+  /** What `save_pretrained` writes: the model's own fields, and of the common ones those that differ from the defaults. */
+  to_diff_dict(): Record<string, unknown> {
+    const all = this.to_dict();
+    const base = new PretrainedConfig().to_dict();
+    const ownDefaults = defaultsOf(this.#class());
+    const output: Fields = {};
+    for (const [key, value] of Object.entries(all)) {
+      if (key === "_name_or_path") continue;
+      const attribute = (this as Fields)[key];
+      const isChanged = !Object.hasOwn(base, key) || !equalJson(value, base[key]) || !equalJson(value, ownDefaults[key] ?? value);
+      if (attribute instanceof PretrainedConfig && Object.hasOwn(this.#class().sub_configs, key)) {
+        put(output, key, nestedDiff(value as Fields, base, attribute));
+      } else if (isChanged || key === "transformers_version" || key === "quantization_config") {
+        put(output, key, value);
+        const form = numberForm(all, key);
+        if (form !== undefined) setNumberForm(output, key, form);
+      }
+    }
+    return output;
+  }
+
+  /** The text of config.json, byte for byte as the reference writes it; all fields with `use_diff: false`. */
+  to_json_string({ use_diff = true }: { readonly use_diff?: boolean } = {}): string {
+    return `${stringifyJson(use_diff ? this.to_diff_dict() : this.to_dict(), { floatTags: true })}\n`;
+  }
+
+  /** Writes one JSON file, atomically. */
+  async to_json_file(file: string, options: { readonly use_diff?: boolean } = {}): Promise<void> {
+    await writeFileAtomic(file, this.to_json_string(options));
+  }
+
+  /**
+   * Writes config.json into `directory`, which is made if need be. Python's `from_pretrained` reads it.
+   *
+   * Throws `ConfigError` when a field is not valid or belongs into a generation configuration.
+   */
+  async save_pretrained(directory: string): Promise<void> {
+    if ((await kindOf(directory)) === "file") throw new ConfigError(`'${directory}' is a file; a directory was expected.`);
+    const generation = Object.keys(this.#generationParameters());
+    if (generation.length > 0) {
+      throw new ConfigError(`${this.constructor.name} has generation parameters: ${generation.join(", ")}.`, {
+        hint: "Set them on model.generation_config.",
+      });
+    }
+    this.validate();
+    await this.to_json_file(path.join(directory, CONFIG_NAME));
+  }
+
+  toJSON(): unknown {
+    return this.to_dict();
+  }
+
+  [Symbol.for("nodejs.util.inspect.custom")](): string {
+    return `${this.constructor.name} ${this.to_json_string()}`;
+  }
+
+  // -------------------------------------------------------------------------------------------------------------------
+  // Use
+
+  /** Sets fields from plain data. */
+  update(fields: ConfigKwargs): void {
+    for (const [key, value] of Object.entries(fields)) this.#setUnknown(key, value);
+  }
+
+  /** A copy that shares nothing with this one. */
+  clone(): this {
+    const copy = fromDict(this.constructor as ConfigClass<this>, this.to_dict(), {}) as this;
+    copy._attn_implementation = this._attn_implementation;
+    copy._experts_implementation = this._experts_implementation;
+    return copy;
+  }
+
+  /**
+   * The configuration of the text part: this one, or the one inside it. With `decoder` or `encoder` only that side is
+   * looked for; an older encoder-decoder configuration, which has both sides flat, then gives a copy with that side's sizes.
+   */
+  get_text_config({ decoder, encoder }: { readonly decoder?: boolean; readonly encoder?: boolean } = {}): PretrainedConfig {
+    const isBoth = Boolean(decoder) === Boolean(encoder);
+    const names = [
+      ...(isBoth || encoder ? ["text_encoder"] : []),
+      ...(isBoth || decoder ? ["decoder", "generator", "text_config"] : []),
+    ];
+    const found = names.filter((name) => (this as Fields)[name] !== undefined && (this as Fields)[name] !== null);
+    if (found.length > 1) {
+      throw new ConfigError(`${this.constructor.name} has several text configurations: ${found.join(", ")}.`, {
+        hint: "Read the one that is meant by its name.",
+      });
+    }
+    const [name] = found;
+    if (name !== undefined) return (this as Fields)[name] as PretrainedConfig;
+    return isBoth || !this.is_encoder_decoder ? this : this.#flatSide(decoder ? "decoder" : "encoder");
+  }
+
+  // -------------------------------------------------------------------------------------------------------------------
+
+  #class(): typeof PretrainedConfig {
+    return this.constructor as typeof PretrainedConfig;
+  }
+
+  #fieldTypes(): FieldTypes {
+    return inheritedTable(this.#class(), "field_types");
+  }
+
+  #rope(): RopeConfig {
+    return this as unknown as RopeConfig;
+  }
+
+  #subConfigs(): [string, PretrainedConfig][] {
+    const names = Object.keys(this.#class().sub_configs);
+    return names.flatMap((name) => {
+      const config = (this as Fields)[name];
+      return config instanceof PretrainedConfig ? [[name, config] as [string, PretrainedConfig]] : [];
+    });
+  }
+
+  #setUnknown(key: string, value: unknown): void {
+    if (TRANSIENT_FIELDS.has(key) && key !== "transformers_weights") return;
+    if (isGenerationOnly(key, this.#fieldTypes()) && !this.#isSettled) return;
+    const aliases = inheritedTable<Record<string, string>>(this.#class(), "attribute_map");
+    if (Object.hasOwn(aliases, key) || ["rope_scaling", "rope_theta", "partial_rotary_factor"].includes(key)) {
+      this.#given[key] = value;
+    }
+    if (key === "rope_scaling" && !this.#isSettled) return;
+    const member = memberOf(Object.getPrototypeOf(this), key);
+    if (member !== undefined && member.set === undefined) put(this.#shadowed, key, value);
+    else put(this, key, value);
+  }
+
+  #setLabels(id2label: unknown, label2id: unknown, num_labels: unknown): void {
+    this.label2id = label2id as Record<string, number> | null;
+    this.id2label = null;
+    if (id2label === null) {
+      this.num_labels = (num_labels ?? 2) as number;
+      return;
+    }
+    if (!isRecord(id2label)) throw new ConfigError(`${this.constructor.name}: field 'id2label' must be dict | None, got ${shown(id2label)}.`);
+    const wrong = Object.keys(id2label).find((key) => !/^\s*[-+]?\d+\s*$/.test(key));
+    if (wrong !== undefined) throw new ConfigError(`${this.constructor.name}: field 'id2label' has the key '${wrong}', which is no integer.`);
+    this.id2label = markIntegerKeys(Object.fromEntries(Object.entries(id2label).map(([key, label]) => [Number(key), label as string])));
+    if (num_labels !== undefined && num_labels !== null && num_labels !== this.num_labels) {
+      warnOnce(`num_labels is ${num_labels}, but id2label has ${this.num_labels} labels; new labels are made.`);
+      this.num_labels = num_labels as number;
+    }
+  }
+
+  #makeSubConfigs(): void {
+    for (const [key, sub] of Object.entries(this.#class().sub_configs)) {
+      const value = (this as Fields)[key];
+      const spec = specOf(sub);
+      if (value instanceof PretrainedConfig || ((value === null || value === undefined) && spec.optional)) continue;
+      const config = createSubConfig(`${this.constructor.name}.${key}`, spec, value);
+      if (isRecord(value)) config._adopt(value);
+      (this as Fields)[key] = config;
+      if (this.#attention !== null) config._attn_implementation = this.#attention;
+    }
+  }
+
+  /** Older rope fields move into `rope_parameters`, in classes that have it; in others they stay what they are. */
+  #standardizeRope(types: FieldTypes): void {
+    const legacy: Fields = {};
+    for (const name of ["rope_scaling", "rope_theta", "partial_rotary_factor"]) {
+      if (Object.hasOwn(this.#given, name)) legacy[name] = this.#given[name];
+      delete this.#given[name];
+    }
+    if ((this as Fields).rope_parameters === undefined) {
+      if (legacy.rope_scaling !== undefined) put(this.#shadowed, "rope_scaling", legacy.rope_scaling);
+      return;
+    }
+    for (const name of Object.keys(legacy)) if (!Object.hasOwn(types, name)) delete (this as Fields)[name];
+    standardizeRope(this.#rope(), legacy as LegacyRope, this.#class());
+  }
+
+  #renameLayerTypes(name: string): void {
+    const layers = (this as Fields)[name];
+    if (!Array.isArray(layers) || !layers.some((layer) => Object.hasOwn(LEGACY_LAYER_TYPES, layer))) return;
+    (this as Fields)[name] = layers.map((layer) => LEGACY_LAYER_TYPES[layer] ?? layer);
+  }
+
+  /** A class field runs after the parent's constructor: it replaces the caller's value with its own. */
+  #checkOverwritten(dict: ConfigKwargs): void {
+    for (const [key, before] of Object.entries(this.#stored)) {
+      const now = (this as Fields)[key];
+      const isPlain = typeof before !== "object" || before === null;
+      if (now === before || before !== dict[key] || !(isPlain || now === undefined)) continue;
+      throw new ConfigFieldError(`${this.constructor.name}: field '${key}' was given, and then overwritten by a class field.`, {
+        hint: `Take its default in the constructor, ({ ${key} = …, ...kwargs } = {}), and write \`declare ${key}: …\` for its type.`,
+      });
+    }
+  }
+
+  #generationParameters(): Fields {
+    const types = this.#fieldTypes();
+    const found = Object.entries(this).filter(([key, value]) => value !== null && value !== undefined && isGenerationOnly(key, types));
+    return Object.fromEntries(found.filter(([key]) => key !== "use_cache"));
+  }
+
+  #flatSide(side: "decoder" | "encoder"): PretrainedConfig {
+    const copy = this.clone() as Fields & this;
+    const short: Record<string, string> = { [`${side}_layers`]: "num_hidden_layers", [`${side}_attention_heads`]: "num_attention_heads" };
+    for (const [key, value] of Object.entries(this.to_dict())) {
+      if (!key.startsWith(side)) continue;
+      (copy as Fields)[short[key] ?? key.slice(side.length + 1)] = value;
+    }
+    return copy;
+  }
+}
+
+export { PretrainedConfig as PreTrainedConfig };
+
+// ---------------------------------------------------------------------------------------------------------------------
+
+const isRecord = (value: unknown): value is Record<string, unknown> =>
+  typeof value === "object" && value !== null && !Array.isArray(value);
+
+const ownChoice = (value: string | Readonly<Record<string, string>> | null, present: string | null): string | null =>
+  isRecord(value) ? ((value[""] as string | undefined) ?? present) : (value as string | null);
+
+/** `torch.float32` and `float32` are one dtype. */
+const plainDtype = (value: unknown) => (typeof value === "string" ? value.replace(/^torch\./, "") : value);
+
+/** Parameters of generation do not belong to a model's configuration, unless its class has the field. */
+const isGenerationOnly = (key: string, types: FieldTypes) => Object.hasOwn(DEFAULT_GENERATION_PARAMS, key) && !Object.hasOwn(types, key);
+
+/** The method or accessor that a name means along a prototype chain. */
+function memberOf(prototype: object | null, name: string): PropertyDescriptor | undefined {
+  for (let p = prototype; p !== null; p = Object.getPrototypeOf(p)) {
+    const member = Object.getOwnPropertyDescriptor(p, name);
+    if (member !== undefined) return member;
+  }
+  return undefined;
+}
+
+/** The fields of a class's default configuration; none when it cannot be made without arguments. */
+function defaultsOf(constructor: typeof PretrainedConfig): Fields {
+  try {
+    return new constructor().to_dict();
+  } catch {
+    return {};
+  }
+}
+
+/** What is written of a configuration inside another: its type, its own fields, and common ones that differ from its defaults. */
+function nestedDiff(value: Fields, base: Fields, config: PretrainedConfig): Fields {
+  const defaults = defaultsOf(config.constructor as typeof PretrainedConfig);
+  const output: Fields = {};
+  for (const [key, item] of Object.entries(value)) {
+    if (key === "_name_or_path") continue;
+    if (Object.hasOwn(base, key) && equalJson(item, defaults[key]) && key !== "model_type") continue;
+    put(output, key, item);
+    const form = numberForm(value, key);
+    if (form !== undefined) setNumberForm(output, key, form);
+  }
+  return output;
+}
+
+async function readConfigFile(file: string): Promise<Fields> {
+  const dict = parseJson(await readText(file, ConfigError), { file, floatTags: true });
+  if (!isRecord(dict)) throw new ConfigError(`${file} must hold a JSON object, not ${shown(dict)}.`);
+  return dict;
+}
+
+/** Runs `make` and puts the file's name before the message of a `ConfigError`. */
+export function inFile<T>(file: string, make: () => T): T {
+  try {
+    return make();
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    throw new ConfigError(`${file}: ${error.message}`, { cause: error });
+  }
+}
+
+/** Of a composite configuration's content, the part that is meant for `constructor`. */
+function partFor(constructor: ConfigClass, dict: Fields): Fields {
+  const { base_config_key, model_type, name } = constructor;
+  const part = base_config_key !== "" && isRecord(dict[base_config_key]) ? (dict[base_config_key] as Fields) : dict;
+  if (model_type === "" || part.model_type === undefined || part.model_type === model_type) return part;
+  const inner = Object.values(part).find((value) => isRecord(value) && value.model_type === model_type);
+  if (inner !== undefined) return inner as Fields;
+  warnOnce(`A configuration of model_type '${String(part.model_type)}' is read as ${name} ('${model_type}').`);
+  return part;
+}
+
+/** The newest of `config.<version>.json` that is not newer than the reference's release. */
+function versionedFile(names: readonly unknown[]): string {
+  const number = (version: string) => version.split(".").reduce((sum, part) => sum * 1000 + Number.parseInt(part, 10), 0);
+  const usable = names
+    .map((name) => /^config\.(\d+\.\d+\.\d+)\.json$/.exec(String(name)))
+    .filter((match) => match !== null && number(match[1] as string) <= number(TRANSFORMERS_VERSION))
+    .sort((a, b) => number(a?.[1] as string) - number(b?.[1] as string));
+  return usable.at(-1)?.[0] ?? CONFIG_NAME;
+}
+
+function fromDict<T extends PretrainedConfig>(
+  constructor: ConfigClass<T>,
+  dict: ConfigKwargs,
+  { return_unused_kwargs = false, ...overrides }: ConfigKwargs,
+): T | [T, Fields] {
+  const given = cloneJson(dict) as Fields;
+  const unused: Fields = { ...overrides };
+  for (const key of CONSTRUCTION_FIELDS) {
+    const value = unused[key];
+    if (value === undefined) continue;
+    if (!(key.endsWith("dtype") && value === "auto")) given[key] = value;
+    delete unused[key];
+  }
+  delete unused.model_type;
+  const config = new constructor(given as never);
+  config._adopt(given);
+  for (const [key, value] of Object.entries(unused)) {
+    if (value === undefined || !(key in config) || memberOf(Object.getPrototypeOf(config), key)?.value !== undefined) continue;
+    const current = (config as unknown as Fields)[key];
+    const isNested = current instanceof PretrainedConfig && isRecord(value);
+    const next = isNested ? fromDict(current.constructor as ConfigClass, { ...current.to_dict(), ...value }, {}) : value;
+    (config as unknown as Fields)[key] = next;
+    delete unused[key];
+  }
+  if (Object.keys(overrides).length > 0) checkFields(constructor.name, config, inheritedTable(constructor, "field_types"), {});
+  if (return_unused_kwargs === true) return [config, unused];
+  const [unknown] = Object.keys(unused).filter((key) => unused[key] !== undefined);
+  if (unknown !== undefined) {
+    const near = suggest(unknown, Object.keys(config));
+    throw new InvalidArgumentError(`[${constructor.name}.from_pretrained] '${unknown}' is no option and no field.`, {
+      ...(near === undefined ? {} : { suggestion: near }),
+    });
+  }
+  return config;
+}
