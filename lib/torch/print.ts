@@ -1,0 +1,4 @@
+export interface PrintMethods {
+  /** The tensor as torch prints it. */
+  toString(): string;
+}
