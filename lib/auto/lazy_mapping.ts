@@ -49,6 +49,11 @@ export class LazyMapping<T> {
     return this.#registered.get(name) ?? (await this.#builtins.get(name)?.());
   }
 
+  /** The built-in value of `name`, whatever was registered under that name. */
+  async builtin(name: string): Promise<T | undefined> {
+    return this.#builtins.get(name)?.();
+  }
+
   /** What `register` was given for `name`; never imports. */
   registered(name: string): T | undefined {
     return this.#registered.get(name);
@@ -65,52 +70,63 @@ export class LazyMapping<T> {
   }
 }
 
-/** A class with the `model_type` that built-in entries are found by. */
+/** A configuration class, as far as a mapping looks at it. */
 export interface KeyClass {
   readonly name: string;
   readonly model_type: string;
 }
 
+/** What a `LazyClassMapping` needs to know of the built-in configuration classes. */
+export interface NativeConfigs {
+  /** `model_type` → class. */
+  readonly mapping: LazyMapping<KeyClass>;
+  /** `model_type` → name of the class, known without importing it. */
+  readonly names: Readonly<Record<string, string>>;
+}
+
 /**
  * Configuration classes to values: what an `AutoModelFor…` class is made of.
  *
- * A built-in configuration class is found by its `model_type`, so that nothing need be imported to know
- * that an entry exists; a registered one by identity.
+ * A built-in configuration class is found by its `model_type`, so that only the modules asked for are imported; a
+ * registered one by identity. A custom class that borrows a known `model_type` is not answered with a built-in value.
+ *
+ * ```ts
+ * const models = new LazyClassMapping("AutoModel", MAPPINGS.AutoModel, { mapping: CONFIG_MAPPING, names: CONFIG_CLASS_NAMES });
+ * const Model = await models.get(LlamaConfig);
+ * ```
  */
 export class LazyClassMapping<T> {
   readonly #owner: string;
   readonly #builtins: ReadonlyMap<string, Loader<T>>;
-  readonly #isNative: (config: KeyClass) => boolean;
+  readonly #configs: NativeConfigs;
   readonly #registered = new Map<KeyClass, T>();
 
-  /**
-   * `isNative` tells this package's own configuration classes from a program's: only they may take the entry of
-   * their `model_type`, so that a custom class which borrows a known `model_type` is not answered with a native model.
-   */
-  constructor(owner: string, builtins: Readonly<Record<string, Loader<T>>>, isNative: (config: KeyClass) => boolean) {
+  constructor(owner: string, builtins: Readonly<Record<string, Loader<T>>>, configs: NativeConfigs) {
     this.#owner = owner;
     this.#builtins = new Map(Object.entries(builtins));
-    this.#isNative = isNative;
+    this.#configs = configs;
   }
 
-  has(config: KeyClass): boolean {
-    return this.#registered.has(config) || this.#hasBuiltin(config);
-  }
-
-  /** The `model_type`s that have an entry, built-in ones first. */
+  /** The `model_type`s that have a value, built-in ones first. */
   modelTypes(): string[] {
     return [...new Set([...this.#builtins.keys(), ...[...this.#registered.keys()].map((config) => config.model_type)])];
   }
 
+  async has(config: KeyClass): Promise<boolean> {
+    return this.#registered.has(config) || (await this.#hasBuiltin(config));
+  }
+
+  /** The value of a configuration class, imported now if need be; undefined when there is none. */
   async get(config: KeyClass): Promise<T | undefined> {
     const own = this.#registered.get(config);
     if (own !== undefined) return own;
-    return this.#hasBuiltin(config) ? await this.#builtins.get(config.model_type)?.() : undefined;
+    return (await this.#hasBuiltin(config)) ? this.#builtins.get(config.model_type)?.() : undefined;
   }
 
-  /** Adds `value` for `config`; a configuration class that has an entry is refused unless `exist_ok`. */
+  /** Adds `value` for `config`; a configuration class that has a value is refused unless `exist_ok`. */
   register(config: KeyClass, value: T, { exist_ok = false }: RegisterOptions = {}): void {
-    if (this.has(config) && !exist_ok) {
+    const isBuiltin = this.#builtins.has(config.model_type) && this.#configs.names[config.model_type] === config.name;
+    if ((isBuiltin || this.#registered.has(config)) && !exist_ok) {
       throw new InvalidArgumentError(`[${this.#owner}.register] ${config.name} already has a class.`, {
         hint: "Pass { exist_ok: true } to replace it.",
       });
@@ -118,7 +134,7 @@ export class LazyClassMapping<T> {
     this.#registered.set(config, value);
   }
 
-  #hasBuiltin(config: KeyClass): boolean {
-    return this.#builtins.has(config.model_type) && this.#isNative(config);
+  async #hasBuiltin(config: KeyClass): Promise<boolean> {
+    return this.#builtins.has(config.model_type) && (await this.#configs.mapping.builtin(config.model_type)) === config;
   }
 }

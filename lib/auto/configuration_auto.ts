@@ -1,0 +1,136 @@
+// AutoConfig: the configuration class that a config.json asks for by its `model_type`.
+
+import {
+  type ConfigClass,
+  type ConfigKwargs,
+  type FromPretrainedOptions,
+  inFile,
+  PretrainedConfig,
+} from "../configuration/configuration_utils.ts";
+import { registerConfigClass } from "../configuration/sub_configs.ts";
+import { ConfigError, InvalidArgumentError, RemoteCodeError, UnknownModelTypeError } from "../errors/index.ts";
+import { nearest } from "../errors/suggest.ts";
+import { LazyMapping, type NativeConfigs, type RegisterOptions } from "./lazy_mapping.ts";
+import { CONFIG_CLASS_NAMES, MAPPINGS } from "./mappings.generated.ts";
+import { REFERENCE_MODEL_TYPES } from "./reference_model_types.ts";
+
+/** `model_type` → configuration class. */
+export const CONFIG_MAPPING: LazyMapping<ConfigClass> = new LazyMapping<ConfigClass>("AutoConfig", MAPPINGS.AutoConfig);
+
+/** For the mappings of the other Auto classes. */
+export const NATIVE_CONFIGS: NativeConfigs = { mapping: CONFIG_MAPPING, names: CONFIG_CLASS_NAMES };
+
+/** The error for a `model_type` without a class. `source` says where the name stands. */
+export function unknownModelType(model_type: string, source: string): UnknownModelTypeError {
+  const known = CONFIG_MAPPING.keys();
+  const near = nearest(model_type, known);
+  const isReference = REFERENCE_MODEL_TYPES.has(model_type);
+  const misspelt = isReference ? [] : nearest(model_type, REFERENCE_MODEL_TYPES);
+  const why = isReference
+    ? `transformers has '${model_type}', but it is not implemented here yet.`
+    : misspelt.length > 0
+      ? `Did you mean ${misspelt.map((name) => `'${name}'`).join(" or ")}?`
+      : "It is no model type of transformers either.";
+  return new UnknownModelTypeError(`The model_type '${model_type}' (${source}) is not known. ${why}`, {
+    nearest: near.length > 0 ? near : misspelt,
+    hint: `Known: ${known.join(", ")}. A class of your own: AutoConfig.register("${model_type}", MyConfig).`,
+  });
+}
+
+async function configClass(model_type: string): Promise<ConfigClass | undefined> {
+  const found = await CONFIG_MAPPING.get(model_type);
+  if (found === undefined) return undefined;
+  registerConfigClass(model_type, found);
+  return found;
+}
+
+/** Imports the classes of all configurations inside `value`: constructors cannot wait for an import. */
+async function loadNested(value: unknown): Promise<void> {
+  if (typeof value !== "object" || value === null) return;
+  const { model_type } = value as { model_type?: unknown };
+  if (typeof model_type === "string" && CONFIG_MAPPING.has(model_type)) await configClass(model_type);
+  if (!Array.isArray(value)) for (const inner of Object.values(value)) await loadNested(inner);
+}
+
+/**
+ * Gives the configuration of any known model.
+ *
+ * ```ts
+ * const config = await AutoConfig.from_pretrained("./my-model");
+ * config.model_type; // "llama"
+ * ```
+ */
+export class AutoConfig {
+  constructor() {
+    throw new InvalidArgumentError("AutoConfig is not constructed; call AutoConfig.from_pretrained(directory).");
+  }
+
+  /**
+   * Reads a checkpoint's config.json and makes the configuration its `model_type` names. Options as of
+   * `PretrainedConfig.from_pretrained`.
+   *
+   * Code that a repository brings along (`auto_map`) is never run: a known `model_type` is served by its class here, any
+   * other is a `RemoteCodeError`.
+   *
+   * Throws `UnknownModelTypeError`, `RemoteCodeError`, `ConfigError`, `EntryNotFoundError`.
+   */
+  static from_pretrained(
+    dirOrRepo: string,
+    options: FromPretrainedOptions & { readonly return_unused_kwargs: true },
+  ): Promise<[PretrainedConfig, Record<string, unknown>]>;
+  static from_pretrained(dirOrRepo: string, options?: FromPretrainedOptions): Promise<PretrainedConfig>;
+  static async from_pretrained(
+    dirOrRepo: string,
+    options: FromPretrainedOptions = {},
+  ): Promise<PretrainedConfig | [PretrainedConfig, Record<string, unknown>]> {
+    const { dict, file, unused } = await PretrainedConfig.get_config_dict(dirOrRepo, options);
+    const model_type = modelTypeOf(dict, file);
+    const Config = await configClass(model_type);
+    if (Config === undefined) {
+      const remote = (dict.auto_map as Readonly<Record<string, unknown>> | undefined)?.AutoConfig;
+      if (remote !== undefined) {
+        throw new RemoteCodeError(`${file}: model_type '${model_type}' needs the repository's own code (${String(remote)}).`, {
+          hint: `Code of a repository is never run. Write the classes and call AutoConfig.register("${model_type}", MyConfig).`,
+        });
+      }
+      throw unknownModelType(model_type, file);
+    }
+    await loadNested(dict);
+    return inFile(file, () => PretrainedConfig.from_dict.call(Config, dict, { name_or_path: dirOrRepo, ...unused }) as PretrainedConfig);
+  }
+
+  /** A fresh configuration of a model type. */
+  static async for_model(model_type: string, kwargs: ConfigKwargs = {}): Promise<PretrainedConfig> {
+    const Config = await configClass(model_type);
+    if (Config === undefined) throw unknownModelType(model_type, "AutoConfig.for_model");
+    await loadNested(kwargs);
+    return PretrainedConfig.from_dict.call(Config, kwargs) as PretrainedConfig;
+  }
+
+  /**
+   * Makes a configuration class known, so that `from_pretrained` finds it. The class's own `model_type` must be the
+   * same name; a name that is taken needs `exist_ok`.
+   */
+  static register(model_type: string, config: ConfigClass, options: RegisterOptions = {}): void {
+    if (config.model_type !== model_type) {
+      throw new InvalidArgumentError(
+        `[AutoConfig.register] ${config.name}.model_type is '${config.model_type}', but it is registered as '${model_type}'.`,
+        { hint: "Make the two the same." },
+      );
+    }
+    CONFIG_MAPPING.register(model_type, config, options);
+    registerConfigClass(model_type, config);
+  }
+}
+
+function modelTypeOf(dict: Readonly<Record<string, unknown>>, file: string): string {
+  const { model_type, layer_types } = dict;
+  if (model_type === undefined) {
+    throw new ConfigError(`${file}: 'model_type' is missing, so the model is not known.`, {
+      hint: `Add "model_type", one of: ${CONFIG_MAPPING.keys().join(", ")}.`,
+    });
+  }
+  if (typeof model_type !== "string") throw new ConfigError(`${file}: field 'model_type' must be str.`);
+  // Checkpoints of the alternating kind were published under mistral's name.
+  return model_type === "mistral" && layer_types !== undefined ? "ministral" : model_type;
+}
