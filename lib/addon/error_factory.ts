@@ -17,6 +17,7 @@ const classes: Readonly<Record<string, ErrorClass>> = {
   ERR_INVALID_ARGUMENT: errors.InvalidArgumentError,
   ERR_SAFETENSORS_FORMAT: errors.SafetensorsFormatError,
   ERR_ENTRY_NOT_FOUND: errors.EntryNotFoundError,
+  ERR_FILE: errors.FileError,
 };
 
 export function makeError(code: string, message: string, hint: string | null): Error {

@@ -110,6 +110,9 @@ export class OfflineModeError extends errorClass("ERR_OFFLINE_MODE") {}
 /** A file does not exist in a folder or repository. */
 export class EntryNotFoundError extends errorClass("ERR_ENTRY_NOT_FOUND") {}
 
+/** A file cannot be read or written, or became shorter while it was in use; the message names it and the reason. */
+export class FileError extends errorClass("ERR_FILE") {}
+
 /** A chat template does not parse, or raised an error. */
 export class TemplateError extends errorClass("ERR_TEMPLATE") {}
 

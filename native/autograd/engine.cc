@@ -1,0 +1,74 @@
+#include "native/autograd/engine.h"
+
+#include <ATen/ThreadLocalState.h>
+
+#include <exception>
+#include <thread>
+
+#include "native/addon.h"
+#include "native/autograd/hooks.h"
+#include "native/error/error.h"
+#include "native/executor/executor.h"
+
+namespace tf {
+namespace {
+
+// Ends the serving of hooks on each way out.
+struct Finisher {
+  HookQueue& queue;
+  ~Finisher() { queue.Finish(); }
+};
+
+// A hook's own backward: the executor waits for the hook, so the engine gets a thread for this once.
+void RunOnHelper(const std::function<void()>& body, HookQueue& queue) {
+  const at::ThreadLocalState modes;
+  std::exception_ptr error;
+  std::thread helper([&] {
+    const Finisher finish{queue};
+    try {
+      UseOneThreadHere();
+      const at::ThreadLocalStateGuard guard(modes);
+      body();
+    } catch (...) {
+      error = std::current_exception();
+    }
+  });
+  queue.Serve();
+  helper.join();
+  if (error) std::rethrow_exception(error);
+}
+
+// Engine threads of a device would call JavaScript while its thread sits in backward: so with hooks about, the engine
+// runs elsewhere and this thread serves them.
+void Run(Hooks& hooks, const std::function<void()>& body) {
+  Executor& executor = Executor::Cpu();
+  HookQueue& queue = hooks.queue();
+  if (!hooks.any()) {
+    executor.RunAndWait(body);
+  } else if (executor.OnExecutorThread()) {
+    RunOnHelper(body, queue);
+  } else {
+    const auto finishing = [&] {
+      const Finisher finish{queue};
+      body();
+    };
+    executor.RunAndWait(finishing, [&] { queue.Serve(); });
+  }
+}
+
+}  // namespace
+
+void RunEngine(Environment& environment, const char* name, const std::function<void()>& body) {
+  Hooks& hooks = environment.Room<Hooks>();
+  try {
+    Run(hooks, body);
+  } catch (const HookThrew&) {
+    hooks.Rethrow();
+  } catch (...) {
+    Failure failure = CurrentFailure();
+    if (failure.from_torch) failure.message = "[" + std::string(name) + "] " + failure.message;
+    throw failure;
+  }
+}
+
+}  // namespace tf

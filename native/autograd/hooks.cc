@@ -1,0 +1,197 @@
+#include "native/autograd/hooks.h"
+
+#include <torch/csrc/autograd/function_hook.h>
+#include <torch/csrc/autograd/variable.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "native/addon.h"
+#include "native/convert/value.h"
+#include "native/error/error.h"
+
+namespace tf {
+
+void HookQueue::Run(const std::function<void()>& call) {
+  if (std::this_thread::get_id() == owner_) {
+    call();
+    return;
+  }
+  Request request{&call, nullptr};
+  std::unique_lock lock(mutex_);
+  if (serving_ == 0) {
+    throw Failure(code::kOp, "a gradient hook was reached outside of its own thread's backward and cannot run");
+  }
+  requests_.push_back(&request);
+  changed_.notify_all();
+  changed_.wait(lock, [&] { return request.done; });
+  if (request.error) std::rethrow_exception(request.error);
+}
+
+void HookQueue::Serve() {
+  std::unique_lock lock(mutex_);
+  ++serving_;
+  for (;;) {
+    changed_.wait(lock, [&] { return !requests_.empty() || finished_ > 0; });
+    if (requests_.empty()) break;
+    Request* request = requests_.front();
+    requests_.pop_front();
+    lock.unlock();
+    try {
+      (*request->call)();
+    } catch (...) {
+      request->error = std::current_exception();
+    }
+    lock.lock();
+    request->done = true;
+    changed_.notify_all();
+  }
+  --finished_;
+  --serving_;
+}
+
+void HookQueue::Finish() {
+  const std::lock_guard lock(mutex_);
+  ++finished_;
+  changed_.notify_all();
+}
+
+// Node's scopes are closed on each way out.
+class HandleScope {
+ public:
+  explicit HandleScope(napi_env env) : env_(env) { napi_open_handle_scope(env_, &scope_); }
+  ~HandleScope() { napi_close_handle_scope(env_, scope_); }
+  HandleScope(const HandleScope&) = delete;
+  HandleScope& operator=(const HandleScope&) = delete;
+
+ private:
+  napi_env env_;
+  napi_handle_scope scope_ = nullptr;
+};
+
+Hooks::Function::Function(Hooks& hooks, napi_value function)
+    : hooks_(&hooks), queue_(hooks.queue_), releases_(hooks.environment_.releases()), alive_(hooks.alive_) {
+  Check(hooks.environment_.env(), napi_create_reference(hooks.environment_.env(), function, 1, &reference_));
+  ++*alive_;
+}
+
+Hooks::Function::~Function() {
+  --*alive_;
+  releases_->Post(reference_);
+}
+
+at::Tensor Hooks::Function::operator()(const at::Tensor& grad) const {
+  at::Tensor result;
+  queue_->Run([&] { result = hooks_->Call(reference_, grad); });
+  return result;
+}
+
+// libtorch holds one object per leaf; ours holds the leaf's hooks, in the order of their registration.
+struct Hooks::AccumulateHooks : torch::autograd::PostAccumulateGradHook {
+  void operator()(const at::Tensor&) override {
+    const auto now = functions;  // a hook may remove itself
+    for (const auto& function : now) (*function)({});
+  }
+  std::vector<std::shared_ptr<Function>> functions;
+};
+
+Hooks::Hooks(Environment& environment) : environment_(environment) {}
+
+Hooks::~Hooks() {
+  if (thrown_ != nullptr) napi_delete_reference(environment_.env(), thrown_);
+}
+
+uint32_t Hooks::OnGradient(const at::Tensor& tensor, napi_value function) {
+  if (!tensor.requires_grad()) {
+    throw Failure(code::kOp, "[register_hook] a hook needs a tensor that requires grad, got " + Summary(tensor));
+  }
+  const auto hook = std::make_shared<Function>(*this, function);
+  const auto position = tensor.register_hook([hook](const at::Tensor& grad) {
+    const at::Tensor result = (*hook)(grad);
+    if (result.defined() && !result.sizes().equals(grad.sizes())) {
+      throw Failure(code::kShape, "[register_hook] the hook must return a gradient of the same shape: expected " +
+                                      Summary(grad) + ", got " + Summary(result));
+    }
+    return result;
+  });
+  return Register(tensor, hook, static_cast<int>(position));
+}
+
+uint32_t Hooks::AfterAccumulate(const at::Tensor& leaf, napi_value function) {
+  if (!leaf.requires_grad() || !leaf.is_leaf()) {
+    throw Failure(code::kOp, "[register_post_accumulate_grad_hook] a hook after accumulation needs a leaf that requires grad, got " +
+                                 Summary(leaf));
+  }
+  auto& slot = torch::autograd::impl::post_acc_grad_hooks(leaf);
+  if (!slot) torch::autograd::impl::set_post_acc_grad_hooks(leaf, std::make_unique<AccumulateHooks>());
+  auto* hooks = dynamic_cast<AccumulateHooks*>(torch::autograd::impl::post_acc_grad_hooks(leaf).get());
+  if (hooks == nullptr) throw Failure(code::kOp, "[register_post_accumulate_grad_hook] the leaf has foreign hooks");
+  hooks->functions.push_back(std::make_shared<Function>(*this, function));
+  return Register(leaf, hooks->functions.back(), -1);
+}
+
+uint32_t Hooks::Register(const at::Tensor& tensor, const std::shared_ptr<Function>& function, int position) {
+  if (registered_.size() >= prune_at_) {
+    std::erase_if(registered_, [](const auto& entry) { return entry.second.function.expired(); });
+    prune_at_ = std::max<size_t>(64, 2 * registered_.size());
+  }
+  const uint32_t id = ++last_id_;
+  registered_.emplace(id, Registered{c10::weak_intrusive_ptr<c10::TensorImpl>(tensor.getIntrusivePtr()), function, position});
+  return id;
+}
+
+void Hooks::Remove(uint32_t id) {
+  const auto found = registered_.find(id);
+  if (found == registered_.end()) return;
+  const Registered hook = std::move(found->second);
+  registered_.erase(found);
+  const auto impl = hook.tensor.lock();
+  const auto function = hook.function.lock();
+  if (!impl || !function) return;
+  const at::Tensor tensor(impl);
+  if (hook.position >= 0) {
+    tensor.remove_hook(static_cast<unsigned>(hook.position));
+  } else if (auto* hooks = dynamic_cast<AccumulateHooks*>(torch::autograd::impl::post_acc_grad_hooks(tensor).get())) {
+    std::erase(hooks->functions, function);
+  }
+}
+
+at::Tensor Hooks::Call(napi_ref reference, const at::Tensor& grad) {
+  const napi_env env = environment_.env();
+  const HandleScope scope(env);
+  napi_value function = nullptr;
+  Check(env, napi_get_reference_value(env, reference, &function));
+  const Handle handle = grad.defined() ? environment_.tensors().Add(grad, nullptr) : kNoHandle;
+  napi_value argument = FromDouble(env, static_cast<double>(handle));
+  napi_value result = nullptr;
+  if (napi_call_function(env, Undefined(env), function, 1, &argument, &result) != napi_ok) {
+    napi_value thrown = nullptr;
+    napi_value holder = nullptr;
+    if (napi_get_and_clear_last_exception(env, &thrown) == napi_ok && thrown != nullptr && thrown_ == nullptr &&
+        napi_create_array(env, &holder) == napi_ok) {
+      napi_set_element(env, holder, 0, thrown);
+      napi_create_reference(env, holder, 1, &thrown_);
+    }
+    throw HookThrew();
+  }
+  double number = 0;
+  if (TypeOf(env, result) != napi_number) return {};
+  Check(env, napi_get_value_double(env, result, &number));
+  const Handle replacement = HandleFromNumber(number);
+  return replacement == kNoHandle ? at::Tensor() : environment_.tensors().Get(replacement);
+}
+
+void Hooks::Rethrow() {
+  const napi_env env = environment_.env();
+  if (thrown_ == nullptr) throw Failure(code::kOp, "a gradient hook ended because its environment is closing");
+  napi_value holder = nullptr;
+  napi_value thrown = nullptr;
+  napi_get_reference_value(env, thrown_, &holder);
+  napi_get_element(env, holder, 0, &thrown);
+  napi_delete_reference(env, thrown_);
+  thrown_ = nullptr;
+  napi_throw(env, thrown);
+  throw PendingException{};
+}
+
+}  // namespace tf
