@@ -135,7 +135,7 @@ function encode(flat: readonly unknown[], dtype: Dtype): [TypedArray, Dtype] {
       if (!(number >= low && number <= high)) throw new InvalidArgumentError(`[tensor] ${number} does not fit into ${dtype}.`);
       return number;
     };
-    return [ARRAYS[dtype as keyof typeof ARRAYS].from(flat, whole), dtype];
+    return [(ARRAYS[dtype as keyof typeof ARRAYS] as Int32ArrayConstructor).from(flat, whole), dtype];
   }
   const wide = dtype === "float64" || dtype === "complex128";
   const numbers = (value: unknown) => Number(plainValue(value));

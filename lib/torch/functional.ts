@@ -146,10 +146,12 @@ export function unravel_index(indices: Tensor, shape: number | readonly number[]
 export const einsum = (equation: string, ...operands: (Tensor | readonly Tensor[])[]): Tensor =>
   tensorOp("einsum", "", equation, handles(listOf(operands)));
 
+type Pairs = readonly [readonly number[], readonly number[]];
+
 /** Contracts the last `dims` dimensions of `a` with the first of `b`, or the pairs of lists given. */
-export function tensordot(a: Tensor, b: Tensor, dims: number | readonly [readonly number[], readonly number[]] | { dims?: number | readonly [readonly number[], readonly number[]] } = 2): Tensor {
-  const pairs = isOptions(dims) ? ((dims as { dims?: number }).dims ?? 2) : dims;
-  if (typeof pairs !== "number") return tensorOp("tensordot", "", a._handle, b._handle, pairs[0] as number[], (pairs as readonly number[][])[1]);
+export function tensordot(a: Tensor, b: Tensor, dims: number | Pairs | { dims?: number | Pairs } = 2): Tensor {
+  const pairs = typeof dims === "number" || Array.isArray(dims) ? (dims as number | Pairs) : ((dims as { dims?: number | Pairs }).dims ?? 2);
+  if (typeof pairs !== "number") return tensorOp("tensordot", "", a._handle, b._handle, pairs[0], pairs[1]);
   if (pairs < 0) throw new InvalidArgumentError(`[tensordot] dims must not be negative, got ${pairs}.`);
   const count = Array.from({ length: pairs }, (_, i) => i);
   return tensorOp("tensordot", "", a._handle, b._handle, count.map((i) => i - pairs), count);
