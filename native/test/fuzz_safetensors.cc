@@ -179,6 +179,6 @@ int main(int count, char** arguments) {
   close(fd);
   unlink(path.c_str());
   std::printf("%ld files, %ld accepted, %ld refused\n", files, accepted, files - accepted);
-  std::printf("%ld passed, 0 failed\n", files);
+  std::printf("1 passed, 0 failed\n");
   return 0;
 }

@@ -1,0 +1,129 @@
+// Tests the native rooms: the ones that parse bytes as programs of their own under AddressSanitizer, UBSan and
+// LeakSanitizer, with a fuzzer; then, with --addon, the addon itself, built with sanitizers and loaded into Node.
+//
+//   node scripts/test_native.mjs [--files N] [--plain] [--addon]
+//
+// Needs g++ alone (libasan comes with it); --addon needs libtorch and its headers.
+
+import { spawn, spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { fail, findOnPath, root } from "./support.mjs";
+
+const { values: options } = parseArgs({
+  options: {
+    /** How many mutated files the reader gets. */
+    files: { type: "string", default: "300000" },
+    /** Without sanitizers. */
+    plain: { type: "boolean", default: false },
+    addon: { type: "boolean", default: false },
+  },
+});
+
+const compiler = process.env.CXX ?? findOnPath("g++");
+if (!compiler) fail("g++ is missing.", "Debian and Ubuntu: apt install g++");
+
+const flags = ["-std=c++20", "-g", "-O1", "-Wall", "-Wextra", `-I${root}`, "-pthread"];
+const sanitizers = options.plain ? [] : ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
+const folder = join(root, "build/native-test", options.plain ? "plain" : "sanitized");
+const bad = join(root, "test/fixtures/bad");
+
+const files = (path) => readdirSync(join(root, path)).map((name) => join(path, name));
+/** The rooms without libtorch and Node; `safetensors.cc` is the binding over them. */
+const formats = files("native/io").filter((path) => path.endsWith(".cc") && !path.endsWith("/safetensors.cc"));
+const headers = [...files("native/io"), ...files("native/test")].filter((path) => path.endsWith(".h"));
+
+const modified = (path) => (existsSync(path) ? statSync(path).mtimeMs : 0);
+
+/** Compiles what is older than its source or any header; two at a time. */
+async function compile() {
+  mkdirSync(folder, { recursive: true });
+  const newest = Math.max(...headers.map((path) => modified(join(root, path))));
+  const sources = [...formats, "native/test/test_io.cc", "native/test/fuzz_safetensors.cc"];
+  const object = (source) => join(folder, `${source.split("/").at(-1)}.o`);
+  const stale = sources.filter((source) => modified(object(source)) < Math.max(newest, modified(join(root, source))));
+  const worker = async () => {
+    for (let source = stale.shift(); source; source = stale.shift()) {
+      await run(compiler, [...flags, ...sanitizers, "-c", join(root, source), "-o", object(source)]);
+    }
+  };
+  await Promise.all([worker(), worker()]);
+
+  for (const name of ["test_io", "fuzz_safetensors"]) {
+    const objects = [...formats, `native/test/${name}.cc`].map(object);
+    const program = join(folder, name);
+    if (modified(program) < Math.max(...objects.map(modified))) {
+      await run(compiler, [...sanitizers, "-pthread", ...objects, "-o", program]);
+    }
+  }
+}
+
+function run(command, args) {
+  return new Promise((resolve) => {
+    const child = spawn(command, args, { cwd: root, stdio: "inherit" });
+    child.on("error", (error) => fail(error.message));
+    child.on("close", (code) => (code === 0 ? resolve() : fail(`${command} ended with exit code ${code}.`)));
+  });
+}
+
+const total = { passed: 0, failed: 0 };
+
+/** Runs a test program; what it counted is added up, and an end without a count is a failure. */
+function test(title, command, args, env = {}) {
+  console.log(`# ${title}`);
+  const { status, signal, stdout } = spawnSync(command, args, {
+    cwd: root,
+    encoding: "utf8",
+    stdio: ["ignore", "pipe", "inherit"],
+    maxBuffer: 1 << 28,
+    env: { ...process.env, ...env },
+  });
+  process.stdout.write(stdout ?? "");
+  const counted = /(\d+) passed, (\d+) failed\s*$/.exec(stdout ?? "");
+  total.passed += Number(counted?.[1] ?? 0);
+  total.failed += Number(counted?.[2] ?? 0);
+  if (status !== 0 && !(Number(counted?.[2]) > 0)) {
+    total.failed += 1;
+    console.log(`${title}: ended with ${signal ?? `exit code ${status}`}`);
+  }
+}
+
+/** Good files and refused ones, so that both lie a mutation away. */
+function seeds() {
+  const refused = readdirSync(bad).filter((name) => name.startsWith("safetensors-"));
+  const good = ["outside.safetensors", "config-array/model.safetensors"];
+  const paths = [...refused.map((name) => join(name, "model.safetensors")), ...good, ...good, ...good, ...good];
+  return paths.map((path) => join(bad, path)).filter((path) => existsSync(path));
+}
+
+/** A small suite of the addon under sanitizers, whose runtime must be in the process before Node. */
+function testAddon() {
+  const library = (name) => spawnSync(compiler, [`-print-file-name=${name}`], { encoding: "utf8" }).stdout.trim();
+  const suite = join(root, "test/native/sanitized.mjs");
+  const built = spawnSync(process.execPath, [join(root, "scripts/build_native.mjs"), "--sanitize", "address,undefined"], {
+    cwd: root,
+    stdio: "inherit",
+  });
+  if (built.status !== 0) fail("The addon does not build with sanitizers.");
+  test("the addon under sanitizers", process.execPath, ["--expose-gc", suite], {
+    LD_PRELOAD: [library("libasan.so"), library("libubsan.so")].join(":"),
+    // Node and libtorch are not built with sanitizers: leaks and container annotations across them are not ours.
+    ASAN_OPTIONS: "detect_leaks=0:detect_container_overflow=0:detect_odr_violation=0:allocator_may_return_null=1",
+    UBSAN_OPTIONS: "print_stacktrace=1",
+    TORCHFORMERS_PREBUILD: join(root, "build/sanitized"),
+  });
+}
+
+const scratch = mkdtempSync(join(tmpdir(), "torchformers-native-"));
+try {
+  await compile();
+  test("rooms that parse bytes and write files", join(folder, "test_io"), [bad, scratch]);
+  test("mutated safetensors files", join(folder, "fuzz_safetensors"), [options.files, scratch, ...seeds()]);
+  if (options.addon) testAddon();
+} finally {
+  rmSync(scratch, { recursive: true, force: true });
+}
+console.log(`${total.passed} passed, ${total.failed} failed`);
+process.exitCode = total.failed === 0 ? 0 : 1;
