@@ -1,0 +1,156 @@
+#include "native/executor/executor.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/SequenceNumber.h>
+#include <ATen/ThreadLocalState.h>
+#include <pthread.h>
+
+#include <chrono>
+#include <thread>
+
+namespace tf {
+namespace {
+
+// Waking a thread that sleeps takes tens of microseconds, so both sides look for a moment first. The waiting side less
+// long: while it looks it takes a core from the team.
+constexpr std::chrono::microseconds kIdleSpin{50};
+constexpr std::chrono::microseconds kWaitSpin{10};
+
+thread_local bool on_executor_thread = false;
+thread_local int standing_in = 0;
+
+inline void Pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// Waits until `word` is not zero.
+void SpinThenSleep(std::atomic<uint32_t>& word, std::chrono::microseconds spin) {
+  static const bool several_cores = std::thread::hardware_concurrency() > 1;
+  if (several_cores) {
+    const auto end = std::chrono::steady_clock::now() + spin;
+    do {
+      for (int i = 0; i < 32; ++i) {
+        if (word.load(std::memory_order_acquire) != 0) return;
+        Pause();
+      }
+    } while (std::chrono::steady_clock::now() < end);
+  }
+  while (word.load(std::memory_order_acquire) == 0) word.wait(0, std::memory_order_acquire);
+}
+
+// Autograd orders its nodes by a number that each thread counts for itself. A graph that is built on two threads is
+// ordered as one if whoever goes on starts where the other stopped.
+void CatchUpSequence(uint64_t target) {
+  while (at::sequence_number::peek() < target) at::sequence_number::get_and_increment();
+}
+
+}  // namespace
+
+struct Executor::Modes {
+  at::ThreadLocalState state;
+  uint64_t sequence = at::sequence_number::peek();
+};
+
+Executor::Waiting::Waiting() : modes_(new Modes) {}
+Executor::Waiting::~Waiting() { delete modes_; }
+
+void Executor::Waiting::Run() noexcept {
+  {
+    const at::ThreadLocalStateGuard guard(modes_->state);
+    CatchUpSequence(modes_->sequence);
+    try {
+      Body();
+    } catch (...) {
+      error = std::current_exception();
+    }
+    modes_->sequence = at::sequence_number::peek();
+  }
+  // The caller may be gone right after the store; notify uses the address alone.
+  done_.store(1, std::memory_order_release);
+  done_.notify_one();
+}
+
+void Executor::Waiting::WaitUntilDone() {
+  SpinThenSleep(done_, kWaitSpin);
+  CatchUpSequence(modes_->sequence);
+}
+
+Executor& Executor::Cpu() {
+  // Never destroyed: its thread may still be parked in it when the process ends.
+  static Executor* const executor = new Executor;
+  return *executor;
+}
+
+Executor::Executor() {
+  std::atomic<uint32_t> started = 0;
+  std::thread thread([&] {
+    pthread_setname_np(pthread_self(), "tf-executor");
+    on_executor_thread = true;
+    // torch's own default: OMP_NUM_THREADS, MKL_NUM_THREADS, else the cores.
+    num_threads_.store(at::get_num_threads(), std::memory_order_relaxed);
+    at::set_num_threads(num_threads());
+    started.store(1, std::memory_order_release);
+    started.notify_one();
+    Loop();
+  });
+  thread.detach();
+  SpinThenSleep(started, kWaitSpin);
+}
+
+bool Executor::OnExecutorThread() const { return on_executor_thread || standing_in > 0; }
+
+Executor::InPlace::InPlace() { ++standing_in; }
+Executor::InPlace::~InPlace() { --standing_in; }
+
+void Executor::Enqueue(Task& task) {
+  {
+    const std::lock_guard lock(mutex_);
+    queue_.push_back(&task);
+    queued_.store(static_cast<uint32_t>(queue_.size()), std::memory_order_release);
+  }
+  queued_.notify_one();
+}
+
+Executor::Task* Executor::Next() {
+  const std::lock_guard lock(mutex_);
+  if (queue_.empty()) return nullptr;
+  Task* task = queue_.front();
+  queue_.pop_front();
+  queued_.store(static_cast<uint32_t>(queue_.size()), std::memory_order_release);
+  return task;
+}
+
+void Executor::Loop() {
+  for (;;) {
+    SpinThenSleep(queued_, kIdleSpin);
+    while (Task* task = Next()) task->Run();
+  }
+}
+
+void Executor::Wait(Waiting& call) {
+  Enqueue(call);
+  call.WaitUntilDone();
+}
+
+void Executor::SetNumThreads(int count) {
+  RunAndWait([&] {
+    at::set_num_threads(count);
+    num_threads_.store(count, std::memory_order_relaxed);
+  });
+  // libtorch keeps the last size set anywhere as the one for threads that have not computed yet.
+  if (!OnExecutorThread()) UseOneThreadHere();
+}
+
+void UseOneThreadHere() {
+  // The executor first: its team gets the process's default, which the next line ends.
+  if (!on_executor_thread) Executor::Cpu();
+  // Once a thread has asked, libtorch no longer overwrites what is set for it.
+  at::get_num_threads();
+  at::set_num_threads(1);
+}
+
+}  // namespace tf

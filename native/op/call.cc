@@ -1,0 +1,123 @@
+// Runs any torch operator by its id; the operator's own schema types, defaults and checks the arguments.
+#include <ATen/ATen.h>
+
+#include <array>
+
+#include "native/addon.h"
+#include "native/convert/arguments.h"
+#include "native/convert/bind.h"
+#include "native/convert/result.h"
+#include "native/executor/executor.h"
+#include "native/op/hand_over.h"
+#include "native/op/registry.h"
+
+namespace tf {
+namespace {
+
+uint32_t FindOp(Environment&, const std::string& name, const std::string& overload) {
+  return OpRegistry::Find(name, overload);
+}
+
+std::vector<std::string> ListOps(Environment&) { return OpRegistry::Schemas(); }
+
+void Adopt(Environment& environment, Handle handle, Owner owner) { environment.tensors().Adopt(handle, owner.value); }
+
+// What stands before an operator's own arguments: its id, and the owner of the result.
+constexpr size_t kLeading = 2;
+constexpr size_t kMaxArguments = 64;
+
+// A stack whose memory outlives the call. Calls nest when a hook runs operators, so it is taken and given back.
+class StackLease {
+ public:
+  StackLease() : stack_(std::exchange(Spare(), {})) {}
+  ~StackLease() {
+    stack_.clear();
+    Spare() = std::move(stack_);
+  }
+  torch::jit::Stack& operator*() { return stack_; }
+
+ private:
+  static torch::jit::Stack& Spare() {
+    thread_local torch::jit::Stack spare;
+    return spare;
+  }
+  torch::jit::Stack stack_;
+};
+
+// The one place where operators called from JavaScript run: the recorder of Programs will sit here.
+void Run(const OpPlan& op, torch::jit::Stack& stack) {
+  Executor& executor = Executor::Cpu();
+  if (executor.num_threads() > 1 && WorthHandingOver(op, stack)) {
+    executor.RunAndWait([&] { op.handle.callBoxed(&stack); });
+  } else {
+    op.handle.callBoxed(&stack);
+  }
+}
+
+// Written tensors may have been resized, or given another storage.
+void RecountWritten(Environment& environment, const OpPlan& op, const napi_value* values, size_t count) {
+  for (size_t i = 0; i < std::min(count, op.arguments.size()); ++i) {
+    double number = 0;
+    if (!op.arguments[i].written) continue;
+    if (napi_get_value_double(environment.env(), values[i], &number) != napi_ok) continue;
+    environment.tensors().Recount(HandleFromNumber(number));
+  }
+}
+
+// call(op: OpId, owner: object | null, ...args: Value[]): Value
+napi_value Call(napi_env env, napi_callback_info info) {
+  // Node fills the whole array, so the usual call asks for few.
+  std::array<napi_value, kLeading + 16> usual;
+  std::array<napi_value, kLeading + kMaxArguments> many;
+  napi_value* values = usual.data();
+  size_t count = usual.size();
+  void* data = nullptr;
+  napi_get_cb_info(env, info, &count, values, nullptr, &data);
+  if (count > usual.size()) {
+    values = many.data();
+    count = many.size();
+    napi_get_cb_info(env, info, &count, values, nullptr, nullptr);
+  }
+  auto& environment = *static_cast<Environment*>(data);
+  const OpPlan* op = nullptr;
+  const napi_value* arguments = values + kLeading;
+  const size_t given = std::min(count, kLeading + kMaxArguments) - std::min(count, kLeading);
+
+  const auto body = [&]() -> napi_value {
+    double id = -1;
+    napi_get_value_double(env, values[0], &id);
+    op = OpRegistry::At(id);
+    if (op == nullptr) throw Failure(code::kInvalidArgument, "[call] argument 1 is no operator's id");
+    const napi_valuetype owner = TypeOf(env, values[1]);
+    if (owner != napi_object && owner != napi_null && owner != napi_undefined) {
+      FailArgument(environment, Where{"call", 2}, "an object or null", values[1]);
+    }
+    StackLease stack;
+    RetryOutOfMemory(
+        [&] {
+          (*stack).clear();
+          Unpack(environment, *op, arguments, given, *stack);
+          Run(*op, *stack);
+        },
+        [&] { environment.tensors().CollectNow(); });
+    if (op->writes) RecountWritten(environment, *op, arguments, given);
+    return Pack(environment, *op, *stack, owner == napi_object ? values[1] : nullptr);
+  };
+
+  return Guard(environment, body, [&](Failure& failure) {
+    const std::string tensors = DescribeTensors(environment, *op, arguments, given);
+    failure.message = "[" + op->name + "] " + failure.message;
+    if (!tensors.empty()) failure.message += "\n(" + tensors + ")";
+  });
+}
+
+}  // namespace
+
+void InitOps(Exports& exports) {
+  exports.Function<"findOp", FindOp>();
+  exports.Function<"listOps", ListOps>();
+  exports.Function<"adopt", Adopt>();
+  exports.Raw("call", Call);
+}
+
+}  // namespace tf
