@@ -7,14 +7,14 @@
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import {
-  chmodSync, copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, renameSync, rmSync, writeFileSync,
+  copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, renameSync, rmSync, writeFileSync,
 } from "node:fs";
 import { join, relative } from "node:path";
 import { parseArgs } from "node:util";
 import { fail, findOnPath, isMain, root, withLock } from "./support.mjs";
 
 const tools = join(root, "build/tools");
-const pinned = { cmake: "cmake==3.31.6", ninja: "ninja==1.11.1.4" };
+const pinned = { cmake: "3.31.6", ninja: "1.11.1.4" };
 
 /** Where the addons of a build lie. A sanitized build stays apart: `TORCHFORMERS_PREBUILD=build/sanitized` picks it. */
 export function outputs(sanitize = "") {
@@ -37,8 +37,8 @@ export function nativeHash(libtorch) {
   const walk = (folder) => {
     for (const entry of readdirSync(folder, { withFileTypes: true }).sort((a, b) => (a.name < b.name ? -1 : 1))) {
       const path = join(folder, entry.name);
-      if (entry.isDirectory()) walk(path);
-      else if (/\.(cc|h|txt)$/.test(entry.name)) add(path);
+      if (entry.isFile() && /\.(cc|h)$/.test(entry.name)) add(path);
+      else if (entry.isDirectory() && entry.name !== "test") walk(path);
     }
   };
   walk(join(root, "native"));
@@ -61,9 +61,9 @@ export async function buildNative({ libtorch, sanitize = "", clean = false, targ
   const { build, folder, loader, core, stamp } = outputs(sanitize);
   if (clean) rmSync(build, { recursive: true, force: true });
   mkdirSync(build, { recursive: true });
-  await withLock(join(build, ".lock"), "another native build", () => {
+  await withLock(join(build, ".lock"), "another native build", async () => {
     const hash = nativeHash(libtorch);
-    const { cmake, ninja } = buildTools();
+    const { cmake, ninja } = await buildTools();
     const options = [
       "-G", "Ninja", `-DCMAKE_MAKE_PROGRAM=${ninja}`, "-DCMAKE_BUILD_TYPE=Release",
       `-DLIBTORCH_ROOT=${libtorch}`, `-DTF_SANITIZE=${sanitize}`,
@@ -98,29 +98,29 @@ function run(command, args) {
   if (status !== 0) fail(`${command} ${args.slice(0, 2).join(" ")} … ended with ${signal ?? `exit code ${status}`}.`);
 }
 
-function buildTools() {
-  return { cmake: findOnPath("cmake") ?? fetchTool("cmake"), ninja: findOnPath("ninja") ?? fetchTool("ninja") };
+async function buildTools() {
+  return { cmake: findOnPath("cmake") ?? (await fetchTool("cmake")), ninja: findOnPath("ninja") ?? (await fetchTool("ninja")) };
 }
 
-/** Downloads the tool's wheel with pip and unpacks it; `pip install` would touch the system. */
-function fetchTool(name) {
-  const folder = join(tools, pinned[name].replace("==", "-"));
-  const program = join(folder, name, "data/bin", name);
-  if (existsSync(program)) return program;
-  console.log(`${name} is not on PATH: getting ${pinned[name]} with pip, into ${relative(root, folder)}`);
-
-  const temporary = `${folder}.${process.pid}.tmp`;
-  rmSync(temporary, { recursive: true, force: true });
-  mkdirSync(temporary, { recursive: true });
-  run("python3", ["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", temporary, pinned[name]]);
-  const wheel = readdirSync(temporary).find((file) => file.endsWith(".whl"));
-  run("python3", ["-m", "zipfile", "-e", join(temporary, wheel), temporary]);
-  rmSync(join(temporary, wheel));
-  const bin = join(temporary, name, "data/bin");
-  for (const file of readdirSync(bin)) chmodSync(join(bin, file), 0o755);
-  rmSync(folder, { recursive: true, force: true });
-  renameSync(temporary, folder);
-  return program;
+/** Downloads the tool's wheel and unpacks it with our own set-up code; `pip install` would touch the system. */
+async function fetchTool(name) {
+  const folder = join(tools, name);
+  const find = () => existsSync(folder) && readdirSync(folder, { recursive: true }).find((path) => new RegExp(`(bin|scripts)/${name}$`).test(path));
+  if (!find()) {
+    console.log(`${name} is not on PATH: getting version ${pinned[name]} into ${relative(root, folder)}`);
+    const { downloadWheel, findTransport } = await import("../dist/setup/pip.js");
+    const { ZipReader } = await import("../dist/setup/zip.js");
+    const temporary = `${folder}.${process.pid}.tmp`;
+    mkdirSync(temporary, { recursive: true });
+    const wheel = join(temporary, await downloadWheel(findTransport(), { project: name, version: pinned[name] }, temporary));
+    const zip = await ZipReader.open(wheel);
+    for (const entry of zip.entries) await zip.extract(entry, temporary);
+    await zip.close();
+    rmSync(wheel);
+    rmSync(folder, { recursive: true, force: true });
+    renameSync(temporary, folder);
+  }
+  return join(folder, find());
 }
 
 /** The folder of libtorch to build against: named, or found as the package finds it at run time. */
