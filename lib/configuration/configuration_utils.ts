@@ -8,7 +8,7 @@ import { writeFileAtomic } from "../hub/atomic.ts";
 import { assertSafeName, type HubOptions, kindOf, readText, resolveFile } from "../hub/files.ts";
 import { cloneJson, equalJson, markIntegerKeys, numberForm, parseJson, put, setNumberForm, stringifyJson } from "../json/json.ts";
 import { adoptNumberForms, checkFields, type FieldRanges, type FieldTypes, markFloatFields, shown } from "./field_types.ts";
-import { DEFAULT_GENERATION_PARAMS } from "./generation_defaults.ts";
+import { DEFAULT_GENERATION_PARAMS } from "./generation_fields.ts";
 import { adoptRopeForms, type LegacyRope, type RopeConfig, standardizeRope, validateRope } from "./rope.ts";
 import { createSubConfig, type SubConfig, specOf } from "./sub_configs.ts";
 

@@ -1,0 +1,19 @@
+export {
+  type ConfigClass,
+  type ConfigKwargs,
+  CONFIG_NAME,
+  type FromPretrainedOptions,
+  PreTrainedConfig,
+  PretrainedConfig,
+  TRANSFORMERS_VERSION,
+} from "./configuration_utils.ts";
+export {
+  GENERATION_CONFIG_NAME,
+  GenerationConfig,
+  type GenerationConfigOptions,
+  type GenerationFromPretrainedOptions,
+  type GenerationMode,
+} from "./generation_config.ts";
+export type { RopeParameters } from "./rope.ts";
+export { registerConfigClass, type SubConfig, type SubConfigSpec } from "./sub_configs.ts";
+export { SynthIDTextWatermarkingConfig, WatermarkingConfig } from "./watermarking_config.ts";
