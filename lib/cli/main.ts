@@ -21,6 +21,9 @@ interface CommandEntry {
 /** To add a command: a file that exports `define`, and a line here. */
 const COMMANDS: readonly CommandEntry[] = [
   { name: "setup", summary: "get libtorch, the library that does the tensor work", load: () => import("./setup.ts") },
+  { name: "generate", summary: "stream a continuation of a prompt", load: () => import("./generate.ts") },
+  { name: "chat", summary: "talk with a model", load: () => import("./chat.ts") },
+  { name: "repl", summary: "open Node's REPL with torch, nn and a model", load: () => import("./repl.ts") },
   { name: "env", summary: "print versions, devices and settings, for a bug report", load: () => import("./env.ts") },
   { name: "doctor", summary: "find out why something does not load, and what to do", load: () => import("./doctor.ts") },
 ];
