@@ -1,0 +1,2 @@
+export * from "./configuration_llama.ts";
+export * from "./modeling_llama.ts";
