@@ -8,3 +8,6 @@ export type { Tensor } from "./torch/index.ts";
 export * from "./configuration/index.ts";
 export { AutoConfig } from "./auto/configuration_auto.ts";
 export { LlamaConfig, type LlamaConfigOptions } from "./models/llama/configuration_llama.ts";
+
+// files
+export * as safetensors from "./safetensors/index.ts";

@@ -61,7 +61,7 @@ napi_value Promise(Environment& environment, Work work, Finish finish) {
   };
 
   const napi_env env = environment.env();
-  auto job = std::make_unique<Job>(Job{environment, std::move(work), std::move(finish)});
+  auto job = std::make_unique<Job>(Job{environment, std::move(work), std::move(finish), nullptr, nullptr, {}, {}});
   napi_value promise = nullptr;
   Check(env, napi_create_promise(env, &job->deferred, &promise));
   Check(env, napi_create_async_work(env, nullptr, FromString(env, "torchformers"), execute, complete, job.get(), &job->async));

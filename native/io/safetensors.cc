@@ -12,9 +12,8 @@
 #include <vector>
 
 #include "native/addon.h"
-#include "native/async/promise.h"
+#include "native/async/worker.h"
 #include "native/convert/bind.h"
-#include "native/executor/executor.h"
 #include "native/io/atomic_file.h"
 #include "native/io/safetensors_file.h"
 #include "native/tensor/slots.h"
@@ -119,8 +118,7 @@ napi_value DescribeMetadata(Environment& environment, const io::SafetensorsHeade
 
 napi_value OpenSafetensors(Environment& environment, std::string path) {
   return Promise(
-      environment, "openSafetensors",
-      [path = CheckedPath(std::move(path))] { return io::OpenSafetensorsFile(path); },
+      environment, [path = CheckedPath(std::move(path))] { return io::OpenSafetensorsFile(path); },
       [](Environment& environment, io::SafetensorsFile file) {
         const napi_env env = environment.env();
         napi_value entries = nullptr;
@@ -218,8 +216,6 @@ std::optional<io::SafetensorsMetadata> ReadMetadata(Environment& environment, Js
 }
 
 void Write(const std::string& path, const Saving& saving) {
-  // One of Node's threads: it must neither start an OpenMP team nor record gradients.
-  UseOneThreadHere();
   const c10::InferenceMode no_history;
   const auto plan = io::PlanSafetensors(saving.specs, saving.metadata ? &*saving.metadata : nullptr);
   io::AtomicFile file(path);
@@ -241,9 +237,12 @@ napi_value SaveSafetensors(Environment& environment, std::string path, const std
     saving.tensors.push_back(tensors[i].detach());
   }
   return Promise(
-      environment, "saveSafetensors",
-      [path = CheckedPath(std::move(path)), saving = std::move(saving)] { Write(path, saving); },
-      [](Environment& environment) { return Undefined(environment.env()); });
+      environment,
+      [path = CheckedPath(std::move(path)), saving = std::move(saving)] {
+        Write(path, saving);
+        return true;
+      },
+      [](Environment& environment, bool) { return Undefined(environment.env()); });
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "native/convert/bind.h"
 #include "native/convert/result.h"
 #include "native/executor/executor.h"
+#include "native/io/mapped_tensors.h"
 #include "native/op/hand_over.h"
 #include "native/op/registry.h"
 
@@ -46,12 +47,14 @@ class StackLease {
 
 // The one place where operators called from JavaScript run: the recorder of Programs will sit here.
 void Run(const OpPlan& op, torch::jit::Stack& stack) {
+  io::CheckMapped(stack);
   Executor& executor = Executor::Cpu();
   if (executor.num_threads() > 1 && WorthHandingOver(op, stack)) {
     executor.RunAndWait([&] { op.handle.callBoxed(&stack); });
   } else {
     op.handle.callBoxed(&stack);
   }
+  io::CheckMappingFaults();
 }
 
 // Written tensors may have been resized, or given another storage.

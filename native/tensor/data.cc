@@ -7,6 +7,7 @@
 #include "native/addon.h"
 #include "native/convert/bind.h"
 #include "native/convert/result.h"
+#include "native/io/mapped_tensors.h"
 
 namespace tf {
 namespace {
@@ -207,6 +208,7 @@ at::Tensor Values(const at::Tensor& tensor, const char* name) {
   if (tensor.is_meta()) {
     throw Failure(code::kInvalidArgument, "[" + std::string(name) + "] a tensor on the meta device has no values");
   }
+  io::CheckMapped(tensor);
   at::Tensor values = tensor.detach();
   if (values.layout() != at::kStrided) values = values.to_dense();
   return values.to(at::kCPU).resolve_conj().resolve_neg();
@@ -225,6 +227,7 @@ napi_value ToData(Environment& environment, const at::Tensor& tensor, bool raw) 
   napi_value array = nullptr;
   Check(env, napi_create_arraybuffer(env, length, &data, &buffer));
   if (length > 0) std::memcpy(data, values.const_data_ptr(), length);
+  io::CheckMappingFaults();
   Check(env, napi_create_typedarray(env, view.array, length / ItemSize(view.array), buffer, 0, &array));
   return array;
 }
@@ -234,7 +237,9 @@ napi_value Item(Environment& environment, const at::Tensor& tensor) {
     throw Failure(code::kShape, "[item] a tensor with " + std::to_string(tensor.numel()) +
                                     " elements has no single value (" + Summary(tensor) + ")");
   }
-  return FromScalar(environment.env(), Values(tensor, "item").item());
+  const at::Scalar value = Values(tensor, "item").item();
+  io::CheckMappingFaults();
+  return FromScalar(environment.env(), value);
 }
 
 }  // namespace
