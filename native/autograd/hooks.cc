@@ -107,6 +107,7 @@ uint32_t Hooks::OnGradient(const at::Tensor& tensor, napi_value function) {
   }
   const auto hook = std::make_shared<Function>(*this, function);
   const auto position = tensor.register_hook([hook](const at::Tensor& grad) {
+    if (!grad.defined()) return at::Tensor();  // this branch of the graph carries none
     const at::Tensor result = (*hook)(grad);
     if (result.defined() && !result.sizes().equals(grad.sizes())) {
       throw Failure(code::kShape, "[register_hook] the hook must return a gradient of the same shape: expected " +
@@ -174,8 +175,9 @@ at::Tensor Hooks::Call(napi_ref reference, const at::Tensor& grad) {
     }
     throw HookThrew();
   }
+  // A hook after accumulation gets no gradient and gives none.
   double number = 0;
-  if (TypeOf(env, result) != napi_number) return {};
+  if (!grad.defined() || TypeOf(env, result) != napi_number) return {};
   Check(env, napi_get_value_double(env, result, &number));
   const Handle replacement = HandleFromNumber(number);
   return replacement == kNoHandle ? at::Tensor() : environment_.tensors().Get(replacement);
