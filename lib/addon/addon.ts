@@ -16,7 +16,17 @@ export type TypedArray =
   | Float64Array | Float32Array | BigInt64Array | BigUint64Array | Int32Array | Uint32Array
   | Int16Array | Uint16Array | Int8Array | Uint8Array | Uint8ClampedArray;
 
-/** A value as it crosses: tensors are handles, dtypes and devices are strings, None is null. */
+/**
+ * A value as it crosses, read by the operator's schema:
+ * - Tensor, Generator: the handle; None is null, and handle 0 where a tensor is optional.
+ * - Scalar: a whole number within ±(2^53 - 1) is an integer, any other number (NaN, infinities, -0, 1e300) a float;
+ *   a boolean; a bigint is an int64; `[x]` is x as a float, whole or not (`torch.float(1)`); `[re, im]` is complex.
+ * - int, SymInt: a whole number or a bigint. float: a number, a bigint or `[x]`. A list of fixed length (`int[2]`) also takes
+ *   one value for all its items.
+ * - dtype, device, layout ("strided"), memory format ("channels_last"): torch's names.
+ * Results come back the same way: int64 as a number when it is safe, else a bigint; complex as `[re, im]`; an undefined
+ * tensor (a gradient that was not asked for) as null.
+ */
 export type Value = number | bigint | string | boolean | null | undefined | readonly Value[];
 
 export interface SafetensorsEntry {
@@ -55,7 +65,9 @@ export interface Addon {
    * Runs an operator. Arguments stand in the schema's order; `undefined` or a missing one takes the schema's default.
    * One fresh tensor as result: it is given to `owner` and its handle is returned.
    * An operator that writes its argument and returns it (`add_`, `out=`): returns undefined.
-   * Anything else: the value, several results as an array, tensors inside as handles that wait for `adopt`.
+   * Anything else: the value, several results as an array, tensors inside as handles that wait for `adopt`. Among several
+   * results those that were written arguments stand as undefined.
+   * Errors start with the operator, "[aten::mm] …", and end with the tensors' dtypes and shapes.
    */
   call(op: OpId, owner: object | null, ...args: Value[]): Value;
   /** Gives a handle that `call` returned without owner to its JS object. */
