@@ -14,7 +14,7 @@ import { parseArgs } from "node:util";
 import { fail, findOnPath, isMain, root, withLock } from "./support.mjs";
 
 const tools = join(root, "build/tools");
-const pinned = { cmake: "3.31.6", ninja: "1.11.1.4" };
+const pinned = { cmake: "3.31.6", ninja: "1.11.1.4", "clang-format": "19.1.7" };
 
 /** Where the addons of a build lie. A sanitized build stays apart: `TORCHFORMERS_PREBUILD=build/sanitized` picks it. */
 export function outputs(sanitize = "") {
@@ -103,7 +103,7 @@ async function buildTools() {
 }
 
 /** Downloads the tool's wheel and unpacks it with our own set-up code; `pip install` would touch the system. */
-async function fetchTool(name) {
+export async function fetchTool(name) {
   const folder = join(tools, name);
   const find = () => existsSync(folder) && readdirSync(folder, { recursive: true }).find((path) => new RegExp(`(bin|scripts)/${name}$`).test(path));
   if (!find()) {

@@ -7,7 +7,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, wri
 import { homedir } from "node:os";
 import { join, relative } from "node:path";
 import { buildNative, libtorchFolder, nativeIsFresh, outputs } from "./build_native.mjs";
-import { fail, findOnPath, root, withLock } from "./support.mjs";
+import { fail, findOnPath, isMain, root, withLock } from "./support.mjs";
 
 const MINIMUM_NODE = [20, 19];
 const stamps = join(root, "build/stamps");
@@ -22,12 +22,12 @@ const steps = {
   typescript: {
     key: () => fingerprint("lib", "tsconfig.json", "tsconfig.build.json", "package-lock.json"),
     outputs: () => [join(root, "dist/index.js"), join(root, "dist/cli/main.js")],
-    run: () => compile("tsconfig.build.json", "dist/index.js"),
+    run: () => compile("tsconfig.build.json", "lib", "dist"),
   },
   tests: {
     key: () => fingerprint("lib", "test", "tsconfig.json", "tsconfig.test.json", "package-lock.json"),
     outputs: () => [join(root, "build/test")],
-    run: () => compile("tsconfig.test.json", "build/test"),
+    run: () => compile("tsconfig.test.json", "test", "build/test"),
   },
 };
 
@@ -89,11 +89,20 @@ function npm(...args) {
   run(...(script?.endsWith(".js") ? [process.execPath, [script, ...args]] : ["npm", args]));
 }
 
-function compile(project, output) {
+function compile(project, sources, folder) {
   console.log(`tsc -p ${project} …`);
   // Without its outputs, tsc's own note of what is up to date is wrong.
-  if (!existsSync(join(root, output))) rmSync(join(root, "build", `${project.replace(/\.json$/, "")}.tsbuildinfo`), { force: true });
+  if (!existsSync(join(root, folder))) rmSync(join(root, "build", `${project.replace(/\.json$/, "")}.tsbuildinfo`), { force: true });
   run(process.execPath, [join(root, "node_modules/typescript/bin/tsc"), "-p", project]);
+  prune(join(root, folder), join(root, sources));
+}
+
+/** tsc leaves the outputs of sources that were removed. */
+function prune(folder, sources) {
+  for (const name of readdirSync(folder, { recursive: true })) {
+    const source = /^(.*)\.(js|d\.ts)(\.map)?$/.exec(name)?.[1];
+    if (source !== undefined && !existsSync(join(sources, `${source}.ts`))) rmSync(join(folder, name));
+  }
 }
 
 function setUpLibtorch() {
@@ -175,3 +184,5 @@ function libtorchSeemsThere() {
   const ask = "import importlib.util as u, importlib.metadata as m, sys; sys.exit(not (u.find_spec('torch') and m.version('torch').split('+')[0] == '2.11.0'))";
   return spawnSync("python3", ["-c", ask], { stdio: "ignore" }).status === 0;
 }
+
+if (isMain(import.meta.url)) await prepare();

@@ -1,0 +1,176 @@
+// The rules of the house that a machine can hold: which room may import which, no class-field initializers in modules and
+// configurations, banners on generated files, no second place that loads native code, an open changelog. Lists what is
+// wrong, and files that have grown long without saying why. Ends with `N passed, N failed`, one per rule.
+
+import { spawnSync } from "node:child_process";
+import { readdirSync, readFileSync } from "node:fs";
+import { dirname, join, relative, resolve } from "node:path";
+import ts from "typescript";
+import { isMain, root } from "./support.mjs";
+
+const LONG = 500; // lines
+
+/** Each line may import only from the lines above it. Rooms on one line do not know each other. */
+const ORDER = [
+  ["errors"],
+  ["json"],
+  ["hub"],
+  ["configuration"],
+  ["addon"],
+  ["setup"],
+  ["torch"],
+  ["safetensors"],
+  ["compile"],
+  ["nn"],
+  ["optim"],
+  ["modeling"],
+  ["big_modeling", "processing"],
+  ["adapters"],
+  ["generation"],
+  ["models"],
+  ["timm"],
+  ["auto"],
+  ["pipelines", "trainer"],
+  ["server"],
+  ["cli"],
+];
+const level = new Map(ORDER.flatMap((rooms, i) => rooms.map((room) => [room, i])));
+/** Classes whose own properties are their state: a field initializer would overwrite what `super(...)` stored. */
+const STATEFUL = ["Module", "PretrainedConfig", "PreTrainedConfig"];
+
+function sources(folder) {
+  return readdirSync(folder, { withFileTypes: true }).flatMap((entry) => {
+    const path = join(folder, entry.name);
+    return entry.isDirectory() ? sources(path) : entry.name.endsWith(".ts") ? [path] : [];
+  });
+}
+
+const isGenerated = (path) => path.endsWith(".generated.ts");
+const roomOf = (path) => relative(join(root, "lib"), path).split("/")[0];
+const modelOf = (path) => /^lib\/models\/([^/]+)\//.exec(relative(root, path))?.[1];
+
+function load(path) {
+  const text = readFileSync(path, "utf8");
+  return { path, name: relative(root, path), text, lines: text.split("\n").length };
+}
+
+const IMPORT = /^(?:import|export)\s(?:[^;'"=]*?\bfrom\s)?\s*["'](\.[^"']+)["']|\bimport\(\s*["'](\.[^"']+)["']/gm;
+
+/** Relative imports of a file: where they lead, whether they are lazy. */
+function* imports({ path, text }) {
+  for (const match of text.matchAll(IMPORT)) {
+    const target = resolve(dirname(path), match[1] ?? match[2]);
+    const line = text.slice(0, match.index).split("\n").length;
+    yield { target, lazy: match[2] !== undefined, typeOnly: /^(import|export) type\b/.test(match[0]), line };
+  }
+}
+
+function* importDirections(files) {
+  for (const file of files) {
+    if (file.name === "lib/index.ts") continue;
+    for (const { target, lazy, typeOnly, line } of imports(file)) {
+      const [from, to] = [roomOf(file.path), roomOf(target)];
+      const where = `${file.name}:${line}`;
+      // The commands are a program like any other: they use the public list.
+      if (from === "cli" && to === "index.ts") continue;
+      if (!level.has(from) || !level.has(to)) yield `${where}: a room that is not in scripts/check.mjs: ${level.has(from) ? to : from}`;
+      else if (from !== to && level.get(to) >= level.get(from)) yield `${where}: ${from} may not import ${to}`;
+      else if (from === "auto" && to === "models" && !lazy && !typeOnly) yield `${where}: auto reaches models by import() only`;
+      else if (from === "models" && to === "models") {
+        const modular = /\/modular_[^/]+\.ts$/.test(file.path);
+        if (modelOf(file.path) !== modelOf(target) && !modular) yield `${where}: a model imports another one only in modular_<name>.ts`;
+      }
+    }
+  }
+}
+
+function* nativeLoading(files) {
+  for (const { name, text } of files) {
+    if (!name.startsWith("lib/addon/") && /node-gyp-build|process\.dlopen|\.node["']/.test(text)) yield `${name}: only lib/addon loads native code`;
+  }
+}
+
+/** Every class by name: what it extends and the fields it declares. Names are unique enough across the library. */
+function classes(files) {
+  const found = new Map();
+  for (const { path, name, text } of files.filter(({ path }) => !isGenerated(path))) {
+    const source = ts.createSourceFile(path, text, ts.ScriptTarget.ES2023, true);
+    const visit = (node) => {
+      if (ts.isClassLike(node) && node.name) {
+        const heritage = node.heritageClauses?.find(({ token }) => token === ts.SyntaxKind.ExtendsKeyword);
+        const parent = heritage?.types[0]?.expression.getText(source).replace(/^.*\./, "");
+        const fields = node.members.filter(ts.isPropertyDeclaration).filter((field) => !isOutside(field));
+        found.set(node.name.text, { file: name, source, parent, fields });
+      }
+      ts.forEachChild(node, visit);
+    };
+    visit(source);
+  }
+  return found;
+}
+
+/** Statics and #private fields are no state; `declare` emits nothing. */
+function isOutside(field) {
+  const modifiers = field.modifiers?.map(({ kind }) => kind) ?? [];
+  return (
+    ts.isPrivateIdentifier(field.name) || modifiers.includes(ts.SyntaxKind.StaticKeyword) || modifiers.includes(ts.SyntaxKind.DeclareKeyword)
+  );
+}
+
+function* classFields(files) {
+  const all = classes(files);
+  const ancestors = (name) => {
+    const chain = [];
+    for (let parent = all.get(name)?.parent; parent && !chain.includes(parent); parent = all.get(parent)?.parent) chain.push(parent);
+    return chain;
+  };
+  for (const [name, { file, source, fields }] of all) {
+    const chain = ancestors(name);
+    if (!chain.some((ancestor) => STATEFUL.includes(ancestor))) continue;
+    for (const field of fields) {
+      const line = source.getLineAndCharacterOfPosition(field.getStart(source)).line + 1;
+      const key = field.name.getText(source);
+      if (field.initializer) yield `${file}:${line}: ${name}.${key} has an initializer, which overwrites what super(...) stored`;
+      const owner = chain.find((ancestor) => all.get(ancestor)?.fields.some((other) => other.name.getText() === key));
+      if (owner) yield `${file}:${line}: ${name}.${key} hides ${owner}.${key}; write "declare"`;
+    }
+  }
+}
+
+function* banners(files) {
+  for (const { name, path, text } of files.filter(({ path }) => isGenerated(path))) {
+    if (!/^(\/\/|\/\*).*generate/im.test(text.slice(0, 1000))) yield `${name}: no banner that names its generator (${path})`;
+  }
+}
+
+function* changelog() {
+  const text = readFileSync(join(root, "CHANGELOG.md"), "utf8");
+  if (!/^## .*Unreleased/im.test(text)) yield 'CHANGELOG.md: no open "Unreleased" section';
+  const changed = spawnSync("git", ["diff", "--name-only", "origin/main...HEAD"], { cwd: root, encoding: "utf8" });
+  if (changed.status !== 0) return; // no git, or no upstream to compare with
+  const names = changed.stdout.split("\n");
+  if (names.some((name) => /^(lib|native)\//.test(name)) && !names.includes("CHANGELOG.md")) yield "CHANGELOG.md: lib/ or native/ changed, it did not";
+}
+
+/** Not a rule: told, so that it is seen. A header of more than one line is taken as the reason. */
+function tellLong(files) {
+  const long = files.filter(({ path, lines }) => lines > LONG && !isGenerated(path)).sort((a, b) => b.lines - a.lines);
+  if (long.length > 0) console.log(`Files above ${LONG} lines: ${long.map(({ name, lines }) => `${name} (${lines})`).join(", ")}`);
+}
+
+export function check() {
+  const files = sources(join(root, "lib")).map(load);
+  const rules = { "import directions": importDirections, "native loading": nativeLoading, "class fields": classFields, banners, changelog };
+  let failed = 0;
+  for (const [name, rule] of Object.entries(rules)) {
+    const problems = [...rule(files)];
+    if (problems.length === 0) continue;
+    failed++;
+    console.log([`${name}:`, ...problems.map((problem) => `  ${problem}`)].join("\n"));
+  }
+  tellLong(files);
+  console.log(`${Object.keys(rules).length - failed} passed, ${failed} failed`);
+  return failed === 0;
+}
+
+if (isMain(import.meta.url)) process.exitCode = check() ? 0 : 1;
