@@ -1,6 +1,7 @@
 // What every native room shares: the state of one JavaScript environment, and the list of rooms.
 #pragma once
 
+#include <ATen/core/stack.h>
 #include <node_api.h>
 
 #include <memory>
@@ -28,6 +29,10 @@ class Environment {
   TensorTable& tensors() { return tensors_; }
   GeneratorTable& generators() { return generators_; }
 
+  // An empty stack whose memory outlives an operator's call; calls nest when a hook runs operators, so it is taken (and
+  // leaves another empty one) and given back.
+  torch::jit::Stack& spare_stack() { return spare_stack_; }
+
   // Where threads without JavaScript leave references for this thread to release. Outlives the environment.
   const std::shared_ptr<ReleaseQueue>& releases() const { return releases_; }
 
@@ -47,6 +52,7 @@ class Environment {
  private:
   napi_env env_;
   std::shared_ptr<ReleaseQueue> releases_;
+  torch::jit::Stack spare_stack_;
   napi_ref error_factory_ = nullptr;
   std::unordered_map<std::type_index, std::shared_ptr<void>> rooms_;
   GeneratorTable generators_;

@@ -76,7 +76,7 @@ const at::Tensor& ToTensor(const Argument& argument) {
   if (napi_get_value_double(argument.env(), argument.value, &number) != napi_ok) FailType(argument);
   const Handle handle = HandleFromNumber(number);
   const at::Tensor* tensor = argument.environment.tensors().Find(handle);
-  if (tensor == nullptr) argument.environment.tensors().FailStale(handle, Where(argument) + ": the tensor");
+  if (tensor == nullptr) argument.environment.tensors().FailStale(handle, Where(argument));
   return *tensor;
 }
 

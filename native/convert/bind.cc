@@ -67,7 +67,7 @@ const at::Tensor& TensorFromJs(Environment& environment, napi_value value, Where
   }
   const Handle handle = HandleFromNumber(number);
   const at::Tensor* tensor = environment.tensors().Find(handle);
-  if (tensor == nullptr) environment.tensors().FailStale(handle, what.Text() + ": the tensor");
+  if (tensor == nullptr) environment.tensors().FailStale(handle, what.Text());
   return *tensor;
 }
 

@@ -27,21 +27,21 @@ void Adopt(Environment& environment, Handle handle, Owner owner) { environment.t
 constexpr size_t kLeading = 2;
 constexpr size_t kMaxArguments = 64;
 
-// A stack whose memory outlives the call. Calls nest when a hook runs operators, so it is taken and given back.
+// The environment's spare stack, for the time of one call.
 class StackLease {
  public:
-  StackLease() : stack_(std::exchange(Spare(), {})) {}
+  explicit StackLease(Environment& environment)
+      : spare_(environment.spare_stack()), stack_(std::exchange(spare_, {})) {}
   ~StackLease() {
     stack_.clear();
-    Spare() = std::move(stack_);
+    spare_ = std::move(stack_);
   }
+  StackLease(const StackLease&) = delete;
+  StackLease& operator=(const StackLease&) = delete;
   torch::jit::Stack& operator*() { return stack_; }
 
  private:
-  static torch::jit::Stack& Spare() {
-    thread_local torch::jit::Stack spare;
-    return spare;
-  }
+  torch::jit::Stack& spare_;
   torch::jit::Stack stack_;
 };
 
@@ -95,7 +95,7 @@ napi_value Call(napi_env env, napi_callback_info info) {
     if (owner != napi_object && owner != napi_null && owner != napi_undefined) {
       FailArgument(environment, Where{"call", 2}, "an object or null", values[1]);
     }
-    StackLease stack;
+    StackLease stack(environment);
     RetryOutOfMemory(
         [&] {
           (*stack).clear();

@@ -51,7 +51,7 @@ const at::Tensor& TensorTable::Get(Handle handle) const {
 
 void TensorTable::FailStale(Handle handle, const std::string& what) const {
   if (!slots_.Knows(handle)) {
-    throw Failure(code::kInvalidArgument, what + " must be a Tensor, got a number that is no tensor's handle");
+    throw Failure(code::kInvalidArgument, what + " must be a Tensor, got a number that is no handle");
   }
   const Death& death = deaths_[DeathIndex(handle)];
   if (death.handle == handle) {

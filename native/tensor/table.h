@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/util/flat_hash_map.h>
 #include <node_api.h>
 
 #include <array>
@@ -100,7 +101,7 @@ class TensorTable {
 
   Environment& environment_;
   Slots<Slot> slots_;
-  std::unordered_map<c10::StorageImpl*, Counted> storages_;
+  ska::flat_hash_map<c10::StorageImpl*, Counted> storages_;
   std::array<uint64_t, kStorageKinds> bytes_{};
 
   std::vector<Scope> scopes_;
