@@ -428,7 +428,7 @@ export class PretrainedConfig {
 
   /** Warns of special tokens outside the vocabulary: several published checkpoints have `pad_token_id: -1`. */
   validate_token_ids(): void {
-    const text = this.get_text_config({ decoder: true });
+    const text = this.#textPart({ decoder: true }) ?? this;
     const { vocab_size } = text;
     if (typeof vocab_size !== "number") return;
     for (const [name, value] of Object.entries(text)) {
@@ -658,6 +658,16 @@ export class PretrainedConfig {
    */
   get_text_config({ decoder, encoder }: { readonly decoder?: boolean; readonly encoder?: boolean } = {}): PretrainedConfig {
     const isBoth = Boolean(decoder) === Boolean(encoder);
+    const part = this.#textPart({ decoder, encoder });
+    if (part !== undefined) return part;
+    return isBoth || !this.is_encoder_decoder ? this : this.#flatSide(decoder ? "decoder" : "encoder");
+  }
+
+  // -------------------------------------------------------------------------------------------------------------------
+
+  /** The text configuration inside this one, if there is one. */
+  #textPart({ decoder, encoder }: { readonly decoder?: boolean | undefined; readonly encoder?: boolean | undefined }): PretrainedConfig | undefined {
+    const isBoth = Boolean(decoder) === Boolean(encoder);
     const names = [
       ...(isBoth || encoder ? ["text_encoder"] : []),
       ...(isBoth || decoder ? ["decoder", "generator", "text_config"] : []),
@@ -669,11 +679,8 @@ export class PretrainedConfig {
       });
     }
     const [name] = found;
-    if (name !== undefined) return (this as Fields)[name] as PretrainedConfig;
-    return isBoth || !this.is_encoder_decoder ? this : this.#flatSide(decoder ? "decoder" : "encoder");
+    return name === undefined ? undefined : ((this as Fields)[name] as PretrainedConfig);
   }
-
-  // -------------------------------------------------------------------------------------------------------------------
 
   #class(): typeof PretrainedConfig {
     return this.constructor as typeof PretrainedConfig;
@@ -748,7 +755,10 @@ export class PretrainedConfig {
       if (legacy.rope_scaling !== undefined) put(this.#shadowed, "rope_scaling", legacy.rope_scaling);
       return;
     }
-    for (const name of Object.keys(legacy)) if (!Object.hasOwn(types, name)) delete (this as Fields)[name];
+    for (const name of Object.keys(legacy).filter((name) => !Object.hasOwn(types, name))) {
+      delete (this as Fields)[name];
+      delete this.#stored[name];
+    }
     standardizeRope(this.#rope(), legacy as LegacyRope, this.#class());
   }
 
