@@ -1,6 +1,8 @@
-// Writes lib/torch/*.generated.ts from scripts/ops/schemas.txt: `npm run generate`. The output is committed.
+// Writes lib/torch/*.generated.ts from scripts/ops/schemas.txt, and lib/auto/mappings.generated.ts from the models'
+// tables: `npm run generate`. The output is committed.
 import { readFileSync, writeFileSync } from "node:fs";
 import ts from "typescript";
+import { writeMappings } from "./auto/mappings.mjs";
 import { fastModule } from "./ops/fast.mjs";
 import { overloads } from "./ops/types.mjs";
 
@@ -79,3 +81,5 @@ write("nn", functionModule("The functions that torch.nn.functional is built on."
 write("linalg", functionModule("torch.linalg.", "l", "linalg_", fast));
 write("fft", functionModule("torch.fft.", "f", "fft_", fast));
 write("special", functionModule("torch.special.", "s", "special_", fast));
+
+writeMappings();
