@@ -11,3 +11,18 @@ export { LlamaConfig, type LlamaConfigOptions } from "./models/llama/configurati
 
 // files
 export * as safetensors from "./safetensors/index.ts";
+
+// tokenizers
+export { AutoTokenizer, type TokenizerClass } from "./auto/tokenization_auto.ts";
+export { BatchEncoding } from "./processing/batch_encoding.ts";
+export type { ChatMessage, ChatTemplates } from "./processing/chat_template.ts";
+export {
+  type ChatTemplateOptions,
+  type DecodeOptions,
+  PreTrainedTokenizerBase,
+  PreTrainedTokenizerFast,
+  type TokenizerCallOptions,
+  type TokenizerLoadOptions,
+  TokenizersBackend,
+} from "./processing/tokenization_utils.ts";
+export type { AddedTokenData } from "./processing/tokenizer_backend.ts";
