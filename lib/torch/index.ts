@@ -1,5 +1,5 @@
 // torch: what `torch.` offers.
-import { addon } from "../addon/loader.ts";
+import "./conversion.ts";
 import { METHODS } from "./methods.generated.ts";
 import { method } from "./resolve.ts";
 import { extendTensor } from "./tensor.ts";
