@@ -4,6 +4,9 @@ export * from "./errors/index.ts";
 export * as torch from "./torch/index.ts";
 export type { Tensor } from "./torch/index.ts";
 
+// layers
+export * as nn from "./nn/index.ts";
+
 // configuration
 export * from "./configuration/index.ts";
 export { AutoConfig } from "./auto/configuration_auto.ts";

@@ -1,0 +1,65 @@
+// Calls as torch writes them: positional arguments, then keyword arguments as one options object at the end.
+
+import { InvalidArgumentError } from "../errors/index.ts";
+import { suggest } from "../errors/suggest.ts";
+
+/**
+ * What may follow the required arguments of a call: any number of the optional ones `P` by position, then an
+ * options object `O`.
+ */
+export type Rest<P extends readonly unknown[], O> =
+  | [options?: O | undefined]
+  | (P extends readonly [infer First, ...infer Others] ? [First | undefined, ...Rest<Others, O>] : never);
+
+/** True for `{ … }`, false for null, arrays, tensors and every other instance of a class. */
+export function isOptions(value: unknown): value is Record<string, unknown> {
+  if (typeof value !== "object" || value === null) return false;
+  const prototype = Object.getPrototypeOf(value);
+  return prototype === Object.prototype || prototype === null;
+}
+
+/**
+ * Gives each optional argument of a call its value: by position, by name, or its default.
+ *
+ * @param name the function's or class's name, for the messages.
+ * @param rest what followed the required arguments.
+ * @param defaults every optional argument in torch's order; `undefined` in a call means its default.
+ * @throws InvalidArgumentError for an unknown name, a surplus argument, or one that is given twice.
+ *
+ * @example bind("Linear", [false, { dtype: "float16" }], { bias: true, device: undefined, dtype: undefined })
+ */
+export function bind<D extends object>(name: string, rest: readonly unknown[], defaults: D): D {
+  const bound = { ...defaults } as Record<string, unknown>;
+  if (rest.length === 0) return bound as D;
+
+  const names = Object.keys(defaults);
+  const last = rest[rest.length - 1];
+  const options = isOptions(last) ? last : undefined;
+  const positional = options === undefined ? rest.length : rest.length - 1;
+  if (positional > names.length) {
+    throw new InvalidArgumentError(`${name}() takes at most ${names.length} optional arguments, got ${positional}.`);
+  }
+  for (let i = 0; i < positional; i++) {
+    if (rest[i] !== undefined) bound[names[i] as string] = rest[i];
+  }
+  for (const key in options) {
+    const at = names.indexOf(key);
+    if (at < 0) {
+      throw new InvalidArgumentError(`${name}() got an unknown option '${key}'.`, { suggestion: suggest(key, names) });
+    }
+    if (options[key] === undefined) continue;
+    if (at < positional && rest[at] !== undefined) {
+      throw new InvalidArgumentError(`${name}() got '${key}' by position and by name.`);
+    }
+    bound[key] = options[key];
+  }
+  return bound as D;
+}
+
+/** A size that is one number for all dimensions, or one number each. */
+export type Sizes = number | readonly number[];
+
+/** `2` → `[2, 2]` for two dimensions; an array is copied as it is. */
+export function ntuple(value: Sizes, length: number): number[] {
+  return typeof value === "number" ? new Array<number>(length).fill(value) : [...value];
+}

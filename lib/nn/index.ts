@@ -1,0 +1,31 @@
+// torch.nn: modules, layers, losses; `functional`, `init` and `utils`.
+
+export type { Rest } from "./arguments.ts";
+export * from "./activation.ts";
+export { type AttendOptions, MultiheadAttention, type MultiheadAttentionOptions } from "./attention.ts";
+export {
+  BatchNorm1d, BatchNorm2d, BatchNorm3d, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d, type NormOptions,
+} from "./batchnorm.ts";
+export * from "./containers.ts";
+export {
+  Conv1d, Conv2d, Conv3d, type ConvOptions, type ConvPaddingMode, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d,
+  type ConvTransposeOptions,
+} from "./conv.ts";
+export * from "./distance.ts";
+export * from "./dropout.ts";
+export * from "./embedding.ts";
+export * as F from "./functional.ts";
+export * as functional from "./functional.ts";
+export type { Gradients } from "./hooks.ts";
+export * from "./identity.ts";
+export * as init from "./init.ts";
+export { Bilinear, Linear, type LinearOptions } from "./linear.ts";
+export * from "./loss.ts";
+export { type FactoryOptions, Module, type NamedOptions, type ToOptions } from "./module.ts";
+export * from "./normalization.ts";
+export * from "./padding.ts";
+export { Buffer, Parameter } from "./parameter.ts";
+export * from "./pooling.ts";
+export type { IncompatibleKeys, LoadContext, LocalMetadata, StateDict } from "./state_dict.ts";
+export * from "./upsampling.ts";
+export * as utils from "./utils.ts";

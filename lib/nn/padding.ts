@@ -1,0 +1,174 @@
+// Padding as modules. Sizes are pairs (before, after), the last dimension first; one number stands for all.
+
+import type { Tensor } from "../torch/index.ts";
+import { ntuple, type Sizes } from "./arguments.ts";
+import * as F from "./functional.ts";
+import type { PaddingMode } from "./functional/padding.ts";
+import { Module } from "./module.ts";
+import { py } from "./repr.ts";
+
+abstract class _Pad extends Module {
+  readonly padding: readonly number[];
+  protected abstract readonly mode: PaddingMode;
+
+  constructor(dims: number, padding: Sizes) {
+    super();
+    this.padding = ntuple(padding, 2 * dims);
+  }
+
+  override forward(x: Tensor): Tensor {
+    return F.pad(x, this.padding, this.mode);
+  }
+
+  override extra_repr(): string {
+    return py(this.padding);
+  }
+}
+
+abstract class _ConstantPad extends _Pad {
+  readonly value: number;
+
+  constructor(dims: number, padding: Sizes, value: number) {
+    super(dims, padding);
+    this.value = value;
+  }
+
+  protected get mode(): PaddingMode {
+    return "constant";
+  }
+
+  override forward(x: Tensor): Tensor {
+    return F.pad(x, this.padding, this.mode, this.value);
+  }
+
+  override extra_repr(): string {
+    return `padding=${py(this.padding)}, value=${py(this.value)}`;
+  }
+}
+
+/** Puts `value` around [..., length]. */
+export class ConstantPad1d extends _ConstantPad {
+  constructor(padding: Sizes, value: number) {
+    super(1, padding, value);
+  }
+}
+
+/** Puts `value` around [..., height, width]. */
+export class ConstantPad2d extends _ConstantPad {
+  constructor(padding: Sizes, value: number) {
+    super(2, padding, value);
+  }
+}
+
+/** Puts `value` around [..., depth, height, width]. */
+export class ConstantPad3d extends _ConstantPad {
+  constructor(padding: Sizes, value: number) {
+    super(3, padding, value);
+  }
+}
+
+abstract class _ZeroPad extends _ConstantPad {
+  constructor(dims: number, padding: Sizes) {
+    super(dims, padding, 0);
+  }
+
+  override extra_repr(): string {
+    return py(this.padding);
+  }
+}
+
+/** Puts zeros around [..., length]. */
+export class ZeroPad1d extends _ZeroPad {
+  constructor(padding: Sizes) {
+    super(1, padding);
+  }
+}
+
+/** Puts zeros around [..., height, width]. */
+export class ZeroPad2d extends _ZeroPad {
+  constructor(padding: Sizes) {
+    super(2, padding);
+  }
+}
+
+/** Puts zeros around [..., depth, height, width]. */
+export class ZeroPad3d extends _ZeroPad {
+  constructor(padding: Sizes) {
+    super(3, padding);
+  }
+}
+
+abstract class _ReflectionPad extends _Pad {
+  protected get mode(): PaddingMode {
+    return "reflect";
+  }
+}
+
+/** Mirrors the input at its edges, without repeating them. */
+export class ReflectionPad1d extends _ReflectionPad {
+  constructor(padding: Sizes) {
+    super(1, padding);
+  }
+}
+
+export class ReflectionPad2d extends _ReflectionPad {
+  constructor(padding: Sizes) {
+    super(2, padding);
+  }
+}
+
+export class ReflectionPad3d extends _ReflectionPad {
+  constructor(padding: Sizes) {
+    super(3, padding);
+  }
+}
+
+abstract class _ReplicationPad extends _Pad {
+  protected get mode(): PaddingMode {
+    return "replicate";
+  }
+}
+
+/** Repeats the entries at the edges. */
+export class ReplicationPad1d extends _ReplicationPad {
+  constructor(padding: Sizes) {
+    super(1, padding);
+  }
+}
+
+export class ReplicationPad2d extends _ReplicationPad {
+  constructor(padding: Sizes) {
+    super(2, padding);
+  }
+}
+
+export class ReplicationPad3d extends _ReplicationPad {
+  constructor(padding: Sizes) {
+    super(3, padding);
+  }
+}
+
+abstract class _CircularPad extends _Pad {
+  protected get mode(): PaddingMode {
+    return "circular";
+  }
+}
+
+/** Goes on at the other end. */
+export class CircularPad1d extends _CircularPad {
+  constructor(padding: Sizes) {
+    super(1, padding);
+  }
+}
+
+export class CircularPad2d extends _CircularPad {
+  constructor(padding: Sizes) {
+    super(2, padding);
+  }
+}
+
+export class CircularPad3d extends _CircularPad {
+  constructor(padding: Sizes) {
+    super(3, padding);
+  }
+}

@@ -1,0 +1,40 @@
+// Tensors that belong to a module by their class: whatever property holds one, it is part of the module's state.
+
+import { addon } from "../addon/loader.ts";
+import { keep, Tensor } from "../torch/index.ts";
+
+/** Makes `owner` a second tensor over the memory of `data`, without history, that every memory scope spares. */
+function holdData(owner: Tensor, data: Tensor): void {
+  owner._handle = addon().variableData(owner, data._handle);
+  keep(owner);
+}
+
+/**
+ * A tensor that a module trains. Assigned to a property of a module, it is one of its parameters.
+ *
+ * It shares the memory of `data`, without its history, and outlives every memory scope.
+ *
+ * @param data the values.
+ * @param requires_grad whether gradients are recorded; default true.
+ *
+ * @example this.scale = new nn.Parameter(torch.ones([hidden_size]));
+ */
+export class Parameter extends Tensor {
+  constructor(data: Tensor, requires_grad = true) {
+    super();
+    holdData(this, data);
+    if (requires_grad) this.requires_grad = true;
+  }
+}
+
+/** A tensor that is part of a module's state and is not trained: what `register_buffer` makes of a tensor. */
+export class Buffer extends Tensor {
+  /** Whether it is stored in the state dict. */
+  readonly persistent: boolean;
+
+  constructor(data: Tensor, { persistent = true }: { persistent?: boolean } = {}) {
+    super();
+    holdData(this, data);
+    this.persistent = persistent;
+  }
+}
