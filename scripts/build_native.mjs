@@ -7,7 +7,15 @@
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import {
-  copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, renameSync, rmSync, writeFileSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
 } from "node:fs";
 import { join, relative } from "node:path";
 import { parseArgs } from "node:util";
@@ -33,9 +41,12 @@ export function outputs(sanitize = "") {
 /** Everything the result depends on, as one hash: sources by content, libtorch by place, size and version. */
 export function nativeHash(libtorch) {
   const hash = createHash("sha256");
-  const add = (path) => hash.update(relative(root, path)).update("\0").update(readFileSync(path)).update("\0");
+  const add = (path) =>
+    hash.update(relative(root, path)).update("\0").update(readFileSync(path)).update("\0");
   const walk = (folder) => {
-    for (const entry of readdirSync(folder, { withFileTypes: true }).sort((a, b) => (a.name < b.name ? -1 : 1))) {
+    for (const entry of readdirSync(folder, { withFileTypes: true }).sort((a, b) =>
+      a.name < b.name ? -1 : 1,
+    )) {
       const path = join(folder, entry.name);
       if (entry.isFile() && /\.(cc|h)$/.test(entry.name)) add(path);
       else if (entry.isDirectory() && entry.name !== "test") walk(path);
@@ -65,8 +76,12 @@ export async function buildNative({ libtorch, sanitize = "", clean = false, targ
     const hash = nativeHash(libtorch);
     const { cmake, ninja } = await buildTools();
     const options = [
-      "-G", "Ninja", `-DCMAKE_MAKE_PROGRAM=${ninja}`, "-DCMAKE_BUILD_TYPE=Release",
-      `-DLIBTORCH_ROOT=${libtorch}`, `-DTF_SANITIZE=${sanitize}`,
+      "-G",
+      "Ninja",
+      `-DCMAKE_MAKE_PROGRAM=${ninja}`,
+      "-DCMAKE_BUILD_TYPE=Release",
+      `-DLIBTORCH_ROOT=${libtorch}`,
+      `-DTF_SANITIZE=${sanitize}`,
     ];
     const configured = join(build, "configured.json");
     const wanted = JSON.stringify({ cmake, options });
@@ -75,7 +90,14 @@ export async function buildNative({ libtorch, sanitize = "", clean = false, targ
       run(cmake, ["-S", root, "-B", build, ...options]);
       writeFileSync(configured, wanted);
     }
-    run(cmake, ["--build", build, "--parallel", "2", ...(target ? ["--target", target] : []), ...(verbose ? ["--verbose"] : [])]);
+    run(cmake, [
+      "--build",
+      build,
+      "--parallel",
+      "2",
+      ...(target ? ["--target", target] : []),
+      ...(verbose ? ["--verbose"] : []),
+    ]);
     if (target) return;
 
     mkdirSync(folder, { recursive: true });
@@ -95,24 +117,33 @@ function install(from, to) {
 function run(command, args) {
   const { status, signal, error } = spawnSync(command, args, { stdio: "inherit", cwd: root });
   if (error) throw error;
-  if (status !== 0) fail(`${command} ${args.slice(0, 2).join(" ")} … ended with ${signal ?? `exit code ${status}`}.`);
+  if (status !== 0)
+    fail(`${command} ${args.slice(0, 2).join(" ")} … ended with ${signal ?? `exit code ${status}`}.`);
 }
 
 async function buildTools() {
-  return { cmake: findOnPath("cmake") ?? (await fetchTool("cmake")), ninja: findOnPath("ninja") ?? (await fetchTool("ninja")) };
+  return {
+    cmake: findOnPath("cmake") ?? (await fetchTool("cmake")),
+    ninja: findOnPath("ninja") ?? (await fetchTool("ninja")),
+  };
 }
 
 /** Downloads the tool's wheel and unpacks it with our own set-up code; `pip install` would touch the system. */
 export async function fetchTool(name) {
   const folder = join(tools, name);
-  const find = () => existsSync(folder) && readdirSync(folder, { recursive: true }).find((path) => new RegExp(`(bin|scripts)/${name}$`).test(path));
+  const find = () =>
+    existsSync(folder) &&
+    readdirSync(folder, { recursive: true }).find((path) => new RegExp(`(bin|scripts)/${name}$`).test(path));
   if (!find()) {
     console.log(`${name} is not on PATH: getting version ${pinned[name]} into ${relative(root, folder)}`);
     const { downloadWheel, findTransport } = await import("../dist/setup/pip.js");
     const { ZipReader } = await import("../dist/setup/zip.js");
     const temporary = `${folder}.${process.pid}.tmp`;
     mkdirSync(temporary, { recursive: true });
-    const wheel = join(temporary, await downloadWheel(findTransport(), { project: name, version: pinned[name] }, temporary));
+    const wheel = join(
+      temporary,
+      await downloadWheel(findTransport(), { project: name, version: pinned[name] }, temporary),
+    );
     const zip = await ZipReader.open(wheel);
     for (const entry of zip.entries) await zip.extract(entry, temporary);
     await zip.close();
@@ -135,7 +166,10 @@ export async function libtorchFolder(named) {
   const { libtorch, tried } = findLibtorch({ headers: true });
   if (libtorch) return libtorch.root;
   fail(
-    ["libtorch with its headers was not found. Tried:", ...tried.map(({ place, reason }) => `  ${place}: ${reason}`)].join("\n"),
+    [
+      "libtorch with its headers was not found. Tried:",
+      ...tried.map(({ place, reason }) => `  ${place}: ${reason}`),
+    ].join("\n"),
     "Get it with `npx torchformers setup --headers`.",
   );
 }

@@ -54,7 +54,8 @@ function load(path) {
   return { path, name: relative(root, path), text, lines: text.split("\n").length };
 }
 
-const IMPORT = /^(?:import|export)\s(?:[^;'"=]*?\bfrom\s)?\s*["'](\.[^"']+)["']|\bimport\(\s*["'](\.[^"']+)["']/gm;
+const IMPORT =
+  /^(?:import|export)\s(?:[^;'"=]*?\bfrom\s)?\s*["'](\.[^"']+)["']|\bimport\(\s*["'](\.[^"']+)["']/gm;
 
 /** Relative imports of a file: where they lead, whether they are lazy. */
 function* imports({ path, text }) {
@@ -73,12 +74,16 @@ function* importDirections(files) {
       const where = `${file.name}:${line}`;
       // The commands are a program like any other: they use the public list.
       if (from === "cli" && to === "index.ts") continue;
-      if (!level.has(from) || !level.has(to)) yield `${where}: a room that is not in scripts/check.mjs: ${level.has(from) ? to : from}`;
-      else if (from !== to && level.get(to) >= level.get(from)) yield `${where}: ${from} may not import ${to}`;
-      else if (from === "auto" && to === "models" && !lazy && !typeOnly) yield `${where}: auto reaches models by import() only`;
+      if (!level.has(from) || !level.has(to))
+        yield `${where}: a room that is not in scripts/check.mjs: ${level.has(from) ? to : from}`;
+      else if (from !== to && level.get(to) >= level.get(from))
+        yield `${where}: ${from} may not import ${to}`;
+      else if (from === "auto" && to === "models" && !lazy && !typeOnly)
+        yield `${where}: auto reaches models by import() only`;
       else if (from === "models" && to === "models") {
         const modular = /\/modular_[^/]+\.ts$/.test(file.path);
-        if (modelOf(file.path) !== modelOf(target) && !modular) yield `${where}: a model imports another one only in modular_<name>.ts`;
+        if (modelOf(file.path) !== modelOf(target) && !modular)
+          yield `${where}: a model imports another one only in modular_<name>.ts`;
       }
     }
   }
@@ -86,7 +91,8 @@ function* importDirections(files) {
 
 function* nativeLoading(files) {
   for (const { name, text } of files) {
-    if (!name.startsWith("lib/addon/") && /node-gyp-build|process\.dlopen|\.node["']/.test(text)) yield `${name}: only lib/addon loads native code`;
+    if (!name.startsWith("lib/addon/") && /node-gyp-build|process\.dlopen|\.node["']/.test(text))
+      yield `${name}: only lib/addon loads native code`;
   }
 }
 
@@ -113,7 +119,9 @@ function classes(files) {
 function isOutside(field) {
   const modifiers = field.modifiers?.map(({ kind }) => kind) ?? [];
   return (
-    ts.isPrivateIdentifier(field.name) || modifiers.includes(ts.SyntaxKind.StaticKeyword) || modifiers.includes(ts.SyntaxKind.DeclareKeyword)
+    ts.isPrivateIdentifier(field.name) ||
+    modifiers.includes(ts.SyntaxKind.StaticKeyword) ||
+    modifiers.includes(ts.SyntaxKind.DeclareKeyword)
   );
 }
 
@@ -121,7 +129,12 @@ function* classFields(files) {
   const all = classes(files);
   const ancestors = (name) => {
     const chain = [];
-    for (let parent = all.get(name)?.parent; parent && !chain.includes(parent); parent = all.get(parent)?.parent) chain.push(parent);
+    for (
+      let parent = all.get(name)?.parent;
+      parent && !chain.includes(parent);
+      parent = all.get(parent)?.parent
+    )
+      chain.push(parent);
     return chain;
   };
   for (const [name, { file, source, fields }] of all) {
@@ -130,8 +143,11 @@ function* classFields(files) {
     for (const field of fields) {
       const line = source.getLineAndCharacterOfPosition(field.getStart(source)).line + 1;
       const key = field.name.getText(source);
-      if (field.initializer) yield `${file}:${line}: ${name}.${key} has an initializer, which overwrites what super(...) stored`;
-      const owner = chain.find((ancestor) => all.get(ancestor)?.fields.some((other) => other.name.getText() === key));
+      if (field.initializer)
+        yield `${file}:${line}: ${name}.${key} has an initializer, which overwrites what super(...) stored`;
+      const owner = chain.find((ancestor) =>
+        all.get(ancestor)?.fields.some((other) => other.name.getText() === key),
+      );
       if (owner) yield `${file}:${line}: ${name}.${key} hides ${owner}.${key}; write "declare"`;
     }
   }
@@ -139,28 +155,44 @@ function* classFields(files) {
 
 function* banners(files) {
   for (const { name, path, text } of files.filter(({ path }) => isGenerated(path))) {
-    if (!/^(\/\/|\/\*).*generate/im.test(text.slice(0, 1000))) yield `${name}: no banner that names its generator (${path})`;
+    if (!/^(\/\/|\/\*).*generate/im.test(text.slice(0, 1000)))
+      yield `${name}: no banner that names its generator (${path})`;
   }
 }
 
 function* changelog() {
   const text = readFileSync(join(root, "CHANGELOG.md"), "utf8");
   if (!/^## .*Unreleased/im.test(text)) yield 'CHANGELOG.md: no open "Unreleased" section';
-  const changed = spawnSync("git", ["diff", "--name-only", "origin/main...HEAD"], { cwd: root, encoding: "utf8" });
+  const changed = spawnSync("git", ["diff", "--name-only", "origin/main...HEAD"], {
+    cwd: root,
+    encoding: "utf8",
+  });
   if (changed.status !== 0) return; // no git, or no upstream to compare with
   const names = changed.stdout.split("\n");
-  if (names.some((name) => /^(lib|native)\//.test(name)) && !names.includes("CHANGELOG.md")) yield "CHANGELOG.md: lib/ or native/ changed, it did not";
+  if (names.some((name) => /^(lib|native)\//.test(name)) && !names.includes("CHANGELOG.md"))
+    yield "CHANGELOG.md: lib/ or native/ changed, it did not";
 }
 
 /** Not a rule: told, so that it is seen. A header of more than one line is taken as the reason. */
 function tellLong(files) {
-  const long = files.filter(({ path, lines }) => lines > LONG && !isGenerated(path)).sort((a, b) => b.lines - a.lines);
-  if (long.length > 0) console.log(`Files above ${LONG} lines: ${long.map(({ name, lines }) => `${name} (${lines})`).join(", ")}`);
+  const long = files
+    .filter(({ path, lines }) => lines > LONG && !isGenerated(path))
+    .sort((a, b) => b.lines - a.lines);
+  if (long.length > 0)
+    console.log(
+      `Files above ${LONG} lines: ${long.map(({ name, lines }) => `${name} (${lines})`).join(", ")}`,
+    );
 }
 
 export function check() {
   const files = sources(join(root, "lib")).map(load);
-  const rules = { "import directions": importDirections, "native loading": nativeLoading, "class fields": classFields, banners, changelog };
+  const rules = {
+    "import directions": importDirections,
+    "native loading": nativeLoading,
+    "class fields": classFields,
+    banners,
+    changelog,
+  };
   let failed = 0;
   for (const [name, rule] of Object.entries(rules)) {
     const problems = [...rule(files)];

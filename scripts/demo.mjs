@@ -14,6 +14,7 @@ export async function demo(prompt = PROMPT) {
 
   process.stdout.write(prompt);
   const { input_ids } = await tokenizer(prompt, { return_tensors: "pt" });
-  for await (const text of model.stream({ input_ids }, { tokenizer, max_new_tokens: 64 })) process.stdout.write(text);
+  for await (const text of model.stream({ input_ids }, { tokenizer, max_new_tokens: 64 }))
+    process.stdout.write(text);
   process.stdout.write("\n");
 }

@@ -15,7 +15,7 @@ const stamps = join(root, "build/stamps");
 /** One step: a key that names the state of its inputs, and what brings its outputs to that state. */
 const steps = {
   dependencies: {
-    key: () => digest((add) => [join(root, "package.json"), join(root, "package-lock.json")].forEach((path) => add(readFileSync(path)))),
+    key: () => digest(["package.json", "package-lock.json"].map((name) => readFileSync(join(root, name)))),
     outputs: () => [join(root, "node_modules/typescript/bin/tsc")],
     run: () => npm("ci", "--no-audit", "--no-fund"),
   },
@@ -36,7 +36,9 @@ const steps = {
  */
 export async function prepare({ tests = false } = {}) {
   checkNode();
-  const stale = [steps.dependencies, steps.typescript, ...(tests ? [steps.tests] : [])].filter((step) => !isFresh(step));
+  const stale = [steps.dependencies, steps.typescript, ...(tests ? [steps.tests] : [])].filter(
+    (step) => !isFresh(step),
+  );
   const native = !isNativeFresh();
   if (stale.length === 0 && !native) return;
 
@@ -64,7 +66,11 @@ function ensure(name) {
   writeFileSync(stamp, step.key());
 }
 
-const stampOf = (step) => join(stamps, Object.keys(steps).find((name) => steps[name] === step));
+const stampOf = (step) =>
+  join(
+    stamps,
+    Object.keys(steps).find((name) => steps[name] === step),
+  );
 
 function isFresh(step) {
   const stamp = stampOf(step);
@@ -77,7 +83,11 @@ function isNativeFresh() {
   if (!existsSync(stamp)) return false;
   const { libtorch } = JSON.parse(readFileSync(stamp, "utf8"));
   const named = process.env.TORCHFORMERS_LIBTORCH;
-  return existsSync(join(libtorch, "torch/lib/libtorch_cpu.so")) && (!named || named === libtorch) && nativeIsFresh(libtorch);
+  return (
+    existsSync(join(libtorch, "torch/lib/libtorch_cpu.so")) &&
+    (!named || named === libtorch) &&
+    nativeIsFresh(libtorch)
+  );
 }
 
 // --- steps --------------------------------------------------------------------------------------------------------------
@@ -92,7 +102,8 @@ function npm(...args) {
 function compile(project, sources, folder) {
   console.log(`tsc -p ${project} …`);
   // Without its outputs, tsc's own note of what is up to date is wrong.
-  if (!existsSync(join(root, folder))) rmSync(join(root, "build", `${project.replace(/\.json$/, "")}.tsbuildinfo`), { force: true });
+  if (!existsSync(join(root, folder)))
+    rmSync(join(root, "build", `${project.replace(/\.json$/, "")}.tsbuildinfo`), { force: true });
   run(process.execPath, [join(root, "node_modules/typescript/bin/tsc"), "-p", project]);
   prune(join(root, folder), join(root, sources));
 }
@@ -118,25 +129,21 @@ function run(command, args) {
 
 // --- freshness ----------------------------------------------------------------------------------------------------------
 
-function digest(fill) {
+function digest(parts) {
   const hash = createHash("sha256");
-  fill((data) => hash.update(data));
+  for (const part of parts) hash.update(part);
   return hash.digest("hex");
 }
 
 /** Names, sizes and times of all files below: a few milliseconds, where reading them takes many more. */
 function fingerprint(...paths) {
-  return digest((add) => {
-    const visit = (path) => {
-      const facts = statSync(path);
-      if (!facts.isDirectory()) {
-        add(`${relative(root, path)}\0${facts.size}\0${facts.mtimeMs}\0`);
-        return;
-      }
-      for (const name of readdirSync(path).sort()) if (name !== "fixtures") visit(join(path, name));
-    };
-    for (const path of paths) visit(join(root, path));
-  });
+  const visit = (path) => {
+    const facts = statSync(path);
+    if (!facts.isDirectory()) return [`${relative(root, path)}\0${facts.size}\0${facts.mtimeMs}\0`];
+    const names = readdirSync(path).filter((name) => name !== "fixtures");
+    return names.sort().flatMap((name) => visit(join(path, name)));
+  };
+  return digest(paths.flatMap((path) => visit(join(root, path))));
 }
 
 // --- tools --------------------------------------------------------------------------------------------------------------
@@ -144,22 +151,33 @@ function fingerprint(...paths) {
 function checkNode() {
   const [major, minor] = process.versions.node.split(".").map(Number);
   if (major > MINIMUM_NODE[0] || (major === MINIMUM_NODE[0] && minor >= MINIMUM_NODE[1])) return;
-  fail(`Node ${MINIMUM_NODE.join(".")} or newer is needed; this is ${process.versions.node}.`, "nodejs.org and nvm have newer ones.");
+  fail(
+    `Node ${MINIMUM_NODE.join(".")} or newer is needed; this is ${process.versions.node}.`,
+    "nodejs.org and nvm have newer ones.",
+  );
 }
 
 /** Names everything that is missing, with the package that brings it, before anything is half done. */
 function checkTools({ dependencies, native }) {
   const missing = [];
-  if (dependencies && !process.env.npm_execpath && !findOnPath("npm")) missing.push(["npm", "to install the dependencies", "npm"]);
+  if (dependencies && !process.env.npm_execpath && !findOnPath("npm"))
+    missing.push(["npm", "to install the dependencies", "npm"]);
   if (native) {
     if (!process.env.CXX && !findOnPath("g++")) missing.push(["g++", "to build the native addon", "g++"]);
-    const download = [libtorchSeemsThere() ? [] : ["libtorch"], hasTool("cmake") ? [] : ["cmake"], hasTool("ninja") ? [] : ["ninja"]].flat();
+    const download = [
+      libtorchSeemsThere() ? [] : ["libtorch"],
+      hasTool("cmake") ? [] : ["cmake"],
+      hasTool("ninja") ? [] : ["ninja"],
+    ].flat();
     if (download.length > 0) missing.push(...missingTransport(download.join(", ")));
   }
   if (missing.length === 0) return;
   const width = Math.max(...missing.map(([tool]) => tool.length));
   fail(
-    ["Missing, and needed before anything can be set up:", ...missing.map(([tool, why]) => `  ${tool.padEnd(width)}  ${why}`)].join("\n"),
+    [
+      "Missing, and needed before anything can be set up:",
+      ...missing.map(([tool, why]) => `  ${tool.padEnd(width)}  ${why}`),
+    ].join("\n"),
     `Debian and Ubuntu: sudo apt-get install ${[...new Set(missing.map(([, , name]) => name))].join(" ")}`,
   );
 }
@@ -170,7 +188,10 @@ function missingTransport(what) {
   const works = (command, ...args) => spawnSync(command, args, { stdio: "ignore" }).status === 0;
   if (works("python3", "-m", "pip", "--version") || works("uv", "--version")) return [];
   if (works("python3", "--version")) return [["pip", why, "python3-pip"]];
-  return [["python3", why, "python3"], ["pip", why, "python3-pip"]];
+  return [
+    ["python3", why, "python3"],
+    ["pip", why, "python3-pip"],
+  ];
 }
 
 const hasTool = (name) => findOnPath(name) !== undefined || existsSync(join(root, "build/tools", name));
@@ -179,9 +200,17 @@ const hasTool = (name) => findOnPath(name) !== undefined || existsSync(join(root
 function libtorchSeemsThere() {
   const { TORCHFORMERS_LIBTORCH, TORCHFORMERS_CACHE, XDG_CACHE_HOME } = process.env;
   if (TORCHFORMERS_LIBTORCH) return true;
-  const cache = join(TORCHFORMERS_CACHE || join(XDG_CACHE_HOME || join(homedir(), ".cache"), "torchformers"), "libtorch");
-  if (existsSync(cache) && readdirSync(cache).some((name) => existsSync(join(cache, name, "torch/include/ATen/ATen.h")))) return true;
-  const ask = "import importlib.util as u, importlib.metadata as m, sys; sys.exit(not (u.find_spec('torch') and m.version('torch').split('+')[0] == '2.11.0'))";
+  const cache = join(
+    TORCHFORMERS_CACHE || join(XDG_CACHE_HOME || join(homedir(), ".cache"), "torchformers"),
+    "libtorch",
+  );
+  if (
+    existsSync(cache) &&
+    readdirSync(cache).some((name) => existsSync(join(cache, name, "torch/include/ATen/ATen.h")))
+  )
+    return true;
+  const ask =
+    "import importlib.util as u, importlib.metadata as m, sys; sys.exit(not (u.find_spec('torch') and m.version('torch').split('+')[0] == '2.11.0'))";
   return spawnSync("python3", ["-c", ask], { stdio: "ignore" }).status === 0;
 }
 

@@ -35,9 +35,15 @@ async function clangFormat() {
   }
 }
 
-node(`biome check${mend ? " --write" : ""}`, bin("@biomejs/biome/bin/biome"), "check", ...(mend ? ["--write"] : []));
+node(
+  `biome check${mend ? " --write" : ""}`,
+  bin("@biomejs/biome/bin/biome"),
+  "check",
+  ...(mend ? ["--write"] : []),
+);
 const formatter = await clangFormat();
-if (formatter) step("clang-format", formatter, [...(mend ? ["-i"] : ["--dry-run", "--Werror"]), ...cpp("native")]);
+if (formatter)
+  step("clang-format", formatter, [...(mend ? ["-i"] : ["--dry-run", "--Werror"]), ...cpp("native")]);
 
 if (!mend) {
   node("tsc --noEmit", bin("typescript/bin/tsc"), "--noEmit");

@@ -1,6 +1,15 @@
 // What the scripts share. Plain Node: a clean clone has no node_modules.
 
-import { accessSync, closeSync, constants, openSync, readFileSync, rmSync, statSync, writeSync } from "node:fs";
+import {
+  accessSync,
+  closeSync,
+  constants,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from "node:fs";
 import { delimiter, dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";

@@ -13,29 +13,41 @@ const APART = ["test/gpu", "test/soak"];
 
 /** Compiled tests of sources that are there: tsc leaves the outputs of removed ones. */
 function compiledTests(paths) {
-  const sources = paths.length > 0 ? paths.flatMap((path) => testsBelow(find(path))) : testsBelow(join(root, "test"), APART);
+  const sources =
+    paths.length > 0
+      ? paths.flatMap((path) => testsBelow(find(path)))
+      : testsBelow(join(root, "test"), APART);
   return sources.map((path) => join("build", relative(root, path).replace(/\.ts$/, ".js")));
 }
 
 function find(path) {
   const found = [resolve(path), join(root, "test", path)].find(existsSync);
-  return found ?? fail(`There is no ${path}.`, "Name a file or folder below test/, for example: npm test -- test/setup");
+  return (
+    found ??
+    fail(`There is no ${path}.`, "Name a file or folder below test/, for example: npm test -- test/setup")
+  );
 }
 
 function testsBelow(path, apart = []) {
   if (!statSync(path).isDirectory()) return [path];
-  return readdirSync(path, { withFileTypes: true }).sort((a, b) => (a.name < b.name ? -1 : 1)).flatMap((entry) => {
-    const below = join(path, entry.name);
-    if (entry.isDirectory()) return entry.name === "fixtures" || apart.includes(relative(root, below)) ? [] : testsBelow(below, apart);
-    return entry.name.endsWith(".test.ts") ? [below] : [];
-  });
+  return readdirSync(path, { withFileTypes: true })
+    .sort((a, b) => (a.name < b.name ? -1 : 1))
+    .flatMap((entry) => {
+      const below = join(path, entry.name);
+      if (entry.isDirectory())
+        return entry.name === "fixtures" || apart.includes(relative(root, below))
+          ? []
+          : testsBelow(below, apart);
+      return entry.name.endsWith(".test.ts") ? [below] : [];
+    });
 }
 
 /** Runs a script and hands each line of its output on; resolves to the exit code. */
 async function lines(args, onLine) {
   const child = spawn(process.execPath, args, { cwd: root, stdio: ["ignore", "pipe", "inherit"] });
   for await (const line of createInterface({ input: child.stdout })) onLine(line);
-  if (child.exitCode === null && child.signalCode === null) await new Promise((done) => child.once("exit", done));
+  if (child.exitCode === null && child.signalCode === null)
+    await new Promise((done) => child.once("exit", done));
   return child.exitCode ?? 1;
 }
 

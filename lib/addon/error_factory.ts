@@ -2,7 +2,10 @@
 
 import * as errors from "../errors/index.ts";
 
-type ErrorClass = new (message: string, options?: errors.TorchformersErrorOptions) => errors.TorchformersError;
+type ErrorClass = new (
+  message: string,
+  options?: errors.TorchformersErrorOptions,
+) => errors.TorchformersError;
 
 /** The codes that native code uses. Any other makes a plain TorchformersError with that code. */
 const classes: Readonly<Record<string, ErrorClass>> = {

@@ -65,7 +65,13 @@ export function cachedLibtorch(flavour: Flavour, env: Env = process.env): string
  *
  * @param options.headers Only a copy that the addon can be built against will do.
  */
-export function findLibtorch({ headers = false, env = process.env }: { headers?: boolean; env?: Env } = {}): LibtorchSearch {
+export function findLibtorch({
+  headers = false,
+  env = process.env,
+}: {
+  headers?: boolean;
+  env?: Env;
+} = {}): LibtorchSearch {
   const tried: Attempt[] = [];
   for (const [source, place] of candidates(env)) {
     const found = place.startsWith("/") ? examine(source, place, headers) : "not installed";
@@ -134,8 +140,13 @@ function* pythonFolders(env: Env): Generator<[LibtorchSource, string]> {
     for (const version of versions) yield ["python", join(lib, version, "site-packages")];
   }
   // Asks where the package is without importing it, which would take a second.
-  const ask = "import importlib.util as u; s = u.find_spec('torch'); print(s.origin if s and s.origin else '')";
-  const { stdout } = spawnSync("python3", ["-c", ask], { encoding: "utf8", timeout: 10_000, env: { ...env } as NodeJS.ProcessEnv });
+  const ask =
+    "import importlib.util as u; s = u.find_spec('torch'); print(s.origin if s and s.origin else '')";
+  const { stdout } = spawnSync("python3", ["-c", ask], {
+    encoding: "utf8",
+    timeout: 10_000,
+    env: { ...env } as NodeJS.ProcessEnv,
+  });
   const origin = stdout?.trim();
   yield ["python", origin ? dirname(dirname(origin)) : "torch of python3 on PATH"];
 }

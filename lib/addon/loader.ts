@@ -41,7 +41,14 @@ const require = createRequire(import.meta.url);
 const platform = `${process.platform}-${process.arch}`;
 
 let loaded: Addon | undefined;
-let report: LoadReport = { libtorch: undefined, tried: [], opened: [], loader: undefined, core: undefined, cuda: false };
+let report: LoadReport = {
+  libtorch: undefined,
+  tried: [],
+  opened: [],
+  loader: undefined,
+  core: undefined,
+  cuda: false,
+};
 
 /** What the last call of `addon()` found and opened. */
 export const loadReport = (): LoadReport => report;
@@ -89,7 +96,8 @@ function openLibtorch(loader: LoaderAddon, libtorch: Libtorch): void {
     if (error !== null) throw libtorchBroken(libtorch, error);
   }
   // Before the core is there: torch looks up its CUDA hooks once. Without a driver it would be 0.3 s for nothing.
-  const cuda = libtorch.cuda && open("libcuda.so.1") === null && open(join(libtorch.lib, "libtorch_cuda.so")) === null;
+  const cuda =
+    libtorch.cuda && open("libcuda.so.1") === null && open(join(libtorch.lib, "libtorch_cuda.so")) === null;
   report = { ...report, cuda };
 }
 
@@ -125,24 +133,34 @@ function libtorchMissing(tried: readonly Attempt[]): LibtorchNotFoundError {
     : [
         "Possible solutions:",
         list([
-          "Get it: npx torchformers setup (a download of about 580 MB, by pip or uv)",
+          "Get it: npx torchformers setup (a download of 540 MB, by pip or uv)",
           "Without a network: npx torchformers setup --from <folder with the wheels>",
           `Name a copy that you have: TORCHFORMERS_LIBTORCH=<folder that holds torch/lib of torch ${LIBTORCH_VERSION}>`,
         ]),
       ].join("\n");
-  return new LibtorchNotFoundError(`libtorch ${LIBTORCH_VERSION} was not found. Looked in:\n${places}`, { hint });
+  return new LibtorchNotFoundError(`libtorch ${LIBTORCH_VERSION} was not found. Looked in:\n${places}`, {
+    hint,
+  });
 }
 
 function libtorchBroken({ root, source }: Libtorch, error: string): LibtorchNotFoundError {
   const solutions = [];
   if (/lib(cupti|cudart)\.so/.test(error)) {
-    solutions.push("The small NVIDIA wheels that its CPU part needs too (nvidia-cuda-cupti, nvidia-cuda-runtime) are not beside it");
+    solutions.push(
+      "The small NVIDIA wheels that its CPU part needs too (nvidia-cuda-cupti, nvidia-cuda-runtime) are not beside it",
+    );
   }
   if (/GLIBC/.test(error)) solutions.push(glibcHelp());
   if (/static TLS/.test(error)) solutions.push("Load torchformers before other native packages");
-  solutions.push(source === "cache" ? "Bring a whole copy: npx torchformers setup --force" : "Bring a copy of our own: npx torchformers setup");
+  solutions.push(
+    source === "cache"
+      ? "Bring a whole copy: npx torchformers setup --force"
+      : "Bring a copy of our own: npx torchformers setup",
+  );
   solutions.push("See what was tried: npx torchformers doctor");
-  return new LibtorchNotFoundError(`libtorch in ${root} does not load: ${error}`, { hint: `Possible solutions:\n${list(solutions)}` });
+  return new LibtorchNotFoundError(`libtorch in ${root} does not load: ${error}`, {
+    hint: `Possible solutions:\n${list(solutions)}`,
+  });
 }
 
 function bindingMissing(cause: unknown): NativeBindingNotFoundError {
@@ -151,13 +169,18 @@ function bindingMissing(cause: unknown): NativeBindingNotFoundError {
   const c = libc();
   const solutions = [];
   if (c?.name === "musl") {
-    solutions.push("This system uses musl (Alpine); libtorch exists for glibc only. Use a Debian or Ubuntu based image, such as node:22-slim");
+    solutions.push(
+      "This system uses musl (Alpine); libtorch exists for glibc only. Use a Debian or Ubuntu based image, such as node:22-slim",
+    );
   } else if (!SUPPORTED_PLATFORMS.includes(platform)) {
     solutions.push(`There is no prebuilt addon for ${platform}, only for ${SUPPORTED_PLATFORMS.join(", ")}`);
   } else if (existsSync(join(packageRoot, "CMakeLists.txt"))) {
     solutions.push("This is a clone: build the addon with npm run build:native");
   } else {
-    if (present.length > 0) solutions.push(`The package holds ${present.join(", ")} only. Was node_modules copied from another machine? Install it here`);
+    if (present.length > 0)
+      solutions.push(
+        `The package holds ${present.join(", ")} only. Was node_modules copied from another machine? Install it here`,
+      );
     solutions.push(
       "Install the package again: npm install torchformers",
       "A lockfile made on another platform can leave platform packages out: remove node_modules and package-lock.json, then npm install",
@@ -188,6 +211,9 @@ function bindingBroken(path: string, error: Error): NativeBindingNotFoundError {
 
 function glibcHelp(): string {
   const c = libc();
-  const here = c?.version !== undefined && compareVersions(c.version, MINIMUM_GLIBC) < 0 ? `; this one has glibc ${c.version}` : "";
+  const here =
+    c?.version !== undefined && compareVersions(c.version, MINIMUM_GLIBC) < 0
+      ? `; this one has glibc ${c.version}`
+      : "";
   return `The system is too old: glibc ${MINIMUM_GLIBC} and GLIBCXX_${MINIMUM_GLIBCXX} or newer are needed (Debian 12, Ubuntu 22.04, RHEL 9)${here}`;
 }

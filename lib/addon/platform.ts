@@ -10,7 +10,9 @@ export const MINIMUM_GLIBCXX = "3.4.29";
 export const SUPPORTED_PLATFORMS: readonly string[] = ["linux-x64"];
 
 /** The C library: its version, or "musl". Undefined where neither can be told (not Linux). */
-export function libc(): { readonly name: "glibc" | "musl"; readonly version: string | undefined } | undefined {
+export function libc():
+  | { readonly name: "glibc" | "musl"; readonly version: string | undefined }
+  | undefined {
   if (process.platform !== "linux") return undefined;
   // Without the network part a report takes a millisecond instead of a DNS timeout.
   const report = process.report as NodeJS.ProcessReport & { excludeNetwork?: boolean };

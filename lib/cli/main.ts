@@ -20,12 +20,24 @@ interface CommandEntry {
 
 /** To add a command: a file that exports `define`, and a line here. */
 const COMMANDS: readonly CommandEntry[] = [
-  { name: "setup", summary: "get libtorch, the library that does the tensor work", load: () => import("./setup.ts") },
+  {
+    name: "setup",
+    summary: "get libtorch, the library that does the tensor work",
+    load: () => import("./setup.ts"),
+  },
   { name: "generate", summary: "stream a continuation of a prompt", load: () => import("./generate.ts") },
   { name: "chat", summary: "talk with a model", load: () => import("./chat.ts") },
   { name: "repl", summary: "open Node's REPL with torch, nn and a model", load: () => import("./repl.ts") },
-  { name: "env", summary: "print versions, devices and settings, for a bug report", load: () => import("./env.ts") },
-  { name: "doctor", summary: "find out why something does not load, and what to do", load: () => import("./doctor.ts") },
+  {
+    name: "env",
+    summary: "print versions, devices and settings, for a bug report",
+    load: () => import("./env.ts"),
+  },
+  {
+    name: "doctor",
+    summary: "find out why something does not load, and what to do",
+    load: () => import("./doctor.ts"),
+  },
 ];
 
 const EXAMPLES = `
@@ -36,7 +48,9 @@ Examples:
   $ npx torchformers help setup            a command's options`;
 
 async function build(argv: readonly string[]): Promise<Command> {
-  const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as { version: string };
+  const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as {
+    version: string;
+  };
   const program = new Command("torchformers")
     .description("Hugging Face transformers for Node.js, on libtorch.")
     .version(version, "-V, --version", "print the version")
@@ -48,8 +62,13 @@ async function build(argv: readonly string[]): Promise<Command> {
   const words = argv.filter((word) => !word.startsWith("-"));
   const chosen = words[0] === "help" ? words[1] : words[0];
   for (const { name, summary, load } of COMMANDS) {
-    const command = program.command(name).summary(summary).description(`${summary[0]?.toUpperCase()}${summary.slice(1)}.`);
-    command.helpOption("-h, --help", "print this text").showHelpAfterError("(torchformers help " + name + " lists the options)");
+    const command = program
+      .command(name)
+      .summary(summary)
+      .description(`${summary[0]?.toUpperCase()}${summary.slice(1)}.`);
+    command
+      .helpOption("-h, --help", "print this text")
+      .showHelpAfterError(`(torchformers help ${name} lists the options)`);
     if (name === chosen) (await load()).define(command);
   }
   // Inherited by the commands only when set before they are made; so it is set on all of them here.

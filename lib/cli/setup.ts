@@ -29,7 +29,9 @@ Examples:
 
 export function define(command: Command): void {
   command
-    .addOption(new Option("--flavour <name>", "cpu, or cu130 for CUDA 13.0").choices(["cpu", "cu130"]).default("cpu"))
+    .addOption(
+      new Option("--flavour <name>", "cpu, or cu130 for CUDA 13.0").choices(["cpu", "cu130"]).default("cpu"),
+    )
     .option("--from <folder>", "take the wheels from a folder, download nothing")
     .option("--headers", "also unpack the headers, to build the addon")
     .option("--force", "do it even when a fitting copy is there")
@@ -70,12 +72,14 @@ function warnOfVariable({ folder }: SetupResult): void {
   const named = process.env["TORCHFORMERS_LIBTORCH"];
   if (!named) return;
   const { libtorch } = findLibtorch();
-  if (libtorch?.root !== folder) console.error(`TORCHFORMERS_LIBTORCH names ${named}, which is used instead; unset it to use this copy.`);
+  if (libtorch?.root !== folder)
+    console.error(`TORCHFORMERS_LIBTORCH names ${named}, which is used instead; unset it to use this copy.`);
 }
 
 function describe({ status, folder, version, flavour, downloads, bytes }: SetupResult): string {
   if (status === "present") return `libtorch ${version} is there: ${folder} (${formatBytes(bytes)})`;
-  if (status === "installed") return `libtorch ${version} (${flavour}) is set up: ${folder} (${formatBytes(bytes)} on the disk)`;
+  if (status === "installed")
+    return `libtorch ${version} (${flavour}) is set up: ${folder} (${formatBytes(bytes)} on the disk)`;
   const size = downloads.reduce((sum, download) => sum + download.size, 0);
   return [
     `libtorch ${version} (${flavour}) would be set up in ${folder}, about ${formatBytes(bytes)} on the disk.`,

@@ -46,7 +46,8 @@ export function complain(error: unknown): number {
   if (debug) console.error(error);
   else if (error instanceof Error) {
     console.error(`${bold("error:")} ${error.message}`);
-    if (!(error instanceof TorchformersError)) console.error("TORCHFORMERS_LOG=debug shows where it comes from.");
+    if (!(error instanceof TorchformersError))
+      console.error("TORCHFORMERS_LOG=debug shows where it comes from.");
   } else console.error(`${bold("error:")} ${String(error)}`);
   return error instanceof UsageError ? EXIT.usage : EXIT.error;
 }

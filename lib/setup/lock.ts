@@ -15,7 +15,11 @@ export interface LockOptions {
 }
 
 /** Runs `work` while holding the lock; waits for a living holder, takes over from a dead one. */
-export async function withLock<T>(path: string, { signal, onWait }: LockOptions, work: () => Promise<T>): Promise<T> {
+export async function withLock<T>(
+  path: string,
+  { signal, onWait }: LockOptions,
+  work: () => Promise<T>,
+): Promise<T> {
   const mine = `${hostname()} ${process.pid} ${performance.timeOrigin}`;
   await acquire(path, mine, { signal, onWait });
   const touch = setInterval(() => void utimes(path, new Date(), new Date()).catch(() => {}), TOUCH);

@@ -34,26 +34,45 @@ const works = (command: string, args: readonly string[]): boolean =>
 /** @throws SetupError that names what to install when there is neither pip nor uv. */
 export function findTransport(): Transport {
   for (const python of ["python3", "python"]) {
-    if (works(python, ["-m", "pip", "--version"])) return { name: "pip", command: python, args: ["-m", "pip"] };
+    if (works(python, ["-m", "pip", "--version"]))
+      return { name: "pip", command: python, args: ["-m", "pip"] };
   }
   // uv has no download of its own, but runs pip as a tool.
   if (works("uv", ["--version"])) return { name: "uv", command: "uv", args: ["tool", "run", "pip"] };
 
   const python = works("python3", ["--version"]);
-  throw new SetupError(`libtorch is downloaded with pip or uv, and ${python ? "this Python has no pip" : "python3 is missing"}.`, {
-    hint: `Debian and Ubuntu: apt install ${python ? "python3-pip" : "python3 python3-pip"}\nWithout a network: npx torchformers setup --from <folder with the wheels>`,
-  });
+  throw new SetupError(
+    `libtorch is downloaded with pip or uv, and ${python ? "this Python has no pip" : "python3 is missing"}.`,
+    {
+      hint: `Debian and Ubuntu: apt install ${python ? "python3-pip" : "python3 python3-pip"}\nWithout a network: npx torchformers setup --from <folder with the wheels>`,
+    },
+  );
 }
 
 /** Brings a wheel into `folder`, whole or not at all, and returns the name of its file. */
-export async function downloadWheel(transport: Transport, wheel: Wheel, folder: string, options: DownloadOptions = {}): Promise<string> {
+export async function downloadWheel(
+  transport: Transport,
+  wheel: Wheel,
+  folder: string,
+  options: DownloadOptions = {},
+): Promise<string> {
   // pip keeps what arrives in TMPDIR: there its growth can be watched, and a killed download is found and removed.
   const temporary = join(folder, `${TEMPORARY}${process.pid}`);
   const done = join(temporary, "done");
   await rm(temporary, { recursive: true, force: true });
   await mkdir(done, { recursive: true });
   const request = `${wheel.project}==${wheel.version}`;
-  const args = ["download", "--no-deps", "--no-input", "--disable-pip-version-check", "--progress-bar", "off", "--dest", done, request];
+  const args = [
+    "download",
+    "--no-deps",
+    "--no-input",
+    "--disable-pip-version-check",
+    "--progress-bar",
+    "off",
+    "--dest",
+    done,
+    request,
+  ];
   try {
     let result = await run(transport, args, temporary, options);
     if (/No matching distribution/i.test(result.output)) {
@@ -83,7 +102,12 @@ interface Outcome {
   readonly output: string;
 }
 
-async function run(transport: Transport, args: readonly string[], temporary: string, options: DownloadOptions): Promise<Outcome> {
+async function run(
+  transport: Transport,
+  args: readonly string[],
+  temporary: string,
+  options: DownloadOptions,
+): Promise<Outcome> {
   const { signal, onProgress } = options;
   const child = spawn(transport.command, [...transport.args, ...args], {
     stdio: ["ignore", "pipe", "pipe"],
@@ -113,7 +137,12 @@ async function folderSize(folder: string): Promise<number> {
   const entries = await readdir(folder, { withFileTypes: true, recursive: true }).catch(() => []);
   const sizes = entries
     .filter((entry) => entry.isFile())
-    .map((entry) => stat(join(entry.parentPath, entry.name)).then(({ size }) => size, () => 0));
+    .map((entry) =>
+      stat(join(entry.parentPath, entry.name)).then(
+        ({ size }) => size,
+        () => 0,
+      ),
+    );
   return Math.max(0, ...(await Promise.all(sizes)));
 }
 
@@ -121,10 +150,14 @@ function downloadFailed(transport: Transport, request: string, { code, output }:
   const lines = output.split("\n").filter((line) => /error|no matching/i.test(line));
   const reason = (lines.length > 0 ? lines : output.trim().split("\n").slice(-3)).slice(0, 5).join("\n");
   const hints = /No space left/i.test(output)
-    ? ["The disk is full: TORCHFORMERS_CACHE names another folder, TMPDIR and pip's cache may be in the way too"]
+    ? [
+        "The disk is full: TORCHFORMERS_CACHE names another folder, TMPDIR and pip's cache may be in the way too",
+      ]
     : [
         "Is there a network? pip's own settings hold: PIP_INDEX_URL, HTTPS_PROXY, pip.conf",
         "Without one: npx torchformers setup --from <folder with the wheels>",
       ];
-  return new SetupError(`${transport.name} could not download ${request} (exit code ${code}):\n${reason}`, { hint: hints.join("\n") });
+  return new SetupError(`${transport.name} could not download ${request} (exit code ${code}):\n${reason}`, {
+    hint: hints.join("\n"),
+  });
 }

@@ -8,7 +8,13 @@ import { createReadStream, existsSync } from "node:fs";
 import { mkdir, readdir, readFile, rename, rm, stat, statfs, writeFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { pipeline } from "node:stream/promises";
-import { cachedLibtorch, type Flavour, findLibtorch, LIBTORCH_VERSION, type Libtorch } from "../addon/libtorch.ts";
+import {
+  cachedLibtorch,
+  type Flavour,
+  findLibtorch,
+  LIBTORCH_VERSION,
+  type Libtorch,
+} from "../addon/libtorch.ts";
 import { SetupError } from "../errors/index.ts";
 import { withLock } from "./lock.ts";
 import { downloadWheel, findTransport, removeLeftovers } from "./pip.ts";
@@ -90,18 +96,29 @@ export async function setup(options: SetupOptions = {}): Promise<SetupResult> {
 /** A copy that fits, anywhere in the search order. One of ours counts only if its libraries are whole. */
 async function findPresent(flavour: Flavour, headers: boolean): Promise<SetupResult | undefined> {
   // A folder named by the variable hides the others even when it does not fit; ours may be there all the same.
-  const libtorch = findLibtorch({ headers }).libtorch ?? findLibtorch({ headers, env: { ...process.env, TORCHFORMERS_LIBTORCH: "" } }).libtorch;
+  const libtorch =
+    findLibtorch({ headers }).libtorch ??
+    findLibtorch({ headers, env: { ...process.env, TORCHFORMERS_LIBTORCH: "" } }).libtorch;
   if (!libtorch || (flavour === "cu130" && !libtorch.cuda)) return undefined;
   const installed = await readInstalled(libtorch);
   if (libtorch.source === "cache" && installed === undefined) return undefined;
   const { root, version } = libtorch;
-  return { status: "present", folder: root, version, flavour, downloads: [], bytes: installed?.bytes ?? (await libraryBytes(libtorch)) };
+  return {
+    status: "present",
+    folder: root,
+    version,
+    flavour,
+    downloads: [],
+    bytes: installed?.bytes ?? (await libraryBytes(libtorch)),
+  };
 }
 
 async function readInstalled({ root }: Pick<Libtorch, "root">): Promise<Installed | undefined> {
   try {
     const installed = JSON.parse(await readFile(join(root, INSTALLED), "utf8")) as Installed;
-    const sizes = Object.entries(installed.files).map(async ([name, size]) => (await stat(join(root, name))).size === size);
+    const sizes = Object.entries(installed.files).map(
+      async ([name, size]) => (await stat(join(root, name))).size === size,
+    );
     return (await Promise.all(sizes)).every(Boolean) ? installed : undefined;
   } catch {
     return undefined;
@@ -126,8 +143,17 @@ const downloadsOf = (folder: string): string => join(dirname(folder), "downloads
 async function plan(flavour: Flavour, folder: string, from: string | undefined): Promise<SetupResult> {
   const downloads = await missingWheels(flavour, from === undefined ? downloadsOf(folder) : resolve(from));
   if (from !== undefined && downloads.length > 0) throw wheelsMissing(resolve(from), downloads);
-  const files = downloads.map((wheel) => wheel.files[0] as WheelFile).map(({ name, size }) => ({ name, size }));
-  return { status: "planned", folder, version: LIBTORCH_VERSION, flavour, downloads: files, bytes: UNPACKED[flavour] };
+  const files = downloads
+    .map((wheel) => wheel.files[0] as WheelFile)
+    .map(({ name, size }) => ({ name, size }));
+  return {
+    status: "planned",
+    folder,
+    version: LIBTORCH_VERSION,
+    flavour,
+    downloads: files,
+    bytes: UNPACKED[flavour],
+  };
 }
 
 /** A known file of the wheel that is in the folder with the right size. */
@@ -145,7 +171,10 @@ async function missingWheels(flavour: Flavour, folder: string): Promise<Wheel[]>
   return missing;
 }
 
-async function install(folder: string, options: SetupOptions & { readonly flavour: Flavour; readonly headers: boolean }): Promise<SetupResult> {
+async function install(
+  folder: string,
+  options: SetupOptions & { readonly flavour: Flavour; readonly headers: boolean },
+): Promise<SetupResult> {
   const { flavour, headers, from, signal, onProgress } = options;
   const wheelFolder = from === undefined ? downloadsOf(folder) : resolve(from);
   const missing = await missingWheels(flavour, wheelFolder);
@@ -156,7 +185,11 @@ async function install(folder: string, options: SetupOptions & { readonly flavou
   const wheels: Wheels = new Map();
   for (const wheel of wheelsOf(flavour)) {
     const file = (await fileIn(wheelFolder, wheel)) as WheelFile;
-    await verify(join(wheelFolder, file.name), wheel, file, { removeBad: from === undefined, signal, onProgress });
+    await verify(join(wheelFolder, file.name), wheel, file, {
+      removeBad: from === undefined,
+      signal,
+      onProgress,
+    });
     wheels.set(wheel, file);
   }
 
@@ -173,7 +206,11 @@ async function install(folder: string, options: SetupOptions & { readonly flavou
   };
 }
 
-async function download(missing: readonly Wheel[], folder: string, { signal, onProgress }: SetupOptions): Promise<void> {
+async function download(
+  missing: readonly Wheel[],
+  folder: string,
+  { signal, onProgress }: SetupOptions,
+): Promise<void> {
   if (missing.length === 0) return;
   const transport = findTransport();
   await mkdir(folder, { recursive: true });
@@ -181,7 +218,8 @@ async function download(missing: readonly Wheel[], folder: string, { signal, onP
   for (const wheel of missing) {
     const { project: name, files } = wheel;
     const total = (files[0] as WheelFile).size;
-    const report = (loaded: number) => onProgress?.({ stage: "download", name, loaded: Math.min(loaded, total), total });
+    const report = (loaded: number) =>
+      onProgress?.({ stage: "download", name, loaded: Math.min(loaded, total), total });
     report(0);
     const brought = await downloadWheel(transport, wheel, folder, { signal, onProgress: report });
     if (!(await fileIn(folder, wheel))) {
@@ -194,7 +232,12 @@ async function download(missing: readonly Wheel[], folder: string, { signal, onP
 
 type VerifyOptions = Pick<SetupOptions, "signal" | "onProgress"> & { readonly removeBad: boolean };
 
-async function verify(path: string, { project: name }: Wheel, { size: total, sha256 }: WheelFile, options: VerifyOptions): Promise<void> {
+async function verify(
+  path: string,
+  { project: name }: Wheel,
+  { size: total, sha256 }: WheelFile,
+  options: VerifyOptions,
+): Promise<void> {
   const { removeBad, signal, onProgress } = options;
   const hash = createHash("sha256");
   let loaded = 0;
@@ -205,20 +248,37 @@ async function verify(path: string, { project: name }: Wheel, { size: total, sha
       onProgress?.({ stage: "verify", name, loaded, total });
     }
   };
-  await pipeline(createReadStream(path, { highWaterMark: 1 << 20 }), digest, signal === undefined ? {} : { signal });
+  await pipeline(
+    createReadStream(path, { highWaterMark: 1 << 20 }),
+    digest,
+    signal === undefined ? {} : { signal },
+  );
   const found = hash.digest("hex");
   if (found === sha256) return;
   if (removeBad) await rm(path, { force: true });
-  throw new SetupError(`${path} has the checksum ${found} instead of ${sha256}: it is damaged, or not the published file.`, {
-    hint: removeBad ? "It was removed; run the command again. If that does not help, ask pip for a fresh one: pip cache purge" : "Download it again.",
-  });
+  throw new SetupError(
+    `${path} has the checksum ${found} instead of ${sha256}: it is damaged, or not the published file.`,
+    {
+      hint: removeBad
+        ? "It was removed; run the command again. If that does not help, ask pip for a fresh one: pip cache purge"
+        : "Download it again.",
+    },
+  );
 }
 
 // --- unpacking ------------------------------------------------------------------------------------------------------------
 
-type UnpackOptions = Pick<SetupOptions, "signal" | "onProgress"> & { readonly flavour: Flavour; readonly headers: boolean };
+type UnpackOptions = Pick<SetupOptions, "signal" | "onProgress"> & {
+  readonly flavour: Flavour;
+  readonly headers: boolean;
+};
 
-async function unpack(folder: string, from: string, wheels: Wheels, options: UnpackOptions): Promise<Installed> {
+async function unpack(
+  folder: string,
+  from: string,
+  wheels: Wheels,
+  options: UnpackOptions,
+): Promise<Installed> {
   const { flavour, headers } = options;
   const staging = `${folder}.partial`;
   await prepareStaging(staging, [...wheels.values()]);
@@ -253,7 +313,13 @@ async function prepareStaging(staging: string, wheels: readonly WheelFile[]): Pr
   await writeFile(mark, wanted);
 }
 
-async function extractAll(zip: ZipReader, wanted: readonly ZipEntry[], target: string, name: string, options: UnpackOptions): Promise<void> {
+async function extractAll(
+  zip: ZipReader,
+  wanted: readonly ZipEntry[],
+  target: string,
+  name: string,
+  options: UnpackOptions,
+): Promise<void> {
   const { signal, onProgress } = options;
   const total = wanted.reduce((sum, { size }) => sum + size, 0);
   let loaded = 0;
@@ -289,17 +355,25 @@ async function checkRoom(folder: string, missing: readonly Wheel[], flavour: Fla
   const { bavail, bsize } = await statfs(dirname(folder));
   const free = bavail * bsize;
   if (free >= needed) return;
-  throw new SetupError(`${dirname(folder)} has ${megabytes(free)} free; ${megabytes(needed)} are needed while libtorch is set up.`, {
-    hint: "Free some room, or name a folder on another disk: TORCHFORMERS_CACHE=<folder>",
-  });
+  throw new SetupError(
+    `${dirname(folder)} has ${megabytes(free)} free; ${megabytes(needed)} are needed while libtorch is set up.`,
+    {
+      hint: "Free some room, or name a folder on another disk: TORCHFORMERS_CACHE=<folder>",
+    },
+  );
 }
 
 function wheelsMissing(folder: string, missing: readonly Wheel[]): SetupError {
-  const wheels = missing.map(({ project, version, files }) => `  - ${project} ${version}, for example ${files[0]?.name}`);
+  const wheels = missing.map(
+    ({ project, version, files }) => `  - ${project} ${version}, for example ${files[0]?.name}`,
+  );
   const requests = missing.map(({ project, version }) => `${project}==${version}`).join(" ");
-  return new SetupError(`${folder} lacks wheels, or holds versions of them that are not known:\n${wheels.join("\n")}`, {
-    hint: `On a machine with a network: python3 -m pip download --no-deps --dest wheels ${requests}`,
-  });
+  return new SetupError(
+    `${folder} lacks wheels, or holds versions of them that are not known:\n${wheels.join("\n")}`,
+    {
+      hint: `On a machine with a network: python3 -m pip download --no-deps --dest wheels ${requests}`,
+    },
+  );
 }
 
 function notKnown(brought: string, { project, version, files }: Wheel): SetupError {

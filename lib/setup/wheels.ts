@@ -22,18 +22,26 @@ export interface Wheel {
 }
 
 /** Which wheels a flavour needs. */
-export const wheelsOf = (flavour: Flavour): Wheel[] => WHEELS.filter(({ flavours }) => flavours.includes(flavour));
+export const wheelsOf = (flavour: Flavour): Wheel[] =>
+  WHEELS.filter(({ flavours }) => flavours.includes(flavour));
 
 const LICENCES = /^[^/]+\.dist-info\/(licenses\/.*|METADATA)$|^nvidia\/[^/]+\/LICENSE[^/]*$/;
-const HEADERS = /^torch\/include\/|^torchgen\/packaged\/(ATen\/native\/(native_functions|tags)|autograd\/(derivatives|deprecated))\.yaml$/;
-const CPU = /^torch\/lib\/(libc10|libtorch_cpu|libgomp[^/]*)\.so|^nvidia\/cu13\/lib\/lib(cupti|cudart)\.so|^torch\/version\.py$/;
+const HEADERS =
+  /^torch\/include\/|^torchgen\/packaged\/(ATen\/native\/(native_functions|tags)|autograd\/(derivatives|deprecated))\.yaml$/;
+const CPU =
+  /^torch\/lib\/(libc10|libtorch_cpu|libgomp[^/]*)\.so|^nvidia\/cu13\/lib\/lib(cupti|cudart)\.so|^torch\/version\.py$/;
 /** All libraries, without those that serve Python. */
-const CUDA = /^torch\/lib\/(?!libtorch_python|libshm)[^/]+\.so|^nvidia\/.*\/lib\/[^/]+\.so|^torch\/version\.py$/;
+const CUDA =
+  /^torch\/lib\/(?!libtorch_python|libshm)[^/]+\.so|^nvidia\/.*\/lib\/[^/]+\.so|^torch\/version\.py$/;
 
 /** Whether a member of a wheel is wanted. Folders are made as needed. */
 export function isWanted(member: string, flavour: Flavour, headers: boolean): boolean {
   if (member.endsWith("/")) return false;
-  return LICENCES.test(member) || (flavour === "cpu" ? CPU : CUDA).test(member) || (headers && HEADERS.test(member));
+  return (
+    LICENCES.test(member) ||
+    (flavour === "cpu" ? CPU : CUDA).test(member) ||
+    (headers && HEADERS.test(member))
+  );
 }
 
 /** What a flavour takes on the disk, unpacked, in bytes, with headers. For the check of free room. */

@@ -127,7 +127,13 @@ export class ZipReader implements AsyncDisposable {
     return data;
   }
 
-  async #stream(entry: ZipEntry, begin: number, path: string, mode: number, { signal, onBytes }: ExtractOptions): Promise<void> {
+  async #stream(
+    entry: ZipEntry,
+    begin: number,
+    path: string,
+    mode: number,
+    { signal, onBytes }: ExtractOptions,
+  ): Promise<void> {
     let size = 0;
     let crc = 0;
     const verify = new Transform({
@@ -139,7 +145,12 @@ export class ZipReader implements AsyncDisposable {
       },
     });
     const end = begin + entry.compressedSize - 1;
-    const source = this.#file.createReadStream({ start: begin, end, autoClose: false, highWaterMark: IN_MEMORY });
+    const source = this.#file.createReadStream({
+      start: begin,
+      end,
+      autoClose: false,
+      highWaterMark: IN_MEMORY,
+    });
     const sink = createWriteStream(path, { mode, flush: true, highWaterMark: IN_MEMORY });
     const options = signal === undefined ? {} : { signal };
     try {
@@ -148,7 +159,8 @@ export class ZipReader implements AsyncDisposable {
         : pipeline(source, verify, sink, options));
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
-      if (code?.startsWith("Z_")) throw invalid(this.path, `'${entry.name}' does not unpack: ${(error as Error).message}`);
+      if (code?.startsWith("Z_"))
+        throw invalid(this.path, `'${entry.name}' does not unpack: ${(error as Error).message}`);
       throw error;
     }
     check(this.path, entry, size, crc);
@@ -213,7 +225,11 @@ async function findDirectory(path: string, file: FileHandle, fileSize: number): 
   const length = Math.min(fileSize, END_SIZE + MAX_COMMENT);
   const tail = await readAt(path, file, fileSize - length, length);
   let end = tail.length - END_SIZE;
-  while (end >= 0 && !(tail.readUInt32LE(end) === END && end + END_SIZE + tail.readUInt16LE(end + 20) === tail.length)) end--;
+  while (
+    end >= 0 &&
+    !(tail.readUInt32LE(end) === END && end + END_SIZE + tail.readUInt16LE(end + 20) === tail.length)
+  )
+    end--;
   if (end < 0) throw invalid(path, "it has no end record");
 
   const locator = fileSize - length + end - ZIP64_LOCATOR_SIZE;
@@ -221,19 +237,29 @@ async function findDirectory(path: string, file: FileHandle, fileSize: number): 
     const buffer = await readAt(path, file, locator, ZIP64_LOCATOR_SIZE);
     if (buffer.readUInt32LE(0) === ZIP64_LOCATOR) return readZip64End(path, file, readSize(path, buffer, 8));
   }
-  if (tail.readUInt16LE(end + 4) !== 0 || tail.readUInt16LE(end + 6) !== 0) throw invalid(path, "it has several parts");
-  return { count: tail.readUInt16LE(end + 10), size: tail.readUInt32LE(end + 12), offset: tail.readUInt32LE(end + 16) };
+  if (tail.readUInt16LE(end + 4) !== 0 || tail.readUInt16LE(end + 6) !== 0)
+    throw invalid(path, "it has several parts");
+  return {
+    count: tail.readUInt16LE(end + 10),
+    size: tail.readUInt32LE(end + 12),
+    offset: tail.readUInt32LE(end + 16),
+  };
 }
 
 async function readZip64End(path: string, file: FileHandle, position: number): Promise<Directory> {
   const buffer = await readAt(path, file, position, ZIP64_END_SIZE);
   if (buffer.readUInt32LE(0) !== ZIP64_END) throw invalid(path, "its 64-bit end record is missing");
-  return { count: readSize(path, buffer, 32), size: readSize(path, buffer, 40), offset: readSize(path, buffer, 48) };
+  return {
+    count: readSize(path, buffer, 32),
+    size: readSize(path, buffer, 40),
+    offset: readSize(path, buffer, 48),
+  };
 }
 
 /** One record of the directory, and where the next one begins. */
 function readEntry(path: string, buffer: Buffer, at: number): [ZipEntry, number] {
-  if (at + CENTRAL_SIZE > buffer.length || buffer.readUInt32LE(at) !== CENTRAL) throw invalid(path, "its directory is damaged");
+  if (at + CENTRAL_SIZE > buffer.length || buffer.readUInt32LE(at) !== CENTRAL)
+    throw invalid(path, "its directory is damaged");
   const flags = buffer.readUInt16LE(at + 8);
   const method = buffer.readUInt16LE(at + 10);
   const nameEnd = at + CENTRAL_SIZE + buffer.readUInt16LE(at + 28);
@@ -290,7 +316,8 @@ function readSizes(path: string, extra: Buffer, sizes: [number, number, number])
 
 function checkName(path: string, name: string): void {
   const parts = name.replace(/\/$/, "").split("/");
-  const bad = /[\\\0:]|\uFFFD/.test(name) || parts.some((part) => part === "" || part === "." || part === "..");
+  const bad =
+    /[\\\0:]|\uFFFD/.test(name) || parts.some((part) => part === "" || part === "." || part === "..");
   if (bad) throw invalid(path, `the name ${JSON.stringify(name)} is not allowed`);
 }
 
@@ -299,6 +326,7 @@ function checkOverlap(path: string, entries: readonly ZipEntry[], directory: num
   const sorted = [...entries].sort((a, b) => a.offset - b.offset);
   for (const [i, entry] of sorted.entries()) {
     const end = entry.offset + LOCAL_SIZE + Buffer.byteLength(entry.name) + entry.compressedSize;
-    if (end > (sorted[i + 1]?.offset ?? directory)) throw invalid(path, `'${entry.name}' reaches beyond its place`);
+    if (end > (sorted[i + 1]?.offset ?? directory))
+      throw invalid(path, `'${entry.name}' reaches beyond its place`);
   }
 }
