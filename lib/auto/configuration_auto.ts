@@ -1,21 +1,29 @@
 // AutoConfig: the configuration class that a config.json asks for by its `model_type`.
 
+import { inFile } from "../configuration/config_files.ts";
 import {
   type ConfigClass,
   type ConfigKwargs,
   type FromPretrainedOptions,
-  inFile,
   PretrainedConfig,
 } from "../configuration/configuration_utils.ts";
 import { registerConfigClass } from "../configuration/sub_configs.ts";
-import { ConfigError, InvalidArgumentError, RemoteCodeError, UnknownModelTypeError } from "../errors/index.ts";
+import {
+  ConfigError,
+  InvalidArgumentError,
+  RemoteCodeError,
+  UnknownModelTypeError,
+} from "../errors/index.ts";
 import { nearest } from "../errors/suggest.ts";
 import { LazyMapping, type NativeConfigs, type RegisterOptions } from "./lazy_mapping.ts";
 import { CONFIG_CLASS_NAMES, MAPPINGS } from "./mappings.generated.ts";
 import { REFERENCE_MODEL_TYPES } from "./reference_model_types.ts";
 
 /** `model_type` → configuration class. */
-export const CONFIG_MAPPING: LazyMapping<ConfigClass> = new LazyMapping<ConfigClass>("AutoConfig", MAPPINGS.AutoConfig);
+export const CONFIG_MAPPING: LazyMapping<ConfigClass> = new LazyMapping<ConfigClass>(
+  "AutoConfig",
+  MAPPINGS.AutoConfig,
+);
 
 /** For the mappings of the other Auto classes. */
 export const NATIVE_CONFIGS: NativeConfigs = { mapping: CONFIG_MAPPING, names: CONFIG_CLASS_NAMES };
@@ -62,7 +70,9 @@ async function loadNested(value: unknown): Promise<void> {
  */
 export class AutoConfig {
   constructor() {
-    throw new InvalidArgumentError("AutoConfig is not constructed; call AutoConfig.from_pretrained(directory).");
+    throw new InvalidArgumentError(
+      "AutoConfig is not constructed; call AutoConfig.from_pretrained(directory).",
+    );
   }
 
   /**
@@ -89,14 +99,24 @@ export class AutoConfig {
     if (Config === undefined) {
       const remote = (dict.auto_map as Readonly<Record<string, unknown>> | undefined)?.AutoConfig;
       if (remote !== undefined) {
-        throw new RemoteCodeError(`${file}: model_type '${model_type}' needs the repository's own code (${String(remote)}).`, {
-          hint: `Code of a repository is never run. Write the classes and call AutoConfig.register("${model_type}", MyConfig).`,
-        });
+        throw new RemoteCodeError(
+          `${file}: model_type '${model_type}' needs the repository's own code (${String(remote)}).`,
+          {
+            hint: `Code of a repository is never run. Write the classes and call AutoConfig.register("${model_type}", MyConfig).`,
+          },
+        );
       }
       throw unknownModelType(model_type, file);
     }
     await loadNested(dict);
-    return inFile(file, () => PretrainedConfig.from_dict.call(Config, dict, { name_or_path: dirOrRepo, ...unused }) as PretrainedConfig);
+    return inFile(
+      file,
+      () =>
+        PretrainedConfig.from_dict.call(Config, dict, {
+          name_or_path: dirOrRepo,
+          ...unused,
+        }) as PretrainedConfig,
+    );
   }
 
   /** A fresh configuration of a model type. */

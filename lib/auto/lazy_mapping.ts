@@ -109,7 +109,12 @@ export class LazyClassMapping<T> {
 
   /** The `model_type`s that have a value, built-in ones first. */
   modelTypes(): string[] {
-    return [...new Set([...this.#builtins.keys(), ...[...this.#registered.keys()].map((config) => config.model_type)])];
+    return [
+      ...new Set([
+        ...this.#builtins.keys(),
+        ...[...this.#registered.keys()].map((config) => config.model_type),
+      ]),
+    ];
   }
 
   async has(config: KeyClass): Promise<boolean> {
@@ -125,7 +130,8 @@ export class LazyClassMapping<T> {
 
   /** Adds `value` for `config`; a configuration class that has a value is refused unless `exist_ok`. */
   register(config: KeyClass, value: T, { exist_ok = false }: RegisterOptions = {}): void {
-    const isBuiltin = this.#builtins.has(config.model_type) && this.#configs.names[config.model_type] === config.name;
+    const isBuiltin =
+      this.#builtins.has(config.model_type) && this.#configs.names[config.model_type] === config.name;
     if ((isBuiltin || this.#registered.has(config)) && !exist_ok) {
       throw new InvalidArgumentError(`[${this.#owner}.register] ${config.name} already has a class.`, {
         hint: "Pass { exist_ok: true } to replace it.",
@@ -135,6 +141,9 @@ export class LazyClassMapping<T> {
   }
 
   async #hasBuiltin(config: KeyClass): Promise<boolean> {
-    return this.#builtins.has(config.model_type) && (await this.#configs.mapping.builtin(config.model_type)) === config;
+    return (
+      this.#builtins.has(config.model_type) &&
+      (await this.#configs.mapping.builtin(config.model_type)) === config
+    );
   }
 }

@@ -1,27 +1,44 @@
 // The base class of all model configurations: reading, writing, checking and comparing them, as the reference does.
+// biome-ignore-all lint/complexity/noThisInStatic: statics are inherited, so the class that was called is meant.
+// One class holds all that the reference's has, which makes this file longer than most; its parts lie beside it.
 
 import path from "node:path";
 import { ConfigError, ConfigFieldError, InvalidArgumentError } from "../errors/index.ts";
 import { suggest } from "../errors/suggest.ts";
 import { warnOnce } from "../errors/warnings.ts";
 import { writeFileAtomic } from "../hub/atomic.ts";
-import { assertSafeName, type HubOptions, kindOf, readText, resolveFile } from "../hub/files.ts";
-import { cloneJson, equalJson, markIntegerKeys, numberForm, parseJson, put, setNumberForm, stringifyJson } from "../json/json.ts";
-import { adoptNumberForms, checkFields, type FieldRanges, type FieldTypes, markFloatFields, shown } from "./field_types.ts";
+import { assertSafeName, type HubOptions, kindOf, resolveFile } from "../hub/files.ts";
+import {
+  cloneJson,
+  equalJson,
+  markIntegerKeys,
+  numberForm,
+  put,
+  setNumberForm,
+  stringifyJson,
+} from "../json/json.ts";
+import { defineAliases, inheritedTable, memberOf } from "./class_tables.ts";
+import { CONFIG_NAME, inFile, readConfigFile, TRANSFORMERS_VERSION, versionedFile } from "./config_files.ts";
+import {
+  adoptNumberForms,
+  checkFields,
+  type FieldRanges,
+  type FieldTypes,
+  markFloatFields,
+  shown,
+} from "./field_types.ts";
 import { DEFAULT_GENERATION_PARAMS } from "./generation_fields.ts";
 import { adoptRopeForms, type LegacyRope, type RopeConfig, standardizeRope, validateRope } from "./rope.ts";
 import { createSubConfig, type SubConfig, specOf } from "./sub_configs.ts";
-
-export const CONFIG_NAME = "config.json";
-
-/** The release of the reference whose file formats are followed; written into files as `transformers_version`. */
-export const TRANSFORMERS_VERSION = "5.23.0";
+import { checkCommon, checkLayerTypes, checkTokenIds, renameLayerTypes } from "./validation.ts";
 
 /** Arguments of a configuration's constructor: fields by name. */
 export type ConfigKwargs = Readonly<Record<string, unknown>>;
 
 /** A class of configurations; `never` because each takes its own options. */
-export type ConfigClass<T extends PretrainedConfig = PretrainedConfig> = (new (kwargs?: never) => T) &
+export type ConfigClass<T extends PretrainedConfig = PretrainedConfig> = (new (
+  kwargs?: never,
+) => T) &
   Pick<typeof PretrainedConfig, "model_type" | "base_config_key" | "sub_configs" | "field_types">;
 
 export interface FromPretrainedOptions extends HubOptions {
@@ -73,64 +90,7 @@ const TRANSIENT_FIELDS: ReadonlySet<string> = new Set([
   "transformers_weights",
 ]);
 
-const DTYPES: ReadonlySet<string> = new Set(
-  (
-    "float64 float32 float16 bfloat16 double float half int64 int32 int16 int8 uint8 uint16 uint32 uint64 long int short bool " +
-    "complex32 complex64 complex128 float8_e4m3fn float8_e5m2 float8_e4m3fnuz float8_e5m2fnuz float8_e8m0fnu float4_e2m1fn_x2"
-  ).split(" "),
-);
-
-const ATTENTION_LAYER_TYPES: readonly string[] = [
-  "full_attention",
-  "sliding_attention",
-  "chunked_attention",
-  "window_attention",
-  "indexed_attention",
-  "compressed_sparse_attention",
-  "heavily_compressed_attention",
-  "minimax_m3_sparse",
-  "conv",
-  "moe",
-  "hybrid",
-  "hybrid_sliding",
-  "reference_sliding_attention",
-  "linear_attention",
-];
-
-/** Older names of layer types. */
-const LEGACY_LAYER_TYPES: Readonly<Record<string, string>> = {
-  mamba: "linear_attention",
-  attention: "full_attention",
-  deepseek_sparse_attention: "indexed_attention",
-  qwen_sparse_attention: "indexed_attention",
-};
-
 type Fields = Record<string, unknown>;
-
-/** The values of an object property along the prototype chain of a class, those of the class itself last. */
-function inheritedTable<T extends object>(constructor: object, name: string): T {
-  const tables: object[] = [];
-  for (let c: object | null = constructor; c !== null && c !== Function.prototype; c = Object.getPrototypeOf(c)) {
-    if (Object.hasOwn(c, name)) tables.unshift((c as Record<string, object>)[name] as object);
-  }
-  return Object.assign({}, ...tables) as T;
-}
-
-/** Makes every alias of an `attribute_map` read and write the field it stands for. */
-function defineAliases(constructor: { readonly prototype: object }, aliases: Readonly<Record<string, string>>): void {
-  for (const [alias, field] of Object.entries(aliases)) {
-    if (Object.hasOwn(constructor.prototype, alias)) continue;
-    Object.defineProperty(constructor.prototype, alias, {
-      configurable: true,
-      get(this: Fields) {
-        return this[field];
-      },
-      set(this: Fields, value: unknown) {
-        this[field] = value;
-      },
-    });
-  }
-}
 
 /**
  * Base class of the configurations.
@@ -224,8 +184,8 @@ export class PretrainedConfig {
   #experts: string | null = null;
 
   constructor(kwargs: ConfigKwargs = {}) {
-    const constructor = new.target;
-    defineAliases(constructor, inheritedTable(constructor, "attribute_map"));
+    const Config = new.target;
+    defineAliases(Config, inheritedTable(Config, "attribute_map"));
     const {
       transformers_version = null,
       architectures = null,
@@ -256,15 +216,17 @@ export class PretrainedConfig {
     this._attn_implementation = attn_implementation as string | null;
     this._experts_implementation = experts_implementation as string | null;
     // The class says the model type; only a configuration of no known class keeps what it was given.
-    if (model_type !== undefined && constructor.model_type === "") this.#shadowed.model_type = model_type;
+    if (model_type !== undefined && Config.model_type === "") this.#shadowed.model_type = model_type;
     this.#given = {};
     for (const [key, value] of Object.entries(others)) this.#setUnknown(key, value);
     Object.assign(this.#stored, this);
-    if (constructor === PretrainedConfig) this.post_init();
+    if (Config === PretrainedConfig) this.post_init();
   }
 
   get model_type(): string {
-    return (this.constructor as typeof PretrainedConfig).model_type || String(this.#shadowed.model_type ?? "");
+    return (
+      (this.constructor as typeof PretrainedConfig).model_type || String(this.#shadowed.model_type ?? "")
+    );
   }
 
   /** Where the configuration was loaded from; "" when it was not. */
@@ -291,7 +253,9 @@ export class PretrainedConfig {
 
   set num_labels(count: number) {
     if (!Number.isSafeInteger(count) || count < 0 || count > 10_000_000) {
-      throw new ConfigError(`${this.constructor.name}: field 'num_labels' must be a count, got ${shown(count)}.`);
+      throw new ConfigError(
+        `${this.constructor.name}: field 'num_labels' must be a count, got ${shown(count)}.`,
+      );
     }
     if (this.id2label !== null && this.num_labels === count) return;
     const labels = Array.from({ length: count }, (_, i) => `LABEL_${i}`);
@@ -331,7 +295,9 @@ export class PretrainedConfig {
   set _attn_implementation(value: string | Readonly<Record<string, string>> | null) {
     this.#attention = ownChoice(value, this.#attention);
     for (const [key, config] of this.#subConfigs()) {
-      config._attn_implementation = isRecord(value) ? ((value[key] as string) ?? config._attn_implementation) : value;
+      config._attn_implementation = isRecord(value)
+        ? ((value[key] as string) ?? config._attn_implementation)
+        : value;
     }
   }
 
@@ -342,7 +308,9 @@ export class PretrainedConfig {
   set _experts_implementation(value: string | Readonly<Record<string, string>> | null) {
     this.#experts = ownChoice(value, this.#experts);
     for (const [key, config] of this.#subConfigs()) {
-      config._experts_implementation = isRecord(value) ? ((value[key] as string) ?? config._experts_implementation) : value;
+      config._experts_implementation = isRecord(value)
+        ? ((value[key] as string) ?? config._experts_implementation)
+        : value;
     }
   }
 
@@ -362,15 +330,22 @@ export class PretrainedConfig {
    */
   post_init(): void {
     const types = this.#fieldTypes();
-    if (!this.#isSettled) for (const [key, value] of Object.entries(this)) if (!(key in this.#stored)) put(this.#stored, key, value);
-    if (Object.keys(types).some((name) => !Object.hasOwn(this, name) && !(name in this.#class().attribute_map))) return;
+    if (!this.#isSettled)
+      for (const [key, value] of Object.entries(this))
+        if (!(key in this.#stored)) put(this.#stored, key, value);
+    if (
+      Object.keys(types).some((name) => !Object.hasOwn(this, name) && !(name in this.#class().attribute_map))
+    )
+      return;
     this.#makeSubConfigs();
-    for (const [alias, field] of Object.entries(inheritedTable<Record<string, string>>(this.#class(), "attribute_map"))) {
+    for (const [alias, field] of Object.entries(
+      inheritedTable<Record<string, string>>(this.#class(), "attribute_map"),
+    )) {
       if (Object.hasOwn(this.#given, alias)) (this as Fields)[field] = this.#given[alias];
       delete this.#given[alias];
     }
     this.#standardizeRope(types);
-    for (const name of ["layer_types", "mtp_layer_types"]) this.#renameLayerTypes(name);
+    renameLayerTypes(this as Fields);
     markFloatFields(this, types);
     this.validate();
     this.#isSettled = true;
@@ -382,29 +357,16 @@ export class PretrainedConfig {
   /** Checks fields and what they say together; throws `ConfigError` that names the field. */
   validate(): void {
     const { name, field_ranges } = this.#class();
-    checkFields(name, this, this.#fieldTypes(), { ...inheritedTable(this.#class(), "field_ranges"), ...field_ranges });
-    this.#validateBase(name);
+    checkFields(name, this, this.#fieldTypes(), {
+      ...inheritedTable(this.#class(), "field_ranges"),
+      ...field_ranges,
+    });
+    checkCommon(this);
     this.validate_output_attentions();
     this.validate_architecture();
     this.validate_token_ids();
     this.validate_layer_type();
     this.validate_rope();
-  }
-
-  #validateBase(owner: string): void {
-    if (this.dtype !== null && !DTYPES.has(this.dtype)) {
-      const near = suggest(this.dtype, DTYPES);
-      throw new ConfigError(`${owner}: field 'dtype' is '${this.dtype}', which is no dtype.${near ? ` Did you mean '${near}'?` : ""}`);
-    }
-    const problems = ["regression", "single_label_classification", "multi_label_classification"];
-    if (this.problem_type !== null && !problems.includes(this.problem_type)) {
-      throw new ConfigError(`${owner}: field 'problem_type' must be one of ${problems.join(", ")}, got ${shown(this.problem_type)}.`);
-    }
-    if (this.problem_type === "single_label_classification" && this.num_labels === 1) {
-      throw new ConfigError(`${owner}: problem_type 'single_label_classification' needs num_labels > 1.`, {
-        hint: "Use num_labels 2 for a binary classifier, or problem_type 'regression' for one output.",
-      });
-    }
   }
 
   validate_output_attentions(): void {
@@ -418,7 +380,8 @@ export class PretrainedConfig {
   /** For subclasses: what their sizes must satisfy together. */
   validate_architecture(): void {
     const { head_dim, num_heads, embed_dim } = this as Fields;
-    if (typeof head_dim !== "number" || typeof num_heads !== "number" || typeof embed_dim !== "number") return;
+    if (typeof head_dim !== "number" || typeof num_heads !== "number" || typeof embed_dim !== "number")
+      return;
     if (head_dim * num_heads !== embed_dim) {
       throw new ConfigError(
         `${this.constructor.name}: field 'embed_dim' (${embed_dim}) must be head_dim (${head_dim}) times num_heads (${num_heads}).`,
@@ -426,33 +389,12 @@ export class PretrainedConfig {
     }
   }
 
-  /** Warns of special tokens outside the vocabulary: several published checkpoints have `pad_token_id: -1`. */
   validate_token_ids(): void {
-    const text = this.#textPart({ decoder: true }) ?? this;
-    const { vocab_size } = text;
-    if (typeof vocab_size !== "number") return;
-    for (const [name, value] of Object.entries(text)) {
-      if (!name.endsWith("_token_id") || typeof value !== "number" || (value >= 0 && value < vocab_size)) continue;
-      warnOnce(`${text.constructor.name}: ${name} should be None or lie in [0, ${vocab_size - 1}], got ${value}.`);
-    }
+    checkTokenIds(this.#textPart({ decoder: true }) ?? this);
   }
 
   validate_layer_type(): void {
-    const { num_hidden_layers } = this;
-    const allowed = { layer_types: ATTENTION_LAYER_TYPES, mlp_layer_types: ["sparse", "dense"] };
-    for (const [name, types] of Object.entries(allowed)) {
-      const layers = (this as Fields)[name];
-      if (!Array.isArray(layers) || num_hidden_layers === undefined) return;
-      const unknown = layers.find((layer) => !types.includes(layer));
-      if (unknown !== undefined) {
-        throw new ConfigError(`${this.constructor.name}: field '${name}' has ${shown(unknown)}; it knows ${types.join(", ")}.`);
-      }
-      if (layers.length !== num_hidden_layers) {
-        throw new ConfigError(
-          `${this.constructor.name}: field '${name}' has ${layers.length} entries for num_hidden_layers ${num_hidden_layers}.`,
-        );
-      }
-    }
+    checkLayerTypes(this);
   }
 
   validate_rope(): void {
@@ -480,7 +422,11 @@ export class PretrainedConfig {
     dirOrRepo: string,
     options: FromPretrainedOptions & { readonly return_unused_kwargs: true },
   ): Promise<[T, Record<string, unknown>]>;
-  static from_pretrained<T extends PretrainedConfig>(this: ConfigClass<T>, dirOrRepo: string, options?: FromPretrainedOptions): Promise<T>;
+  static from_pretrained<T extends PretrainedConfig>(
+    this: ConfigClass<T>,
+    dirOrRepo: string,
+    options?: FromPretrainedOptions,
+  ): Promise<T>;
   static async from_pretrained<T extends PretrainedConfig>(
     this: ConfigClass<T>,
     dirOrRepo: string,
@@ -510,7 +456,9 @@ export class PretrainedConfig {
       dict = await readConfigFile(file);
     }
     if (typeof unused.model_type === "string" && dict.model_type !== unused.model_type) {
-      warnOnce(`${file} has model_type '${String(dict.model_type)}', which is overridden by '${unused.model_type}'.`);
+      warnOnce(
+        `${file} has model_type '${String(dict.model_type)}', which is overridden by '${unused.model_type}'.`,
+      );
       dict.model_type = unused.model_type;
     }
     return { dict, file, unused };
@@ -528,7 +476,11 @@ export class PretrainedConfig {
     dict: ConfigKwargs,
     options: ConfigKwargs & { readonly return_unused_kwargs: true },
   ): [T, Record<string, unknown>];
-  static from_dict<T extends PretrainedConfig>(this: ConfigClass<T>, dict: ConfigKwargs, options?: ConfigKwargs): T;
+  static from_dict<T extends PretrainedConfig>(
+    this: ConfigClass<T>,
+    dict: ConfigKwargs,
+    options?: ConfigKwargs,
+  ): T;
   static from_dict<T extends PretrainedConfig>(
     this: ConfigClass<T>,
     dict: ConfigKwargs,
@@ -589,7 +541,10 @@ export class PretrainedConfig {
     for (const [key, value] of Object.entries(all)) {
       if (key === "_name_or_path") continue;
       const attribute = (this as Fields)[key];
-      const isChanged = !Object.hasOwn(base, key) || !equalJson(value, base[key]) || !equalJson(value, ownDefaults[key] ?? value);
+      const isChanged =
+        !Object.hasOwn(base, key) ||
+        !equalJson(value, base[key]) ||
+        !equalJson(value, ownDefaults[key] ?? value);
       if (attribute instanceof PretrainedConfig && Object.hasOwn(this.#class().sub_configs, key)) {
         put(output, key, nestedDiff(value as Fields, base, attribute));
       } else if (isChanged || key === "transformers_version" || key === "quantization_config") {
@@ -617,7 +572,8 @@ export class PretrainedConfig {
    * Throws `ConfigError` when a field is not valid or belongs into a generation configuration.
    */
   async save_pretrained(directory: string): Promise<void> {
-    if ((await kindOf(directory)) === "file") throw new ConfigError(`'${directory}' is a file; a directory was expected.`);
+    if ((await kindOf(directory)) === "file")
+      throw new ConfigError(`'${directory}' is a file; a directory was expected.`);
     const generation = Object.keys(this.#generationParameters());
     if (generation.length > 0) {
       throw new ConfigError(`${this.constructor.name} has generation parameters: ${generation.join(", ")}.`, {
@@ -656,7 +612,13 @@ export class PretrainedConfig {
    * The configuration of the text part: this one, or the one inside it. With `decoder` or `encoder` only that side is
    * looked for; an older encoder-decoder configuration, which has both sides flat, then gives a copy with that side's sizes.
    */
-  get_text_config({ decoder, encoder }: { readonly decoder?: boolean; readonly encoder?: boolean } = {}): PretrainedConfig {
+  get_text_config({
+    decoder,
+    encoder,
+  }: {
+    readonly decoder?: boolean;
+    readonly encoder?: boolean;
+  } = {}): PretrainedConfig {
     const isBoth = Boolean(decoder) === Boolean(encoder);
     const part = this.#textPart({ decoder, encoder });
     if (part !== undefined) return part;
@@ -666,17 +628,28 @@ export class PretrainedConfig {
   // -------------------------------------------------------------------------------------------------------------------
 
   /** The text configuration inside this one, if there is one. */
-  #textPart({ decoder, encoder }: { readonly decoder?: boolean | undefined; readonly encoder?: boolean | undefined }): PretrainedConfig | undefined {
+  #textPart({
+    decoder,
+    encoder,
+  }: {
+    readonly decoder?: boolean | undefined;
+    readonly encoder?: boolean | undefined;
+  }): PretrainedConfig | undefined {
     const isBoth = Boolean(decoder) === Boolean(encoder);
     const names = [
       ...(isBoth || encoder ? ["text_encoder"] : []),
       ...(isBoth || decoder ? ["decoder", "generator", "text_config"] : []),
     ];
-    const found = names.filter((name) => (this as Fields)[name] !== undefined && (this as Fields)[name] !== null);
+    const found = names.filter(
+      (name) => (this as Fields)[name] !== undefined && (this as Fields)[name] !== null,
+    );
     if (found.length > 1) {
-      throw new ConfigError(`${this.constructor.name} has several text configurations: ${found.join(", ")}.`, {
-        hint: "Read the one that is meant by its name.",
-      });
+      throw new ConfigError(
+        `${this.constructor.name} has several text configurations: ${found.join(", ")}.`,
+        {
+          hint: "Read the one that is meant by its name.",
+        },
+      );
     }
     const [name] = found;
     return name === undefined ? undefined : ((this as Fields)[name] as PretrainedConfig);
@@ -706,7 +679,10 @@ export class PretrainedConfig {
     if (TRANSIENT_FIELDS.has(key) && key !== "transformers_weights") return;
     if (isGenerationOnly(key, this.#fieldTypes()) && !this.#isSettled) return;
     const aliases = inheritedTable<Record<string, string>>(this.#class(), "attribute_map");
-    if (Object.hasOwn(aliases, key) || ["rope_scaling", "rope_theta", "partial_rotary_factor"].includes(key)) {
+    if (
+      Object.hasOwn(aliases, key) ||
+      ["rope_scaling", "rope_theta", "partial_rotary_factor"].includes(key)
+    ) {
       this.#given[key] = value;
     }
     if (key === "rope_scaling" && !this.#isSettled) return;
@@ -722,12 +698,22 @@ export class PretrainedConfig {
       this.num_labels = (num_labels ?? 2) as number;
       return;
     }
-    if (!isRecord(id2label)) throw new ConfigError(`${this.constructor.name}: field 'id2label' must be dict | None, got ${shown(id2label)}.`);
+    if (!isRecord(id2label))
+      throw new ConfigError(
+        `${this.constructor.name}: field 'id2label' must be dict | None, got ${shown(id2label)}.`,
+      );
     const wrong = Object.keys(id2label).find((key) => !/^\s*[-+]?\d+\s*$/.test(key));
-    if (wrong !== undefined) throw new ConfigError(`${this.constructor.name}: field 'id2label' has the key '${wrong}', which is no integer.`);
-    this.id2label = markIntegerKeys(Object.fromEntries(Object.entries(id2label).map(([key, label]) => [Number(key), label as string])));
+    if (wrong !== undefined)
+      throw new ConfigError(
+        `${this.constructor.name}: field 'id2label' has the key '${wrong}', which is no integer.`,
+      );
+    this.id2label = markIntegerKeys(
+      Object.fromEntries(Object.entries(id2label).map(([key, label]) => [Number(key), label as string])),
+    );
     if (num_labels !== undefined && num_labels !== null && num_labels !== this.num_labels) {
-      warnOnce(`num_labels is ${num_labels}, but id2label has ${this.num_labels} labels; new labels are made.`);
+      warnOnce(
+        `num_labels is ${num_labels}, but id2label has ${this.num_labels} labels; new labels are made.`,
+      );
       this.num_labels = num_labels as number;
     }
   }
@@ -736,7 +722,8 @@ export class PretrainedConfig {
     for (const [key, sub] of Object.entries(this.#class().sub_configs)) {
       const value = (this as Fields)[key];
       const spec = specOf(sub);
-      if (value instanceof PretrainedConfig || ((value === null || value === undefined) && spec.optional)) continue;
+      if (value instanceof PretrainedConfig || ((value === null || value === undefined) && spec.optional))
+        continue;
       const config = createSubConfig(`${this.constructor.name}.${key}`, spec, value);
       if (isRecord(value)) config._adopt(value);
       (this as Fields)[key] = config;
@@ -762,33 +749,35 @@ export class PretrainedConfig {
     standardizeRope(this.#rope(), legacy as LegacyRope, this.#class());
   }
 
-  #renameLayerTypes(name: string): void {
-    const layers = (this as Fields)[name];
-    if (!Array.isArray(layers) || !layers.some((layer) => Object.hasOwn(LEGACY_LAYER_TYPES, layer))) return;
-    (this as Fields)[name] = layers.map((layer) => LEGACY_LAYER_TYPES[layer] ?? layer);
-  }
-
   /** A class field runs after the parent's constructor: it replaces the caller's value with its own. */
   #checkOverwritten(dict: ConfigKwargs): void {
     for (const [key, before] of Object.entries(this.#stored)) {
       const now = (this as Fields)[key];
       const isPlain = typeof before !== "object" || before === null;
       if (now === before || before !== dict[key] || !(isPlain || now === undefined)) continue;
-      throw new ConfigFieldError(`${this.constructor.name}: field '${key}' was given, and then overwritten by a class field.`, {
-        hint: `Take its default in the constructor, ({ ${key} = …, ...kwargs } = {}), and write \`declare ${key}: …\` for its type.`,
-      });
+      throw new ConfigFieldError(
+        `${this.constructor.name}: field '${key}' was given, and then overwritten by a class field.`,
+        {
+          hint: `Take its default in the constructor, ({ ${key} = …, ...kwargs } = {}), and write \`declare ${key}: …\` for its type.`,
+        },
+      );
     }
   }
 
   #generationParameters(): Fields {
     const types = this.#fieldTypes();
-    const found = Object.entries(this).filter(([key, value]) => value !== null && value !== undefined && isGenerationOnly(key, types));
+    const found = Object.entries(this).filter(
+      ([key, value]) => value !== null && value !== undefined && isGenerationOnly(key, types),
+    );
     return Object.fromEntries(found.filter(([key]) => key !== "use_cache"));
   }
 
   #flatSide(side: "decoder" | "encoder"): PretrainedConfig {
     const copy = this.clone() as Fields & this;
-    const short: Record<string, string> = { [`${side}_layers`]: "num_hidden_layers", [`${side}_attention_heads`]: "num_attention_heads" };
+    const short: Record<string, string> = {
+      [`${side}_layers`]: "num_hidden_layers",
+      [`${side}_attention_heads`]: "num_attention_heads",
+    };
     for (const [key, value] of Object.entries(this.to_dict())) {
       if (!key.startsWith(side)) continue;
       (copy as Fields)[short[key] ?? key.slice(side.length + 1)] = value;
@@ -804,28 +793,23 @@ export { PretrainedConfig as PreTrainedConfig };
 const isRecord = (value: unknown): value is Record<string, unknown> =>
   typeof value === "object" && value !== null && !Array.isArray(value);
 
-const ownChoice = (value: string | Readonly<Record<string, string>> | null, present: string | null): string | null =>
+const ownChoice = (
+  value: string | Readonly<Record<string, string>> | null,
+  present: string | null,
+): string | null =>
   isRecord(value) ? ((value[""] as string | undefined) ?? present) : (value as string | null);
 
 /** `torch.float32` and `float32` are one dtype. */
 const plainDtype = (value: unknown) => (typeof value === "string" ? value.replace(/^torch\./, "") : value);
 
 /** Parameters of generation do not belong to a model's configuration, unless its class has the field. */
-const isGenerationOnly = (key: string, types: FieldTypes) => Object.hasOwn(DEFAULT_GENERATION_PARAMS, key) && !Object.hasOwn(types, key);
-
-/** The method or accessor that a name means along a prototype chain. */
-function memberOf(prototype: object | null, name: string): PropertyDescriptor | undefined {
-  for (let p = prototype; p !== null; p = Object.getPrototypeOf(p)) {
-    const member = Object.getOwnPropertyDescriptor(p, name);
-    if (member !== undefined) return member;
-  }
-  return undefined;
-}
+const isGenerationOnly = (key: string, types: FieldTypes) =>
+  Object.hasOwn(DEFAULT_GENERATION_PARAMS, key) && !Object.hasOwn(types, key);
 
 /** The fields of a class's default configuration; none when it cannot be made without arguments. */
-function defaultsOf(constructor: typeof PretrainedConfig): Fields {
+function defaultsOf(Config: typeof PretrainedConfig): Fields {
   try {
-    return new constructor().to_dict();
+    return new Config().to_dict();
   } catch {
     return {};
   }
@@ -845,45 +829,22 @@ function nestedDiff(value: Fields, base: Fields, config: PretrainedConfig): Fiel
   return output;
 }
 
-async function readConfigFile(file: string): Promise<Fields> {
-  const dict = parseJson(await readText(file, ConfigError), { file, floatTags: true });
-  if (!isRecord(dict)) throw new ConfigError(`${file} must hold a JSON object, not ${shown(dict)}.`);
-  return dict;
-}
-
-/** Runs `make` and puts the file's name before the message of a `ConfigError`. */
-export function inFile<T>(file: string, make: () => T): T {
-  try {
-    return make();
-  } catch (error) {
-    if (!(error instanceof ConfigError)) throw error;
-    throw new ConfigError(`${file}: ${error.message}`, { cause: error });
-  }
-}
-
-/** Of a composite configuration's content, the part that is meant for `constructor`. */
-function partFor(constructor: ConfigClass, dict: Fields): Fields {
-  const { base_config_key, model_type, name } = constructor;
-  const part = base_config_key !== "" && isRecord(dict[base_config_key]) ? (dict[base_config_key] as Fields) : dict;
+/** Of a composite configuration's content, the part that is meant for the class. */
+function partFor(Config: ConfigClass, dict: Fields): Fields {
+  const { base_config_key, model_type, name } = Config;
+  const part =
+    base_config_key !== "" && isRecord(dict[base_config_key]) ? (dict[base_config_key] as Fields) : dict;
   if (model_type === "" || part.model_type === undefined || part.model_type === model_type) return part;
   const inner = Object.values(part).find((value) => isRecord(value) && value.model_type === model_type);
   if (inner !== undefined) return inner as Fields;
-  warnOnce(`A configuration of model_type '${String(part.model_type)}' is read as ${name} ('${model_type}').`);
+  warnOnce(
+    `A configuration of model_type '${String(part.model_type)}' is read as ${name} ('${model_type}').`,
+  );
   return part;
 }
 
-/** The newest of `config.<version>.json` that is not newer than the reference's release. */
-function versionedFile(names: readonly unknown[]): string {
-  const number = (version: string) => version.split(".").reduce((sum, part) => sum * 1000 + Number.parseInt(part, 10), 0);
-  const usable = names
-    .map((name) => /^config\.(\d+\.\d+\.\d+)\.json$/.exec(String(name)))
-    .filter((match) => match !== null && number(match[1] as string) <= number(TRANSFORMERS_VERSION))
-    .sort((a, b) => number(a?.[1] as string) - number(b?.[1] as string));
-  return usable.at(-1)?.[0] ?? CONFIG_NAME;
-}
-
 function fromDict<T extends PretrainedConfig>(
-  constructor: ConfigClass<T>,
+  Config: ConfigClass<T>,
   dict: ConfigKwargs,
   { return_unused_kwargs = false, ...overrides }: ConfigKwargs,
 ): T | [T, Fields] {
@@ -896,24 +857,35 @@ function fromDict<T extends PretrainedConfig>(
     delete unused[key];
   }
   delete unused.model_type;
-  const config = new constructor(given as never);
+  const config = new Config(given as never);
   config._adopt(given);
   for (const [key, value] of Object.entries(unused)) {
-    if (value === undefined || !(key in config) || memberOf(Object.getPrototypeOf(config), key)?.value !== undefined) continue;
+    if (
+      value === undefined ||
+      !(key in config) ||
+      memberOf(Object.getPrototypeOf(config), key)?.value !== undefined
+    )
+      continue;
     const current = (config as unknown as Fields)[key];
     const isNested = current instanceof PretrainedConfig && isRecord(value);
-    const next = isNested ? fromDict(current.constructor as ConfigClass, { ...current.to_dict(), ...value }, {}) : value;
+    const next = isNested
+      ? fromDict(current.constructor as ConfigClass, { ...current.to_dict(), ...value }, {})
+      : value;
     (config as unknown as Fields)[key] = next;
     delete unused[key];
   }
-  if (Object.keys(overrides).length > 0) checkFields(constructor.name, config, inheritedTable(constructor, "field_types"), {});
+  if (Object.keys(overrides).length > 0)
+    checkFields(Config.name, config, inheritedTable(Config, "field_types"), {});
   if (return_unused_kwargs === true) return [config, unused];
   const [unknown] = Object.keys(unused).filter((key) => unused[key] !== undefined);
   if (unknown !== undefined) {
     const near = suggest(unknown, Object.keys(config));
-    throw new InvalidArgumentError(`[${constructor.name}.from_pretrained] '${unknown}' is no option and no field.`, {
-      ...(near === undefined ? {} : { suggestion: near }),
-    });
+    throw new InvalidArgumentError(
+      `[${Config.name}.from_pretrained] '${unknown}' is no option and no field.`,
+      {
+        ...(near === undefined ? {} : { suggestion: near }),
+      },
+    );
   }
   return config;
 }

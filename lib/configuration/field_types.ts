@@ -36,7 +36,8 @@ function parseType(text: string): FieldType {
   const known = parsed.get(text);
   if (known !== undefined) return known;
   const parts = members(text);
-  const type: FieldType = parts.length > 1 ? { kind: "union", members: parts.map(parseType) } : parseSingle(parts[0] as string);
+  const type: FieldType =
+    parts.length > 1 ? { kind: "union", members: parts.map(parseType) } : parseSingle(parts[0] as string);
   parsed.set(text, type);
   return type;
 }
@@ -74,14 +75,20 @@ function fits(value: unknown, type: FieldType, form: string | undefined): boolea
     case "str":
       return typeof value === "string";
     case "int":
-      return typeof value === "bigint" || (typeof value === "number" && Number.isInteger(value) && !isFloatForm(form));
+      return (
+        typeof value === "bigint" ||
+        (typeof value === "number" && Number.isInteger(value) && !isFloatForm(form))
+      );
     case "float":
       return typeof value === "number";
     case "dict":
       return typeof value === "object" && value !== null && !Array.isArray(value);
     case "list": {
       const { item } = type;
-      return Array.isArray(value) && (item === undefined || value.every((entry, i) => fits(entry, item, numberForm(value, i))));
+      return (
+        Array.isArray(value) &&
+        (item === undefined || value.every((entry, i) => fits(entry, item, numberForm(value, i))))
+      );
     }
     case "union":
       return type.members.some((member) => fits(value, member, form));
@@ -118,7 +125,9 @@ export function checkFields(owner: string, values: object, types: FieldTypes, ra
     const { min = isSize(name) ? 0 : undefined, max } = ranges[name] ?? {};
     if ((min !== undefined && !(value >= min)) || (max !== undefined && !(value <= max))) {
       const bounds = [min === undefined ? "" : `at least ${min}`, max === undefined ? "" : `at most ${max}`];
-      throw new ConfigError(`${owner}: field '${name}' must be ${bounds.filter(Boolean).join(" and ")}, got ${value}.`);
+      throw new ConfigError(
+        `${owner}: field '${name}' must be ${bounds.filter(Boolean).join(" and ")}, got ${value}.`,
+      );
     }
   }
 }
@@ -127,7 +136,9 @@ export function checkFields(owner: string, values: object, types: FieldTypes, ra
 function marks(type: FieldType): "float" | "floats" | undefined {
   const options = type.kind === "union" ? type.members : [type];
   if (options.some(({ kind }) => kind === "float")) return "float";
-  return options.some((option) => option.kind === "list" && option.item?.kind === "float") ? "floats" : undefined;
+  return options.some((option) => option.kind === "list" && option.item?.kind === "float")
+    ? "floats"
+    : undefined;
 }
 
 /** Remembers for every float field of `values` that it is written as a float. */
@@ -153,7 +164,9 @@ export function markFloatFields(values: object, types: FieldTypes): void {
 export function adoptNumberForms(target: object, source: object): void {
   for (const [name, value] of Object.entries(source)) {
     if (typeof value !== "number" || !Object.is((target as Record<string, unknown>)[name], value)) continue;
-    const form = numberForm(source, name) ?? (isParsed(source) && Number.isSafeInteger(value) ? String(value) : undefined);
+    const form =
+      numberForm(source, name) ??
+      (isParsed(source) && Number.isSafeInteger(value) ? String(value) : undefined);
     if (form !== undefined) setNumberForm(target, name, form);
   }
 }

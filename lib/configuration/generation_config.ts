@@ -6,8 +6,17 @@ import { suggest } from "../errors/suggest.ts";
 import { warnOnce } from "../errors/warnings.ts";
 import { writeFileAtomic } from "../hub/atomic.ts";
 import { type HubOptions, kindOf, readText, resolveFile } from "../hub/files.ts";
-import { cloneJson, equalJson, numberForm, parseJson, put, setNumberForm, stringifyJson } from "../json/json.ts";
-import { type ConfigKwargs, inFile, PretrainedConfig, TRANSFORMERS_VERSION } from "./configuration_utils.ts";
+import {
+  cloneJson,
+  equalJson,
+  numberForm,
+  parseJson,
+  put,
+  setNumberForm,
+  stringifyJson,
+} from "../json/json.ts";
+import { inFile, TRANSFORMERS_VERSION } from "./config_files.ts";
+import { type ConfigKwargs, PretrainedConfig } from "./configuration_utils.ts";
 import { adoptNumberForms, checkFields, markFloatFields, shown } from "./field_types.ts";
 import { DEFAULT_GENERATION_PARAMS, GENERATION_FIELDS as FIELDS } from "./generation_fields.ts";
 import { SynthIDTextWatermarkingConfig, WatermarkingConfig } from "./watermarking_config.ts";
@@ -40,7 +49,12 @@ const GENERATE_ARGUMENTS = [
 ];
 
 /** Outputs that are given only with `return_dict_in_generate`. */
-const EXTRA_OUTPUTS = ["output_attentions", "output_hidden_states", "output_scores", "output_logits"] as const;
+const EXTRA_OUTPUTS = [
+  "output_attentions",
+  "output_hidden_states",
+  "output_scores",
+  "output_logits",
+] as const;
 
 const METADATA = ["_from_model_config", "_commit_hash", "_original_object_hash", "transformers_version"];
 
@@ -81,7 +95,17 @@ export interface GenerationFromPretrainedOptions extends HubOptions {
   readonly [field: string]: unknown;
 }
 
-const HUB_OPTIONS = ["config_file_name", "cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies", "signal"];
+const HUB_OPTIONS = [
+  "config_file_name",
+  "cache_dir",
+  "force_download",
+  "local_files_only",
+  "token",
+  "revision",
+  "subfolder",
+  "proxies",
+  "signal",
+];
 
 /**
  * Settings of `generate`. A field that is `null` was not set: the model's file, then the defaults
@@ -187,12 +211,14 @@ export class GenerationConfig {
     const fields = this as unknown as Fields;
     for (const name of Object.keys(FIELDS)) fields[name] = given[name] ?? null;
     const { watermarking_config } = given;
-    if (isRecord(watermarking_config)) this.watermarking_config = WatermarkingConfig.from_dict(watermarking_config);
+    if (isRecord(watermarking_config))
+      this.watermarking_config = WatermarkingConfig.from_dict(watermarking_config);
     this._from_model_config = _from_model_config as boolean | null;
     this.transformers_version = transformers_version as string | null;
     if (!this._from_model_config) {
       for (const [name, value] of Object.entries(given)) {
-        if (!Object.hasOwn(FIELDS, name) && value !== undefined && !(name in GenerationConfig.prototype)) put(this, name, value);
+        if (!Object.hasOwn(FIELDS, name) && value !== undefined && !(name in GenerationConfig.prototype))
+          put(this, name, value);
       }
     } else if (given.force_bos_token_to_be_generated) {
       this.forced_bos_token_id = this.bos_token_id;
@@ -205,9 +231,16 @@ export class GenerationConfig {
   get_generation_mode(assistant_model?: unknown): GenerationMode {
     const mode = this.#baseMode();
     const canAssist = mode === "greedy_search" || mode === "sample";
-    const isAssisted = assistant_model != null || this.use_mtp || this.prompt_lookup_num_tokens !== null || this.assistant_early_exit !== null;
+    const isAssisted =
+      assistant_model != null ||
+      this.use_mtp ||
+      this.prompt_lookup_num_tokens !== null ||
+      this.assistant_early_exit !== null;
     if (isAssisted && canAssist) return "assisted_generation";
-    if (isAssisted) warnOnce(`Assisted generation works with greedy search and sampling only; ${mode} runs without the assistant.`);
+    if (isAssisted)
+      warnOnce(
+        `Assisted generation works with greedy search and sampling only; ${mode} runs without the assistant.`,
+      );
     if (this.dola_layers === null) return mode;
     if (canAssist) return "dola_generation";
     warnOnce(`DoLa works with greedy search and sampling only; ${mode} runs without it.`);
@@ -218,7 +251,8 @@ export class GenerationConfig {
     if (this.constraints !== null || this.force_words_ids !== null) return "constrained_beam_search";
     if (this.num_beams === null || this.num_beams === 1) {
       if (this.do_sample === true) return "sample";
-      const isContrastive = this.top_k !== null && this.top_k > 1 && this.penalty_alpha !== null && this.penalty_alpha > 0;
+      const isContrastive =
+        this.top_k !== null && this.top_k > 1 && this.penalty_alpha !== null && this.penalty_alpha > 0;
       return isContrastive ? "contrastive_search" : "greedy_search";
     }
     if (this.num_beam_groups !== null && this.num_beam_groups > 1) return "group_beam_search";
@@ -233,7 +267,13 @@ export class GenerationConfig {
    * error. `user_set_attributes` are the fields a caller named: settings that a model's file brought along are not
    * complained of when the caller chose another way of decoding.
    */
-  validate({ strict = false, user_set_attributes }: { readonly strict?: boolean; readonly user_set_attributes?: readonly string[] } = {}): void {
+  validate({
+    strict = false,
+    user_set_attributes,
+  }: {
+    readonly strict?: boolean;
+    readonly user_set_attributes?: readonly string[];
+  } = {}): void {
     checkFields("GenerationConfig", this, FIELDS, NO_RANGES);
     this.#checkValues();
     this.#checkSequences();
@@ -251,18 +291,24 @@ export class GenerationConfig {
 
   #checkValues(): void {
     const refuse = (name: string, wanted: string) => {
-      throw new ConfigError(`GenerationConfig: field '${name}' must be ${wanted}, got ${shown((this as unknown as Fields)[name])}.`);
+      throw new ConfigError(
+        `GenerationConfig: field '${name}' must be ${wanted}, got ${shown((this as unknown as Fields)[name])}.`,
+      );
     };
-    if (typeof this.early_stopping === "string" && this.early_stopping !== "never") refuse("early_stopping", "a bool or 'never'");
+    if (typeof this.early_stopping === "string" && this.early_stopping !== "never")
+      refuse("early_stopping", "a bool or 'never'");
     if (this.max_new_tokens !== null && this.max_new_tokens <= 0) refuse("max_new_tokens", "greater than 0");
     const weight = this.assistant_ensemble_weight;
-    if (weight !== null && !(weight > 0 && weight < 1)) refuse("assistant_ensemble_weight", "between 0 and 1, both excluded");
+    if (weight !== null && !(weight > 0 && weight < 1))
+      refuse("assistant_ensemble_weight", "between 0 and 1, both excluded");
     if (this.cache_implementation !== null && !CACHES.includes(this.cache_implementation)) {
       refuse("cache_implementation", `one of ${CACHES.join(", ")}`);
     }
     if (this.compile_config !== null && !isRecord(this.compile_config)) refuse("compile_config", "a dict");
     if (this.max_cache_len !== null && !STATIC_CACHES.includes(this.cache_implementation ?? "")) {
-      warnOnce(`max_cache_len is used with static caches only, not with cache_implementation ${this.cache_implementation}.`);
+      warnOnce(
+        `max_cache_len is used with static caches only, not with cache_implementation ${this.cache_implementation}.`,
+      );
     }
     this.watermarking_config?.validate();
   }
@@ -272,12 +318,17 @@ export class GenerationConfig {
     if (count === null || count <= 1) return;
     if (num_beams === null || num_beams === 1) {
       if (this.do_sample) return;
-      throw new ConfigError(`GenerationConfig: field 'num_return_sequences' is ${count}, but greedy search gives one sequence.`, {
-        hint: "Set do_sample or num_beams.",
-      });
+      throw new ConfigError(
+        `GenerationConfig: field 'num_return_sequences' is ${count}, but greedy search gives one sequence.`,
+        {
+          hint: "Set do_sample or num_beams.",
+        },
+      );
     }
     if (count > num_beams) {
-      throw new ConfigError(`GenerationConfig: field 'num_return_sequences' (${count}) must not exceed num_beams (${num_beams}).`);
+      throw new ConfigError(
+        `GenerationConfig: field 'num_return_sequences' (${count}) must not exceed num_beams (${num_beams}).`,
+      );
     }
   }
 
@@ -288,9 +339,12 @@ export class GenerationConfig {
     for (const name of ["forced_bos_token_id", "forced_eos_token_id"] as const) {
       const forced = this[name] === null ? [] : [this[name]].flat();
       if (forced.length === 0 || !forced.every((token) => suppress_tokens.includes(token))) continue;
-      throw new ConfigError(`GenerationConfig: every token of '${name}' (${forced.join(", ")}) is also in suppress_tokens.`, {
-        hint: "To prevent an early end, use min_new_tokens.",
-      });
+      throw new ConfigError(
+        `GenerationConfig: every token of '${name}' (${forced.join(", ")}) is also in suppress_tokens.`,
+        {
+          hint: "To prevent an early end, use min_new_tokens.",
+        },
+      );
     }
   }
 
@@ -308,12 +362,14 @@ export class GenerationConfig {
     }
     if (this.do_sample !== true) {
       for (const [name, neutral] of Object.entries(SAMPLING_ONLY)) {
-        if (differs(name, neutral) && counts("do_sample", name)) issues.set(name, "has an effect only with do_sample");
+        if (differs(name, neutral) && counts("do_sample", name))
+          issues.set(name, "has an effect only with do_sample");
       }
     }
     if (this.num_beams === null || this.num_beams === 1) {
       for (const [name, neutral] of Object.entries({ early_stopping: false, length_penalty: 1 })) {
-        if (differs(name, neutral) && counts("num_beams", name)) issues.set(name, "has an effect only with num_beams > 1");
+        if (differs(name, neutral) && counts("num_beams", name))
+          issues.set(name, "has an effect only with num_beams > 1");
       }
     }
     if (this.use_cache === false) {
@@ -322,7 +378,8 @@ export class GenerationConfig {
       }
     }
     if (this.return_dict_in_generate !== true) {
-      for (const name of EXTRA_OUTPUTS) if (this[name] === true) issues.set(name, "has an effect only with return_dict_in_generate");
+      for (const name of EXTRA_OUTPUTS)
+        if (this[name] === true) issues.set(name, "has an effect only with return_dict_in_generate");
     }
     return issues;
   }
@@ -340,19 +397,28 @@ export class GenerationConfig {
     dirOrRepo: string,
     options: GenerationFromPretrainedOptions & { readonly return_unused_kwargs: true },
   ): Promise<[GenerationConfig, Record<string, unknown>]>;
-  static from_pretrained(dirOrRepo: string, options?: GenerationFromPretrainedOptions): Promise<GenerationConfig>;
+  static from_pretrained(
+    dirOrRepo: string,
+    options?: GenerationFromPretrainedOptions,
+  ): Promise<GenerationConfig>;
   static async from_pretrained(
     dirOrRepo: string,
     options: GenerationFromPretrainedOptions = {},
   ): Promise<GenerationConfig | [GenerationConfig, Record<string, unknown>]> {
     const { return_unused_kwargs, _from_model_config, ...given } = options;
-    const overrides = Object.fromEntries(Object.entries(given).filter(([name]) => !HUB_OPTIONS.includes(name)));
+    const overrides = Object.fromEntries(
+      Object.entries(given).filter(([name]) => !HUB_OPTIONS.includes(name)),
+    );
     const isFile = (await kindOf(dirOrRepo)) === "file";
-    const file = isFile ? dirOrRepo : await resolveFile(dirOrRepo, options.config_file_name ?? GENERATION_CONFIG_NAME, options);
+    const file = isFile
+      ? dirOrRepo
+      : await resolveFile(dirOrRepo, options.config_file_name ?? GENERATION_CONFIG_NAME, options);
     const dict = parseJson(await readText(file, ConfigError), { file });
     if (!isRecord(dict)) throw new ConfigError(`${file} must hold a JSON object, not ${shown(dict)}.`);
     if (_from_model_config) return inFile(file, () => GenerationConfig.from_model_config(dict));
-    const [config, unused] = inFile(file, () => GenerationConfig.from_dict(dict, { ...overrides, return_unused_kwargs: true }));
+    const [config, unused] = inFile(file, () =>
+      GenerationConfig.from_dict(dict, { ...overrides, return_unused_kwargs: true }),
+    );
     config.#original = config.to_json_string({ ignore_metadata: true });
     if (return_unused_kwargs) return [config, unused];
     refuseUnused(unused);
@@ -373,11 +439,16 @@ export class GenerationConfig {
     const { _from_model_config, ...fields } = overrides;
     if (_from_model_config !== undefined) given._from_model_config = _from_model_config;
     // A field that no file or class knows is accepted from the file, and given back from the options.
-    const known = Object.entries(fields).filter(([name]) => Object.hasOwn(FIELDS, name) || Object.hasOwn(given, name));
+    const known = Object.entries(fields).filter(
+      ([name]) => Object.hasOwn(FIELDS, name) || Object.hasOwn(given, name),
+    );
     for (const [name, value] of known) given[name] = value;
     const config = new GenerationConfig(given);
     if (!return_unused_kwargs) return config;
-    return [config, Object.fromEntries(Object.entries(fields).filter(([name]) => !known.some(([used]) => used === name)))];
+    return [
+      config,
+      Object.fromEntries(Object.entries(fields).filter(([name]) => !known.some(([used]) => used === name))),
+    ];
   }
 
   /**
@@ -387,11 +458,15 @@ export class GenerationConfig {
   static from_model_config(model_config: PretrainedConfig | ConfigKwargs): GenerationConfig {
     const isConfig = model_config instanceof PretrainedConfig;
     const outer: ConfigKwargs = isConfig ? model_config.to_dict() : model_config;
-    const { _from_model_config: _, ...set } = Object.fromEntries(Object.entries(outer).filter(([, value]) => value !== null));
+    const { _from_model_config: _, ...set } = Object.fromEntries(
+      Object.entries(outer).filter(([, value]) => value !== null),
+    );
     const dict = cloneJson(set);
     adoptNumberForms(dict, outer);
     const config = GenerationConfig.from_dict(dict, { _from_model_config: true });
-    const inner = isConfig ? model_config.get_text_config({ decoder: true }).to_dict() : textPart(model_config);
+    const inner = isConfig
+      ? model_config.get_text_config({ decoder: true }).to_dict()
+      : textPart(model_config);
     const defaults = new GenerationConfig() as unknown as Fields;
     const fields = config as unknown as Fields;
     for (const name of Object.keys(config)) {
@@ -400,7 +475,8 @@ export class GenerationConfig {
       const form = numberForm(inner, name);
       if (form !== undefined) setNumberForm(config, name, form);
     }
-    if (!config.return_dict_in_generate && EXTRA_OUTPUTS.some((name) => config[name])) config.return_dict_in_generate = true;
+    if (!config.return_dict_in_generate && EXTRA_OUTPUTS.some((name) => config[name]))
+      config.return_dict_in_generate = true;
     config.#original = config.to_json_string({ ignore_metadata: true });
     return config;
   }
@@ -413,7 +489,13 @@ export class GenerationConfig {
     const output: Fields = {};
     for (const [name, value] of Object.entries(this)) {
       if (value === undefined) continue;
-      put(output, name, value instanceof WatermarkingConfig || value instanceof SynthIDTextWatermarkingConfig ? value.to_dict() : cloneJson(value));
+      put(
+        output,
+        name,
+        value instanceof WatermarkingConfig || value instanceof SynthIDTextWatermarkingConfig
+          ? value.to_dict()
+          : cloneJson(value),
+      );
       const form = numberForm(this, name);
       if (form !== undefined) setNumberForm(output, name, form);
     }
@@ -427,7 +509,12 @@ export class GenerationConfig {
     const all = this.to_dict();
     const defaults = new GenerationConfig().to_dict();
     for (const [name, value] of Object.entries(all)) {
-      if (name !== "transformers_version" && Object.hasOwn(defaults, name) && equalJson(value, defaults[name])) delete all[name];
+      if (
+        name !== "transformers_version" &&
+        Object.hasOwn(defaults, name) &&
+        equalJson(value, defaults[name])
+      )
+        delete all[name];
     }
     return all;
   }
@@ -437,13 +524,20 @@ export class GenerationConfig {
     use_diff = true,
     ignore_metadata = false,
     keys_to_pop = [],
-  }: { readonly use_diff?: boolean; readonly ignore_metadata?: boolean; readonly keys_to_pop?: readonly string[] } = {}): string {
+  }: {
+    readonly use_diff?: boolean;
+    readonly ignore_metadata?: boolean;
+    readonly keys_to_pop?: readonly string[];
+  } = {}): string {
     const dict = use_diff ? this.to_diff_dict() : this.to_dict();
     for (const name of [...keys_to_pop, ...(ignore_metadata ? METADATA : [])]) delete dict[name];
     return `${stringifyJson(dict)}\n`;
   }
 
-  async to_json_file(file: string, options: { readonly use_diff?: boolean; readonly keys_to_pop?: readonly string[] } = {}): Promise<void> {
+  async to_json_file(
+    file: string,
+    options: { readonly use_diff?: boolean; readonly keys_to_pop?: readonly string[] } = {},
+  ): Promise<void> {
     await writeFileAtomic(file, this.to_json_string(options));
   }
 
@@ -451,10 +545,14 @@ export class GenerationConfig {
    * Writes generation_config.json into `directory`. Settings that have no effect together are refused, unless they are as
    * they were loaded.
    */
-  async save_pretrained(directory: string, { config_file_name = GENERATION_CONFIG_NAME } = {}): Promise<void> {
+  async save_pretrained(
+    directory: string,
+    { config_file_name = GENERATION_CONFIG_NAME } = {},
+  ): Promise<void> {
     const isChanged = this.#original !== this.to_json_string({ ignore_metadata: true });
     this.validate({ strict: isChanged });
-    if ((await kindOf(directory)) === "file") throw new ConfigError(`'${directory}' is a file; a directory was expected.`);
+    if ((await kindOf(directory)) === "file")
+      throw new ConfigError(`'${directory}' is a file; a directory was expected.`);
     await this.to_json_file(path.join(directory, config_file_name), { keys_to_pop: ["compile_config"] });
   }
 
@@ -475,7 +573,10 @@ export class GenerationConfig {
    */
   update(
     values: ConfigKwargs,
-    { defaults_only = false, allow_custom_entries = false }: { readonly defaults_only?: boolean; readonly allow_custom_entries?: boolean } = {},
+    {
+      defaults_only = false,
+      allow_custom_entries = false,
+    }: { readonly defaults_only?: boolean; readonly allow_custom_entries?: boolean } = {},
   ): Record<string, unknown> {
     const fields = this as unknown as Fields;
     const used: string[] = [];
@@ -483,7 +584,11 @@ export class GenerationConfig {
       const isField = Object.hasOwn(this, name);
       if (value === undefined || (!isField && (!allow_custom_entries || name in this))) continue;
       if (isField && defaults_only && fields[name] !== null) continue;
-      put(this, name, name === "watermarking_config" && isRecord(value) ? WatermarkingConfig.from_dict(value) : value);
+      put(
+        this,
+        name,
+        name === "watermarking_config" && isRecord(value) ? WatermarkingConfig.from_dict(value) : value,
+      );
       used.push(name);
     }
     this.validate({ user_set_attributes: used });
@@ -492,7 +597,8 @@ export class GenerationConfig {
 
   /** Equality of all fields, wherever they came from. */
   equals(other: GenerationConfig): boolean {
-    const text = (config: GenerationConfig) => config.to_json_string({ use_diff: false, ignore_metadata: true });
+    const text = (config: GenerationConfig) =>
+      config.to_json_string({ use_diff: false, ignore_metadata: true });
     return text(this) === text(other);
   }
 
@@ -505,7 +611,9 @@ export class GenerationConfig {
 }
 
 /** Generation has its own bounds, checked by `generate`. */
-const NO_RANGES = Object.fromEntries(Object.keys(FIELDS).map((name) => [name, { min: Number.NEGATIVE_INFINITY }]));
+const NO_RANGES = Object.fromEntries(
+  Object.keys(FIELDS).map((name) => [name, { min: Number.NEGATIVE_INFINITY }]),
+);
 
 /** Fields of sampling, with the value that changes nothing. */
 const SAMPLING_ONLY: Readonly<Record<string, unknown>> = {
@@ -520,11 +628,16 @@ const SAMPLING_ONLY: Readonly<Record<string, unknown>> = {
 };
 
 const isRecord = (value: unknown): value is Record<string, unknown> =>
-  typeof value === "object" && value !== null && !Array.isArray(value) && Object.getPrototypeOf(value) === Object.prototype;
+  typeof value === "object" &&
+  value !== null &&
+  !Array.isArray(value) &&
+  Object.getPrototypeOf(value) === Object.prototype;
 
 /** The decoder's part of a model configuration that is plain data. */
 function textPart(dict: ConfigKwargs): ConfigKwargs {
-  const part = ["decoder", "generator", "text_config"].map((name) => dict[name]).find((value) => isRecord(value));
+  const part = ["decoder", "generator", "text_config"]
+    .map((name) => dict[name])
+    .find((value) => isRecord(value));
   return (part as ConfigKwargs | undefined) ?? dict;
 }
 
@@ -532,7 +645,10 @@ function refuseUnused(unused: Fields): void {
   const [unknown] = Object.keys(unused).filter((name) => unused[name] !== undefined);
   if (unknown === undefined) return;
   const near = suggest(unknown, Object.keys(FIELDS));
-  throw new InvalidArgumentError(`[GenerationConfig.from_pretrained] '${unknown}' is no option and no field.`, {
-    ...(near === undefined ? {} : { suggestion: near }),
-  });
+  throw new InvalidArgumentError(
+    `[GenerationConfig.from_pretrained] '${unknown}' is no option and no field.`,
+    {
+      ...(near === undefined ? {} : { suggestion: near }),
+    },
+  );
 }

@@ -1,11 +1,10 @@
+export { CONFIG_NAME, TRANSFORMERS_VERSION } from "./config_files.ts";
 export {
   type ConfigClass,
   type ConfigKwargs,
-  CONFIG_NAME,
   type FromPretrainedOptions,
   PreTrainedConfig,
   PretrainedConfig,
-  TRANSFORMERS_VERSION,
 } from "./configuration_utils.ts";
 export {
   GENERATION_CONFIG_NAME,

@@ -119,7 +119,8 @@ export function standardizeRope(config: RopeConfig, legacy: LegacyRope, defaults
 
   const nested = nestedKeys(config, config.rope_parameters);
   const all = config.rope_parameters as Record<string, RopeParameters | null>;
-  const entries = nested.length === 0 ? [config.rope_parameters as RopeParameters] : nested.map((key) => all[key]);
+  const entries =
+    nested.length === 0 ? [config.rope_parameters as RopeParameters] : nested.map((key) => all[key]);
   for (const rope of entries) {
     if (typeof rope !== "object" || rope === null) continue;
     if (!isParsed(rope)) markFloatFields(rope, FLOAT_KEYS);
@@ -129,11 +130,13 @@ export function standardizeRope(config: RopeConfig, legacy: LegacyRope, defaults
       markFloat(rope, key);
     }
     rope.rope_type ??= (rope.type as string | undefined) ?? "default";
-    if (defaults.default_rope_type !== "default" && rope.rope_type === "default") rope.rope_type = defaults.default_rope_type;
+    if (defaults.default_rope_type !== "default" && rope.rope_type === "default")
+      rope.rope_type = defaults.default_rope_type;
     if (!SCALED_FROM_ORIGINAL.has(rope.rope_type)) continue;
     // Phi3 keeps the length beside the object, and there it counts; elsewhere the object's own does.
     const { original_max_position_embeddings: outer, max_position_embeddings: present } = config;
-    const original = nested.length === 0 && outer !== undefined ? outer : (rope.original_max_position_embeddings ?? present);
+    const original =
+      nested.length === 0 && outer !== undefined ? outer : (rope.original_max_position_embeddings ?? present);
     if (original !== undefined) rope.original_max_position_embeddings = original;
   }
 }
@@ -168,14 +171,28 @@ const ROPE_KEYS: Readonly<Record<string, Keys>> = {
   dynamic: { required: ["factor"], optional: ["rope_theta"] },
   yarn: {
     required: ["factor", "original_max_position_embeddings"],
-    optional: ["rope_theta", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"],
+    optional: [
+      "rope_theta",
+      "attention_factor",
+      "beta_fast",
+      "beta_slow",
+      "mscale",
+      "mscale_all_dim",
+      "truncate",
+    ],
   },
   longrope: {
     required: ["short_factor", "long_factor", "original_max_position_embeddings"],
     optional: ["rope_theta", "attention_factor", "factor"],
   },
   llama3: {
-    required: ["factor", "original_max_position_embeddings", "low_freq_factor", "high_freq_factor", "rope_theta"],
+    required: [
+      "factor",
+      "original_max_position_embeddings",
+      "low_freq_factor",
+      "high_freq_factor",
+      "rope_theta",
+    ],
     optional: [],
   },
   proportional: { required: ["rope_theta"], optional: [] },
@@ -187,15 +204,19 @@ const ROPE_KEYS: Readonly<Record<string, Keys>> = {
  */
 export function validateRope(config: RopeConfig, { ignore_keys_at_rope_validation }: RopeDefaults): void {
   for (const [layerType, rope] of ropeEntries(config)) {
-    if (typeof rope !== "object") throw new ConfigError(`Field 'rope_parameters' must be a dict, got ${shown(rope)}.`);
+    if (typeof rope !== "object")
+      throw new ConfigError(`Field 'rope_parameters' must be a dict, got ${shown(rope)}.`);
     rope.rope_type ??= (rope.type as string | undefined) ?? "default";
     const type = rope.rope_type;
-    if (typeof type !== "string") throw new ConfigError(`Field 'rope_parameters.rope_type' must be str, got ${shown(type)}.`);
+    if (typeof type !== "string")
+      throw new ConfigError(`Field 'rope_parameters.rope_type' must be str, got ${shown(type)}.`);
     if (Object.hasOwn(ROPE_KEYS, type)) {
       checkKeys(rope, type, ROPE_KEYS[type] as Keys, ignore_keys_at_rope_validation);
       checkValues(config, rope, type);
     } else {
-      warn(`rope_parameters: rope_type '${type}' is not one of ${Object.keys(ROPE_KEYS).join(", ")}; it was not checked.`);
+      warn(
+        `rope_parameters: rope_type '${type}' is not one of ${Object.keys(ROPE_KEYS).join(", ")}; it was not checked.`,
+      );
     }
     checkRotatedWidth(config, rope, layerType);
   }
@@ -204,11 +225,21 @@ export function validateRope(config: RopeConfig, { ignore_keys_at_rope_validatio
 function checkKeys(rope: RopeParameters, type: string, keys: Keys, ignored: readonly string[]): void {
   const missing = keys.required.filter((key) => !Object.hasOwn(rope, key) && !ignored.includes(key));
   if (missing.length > 0) {
-    throw new ConfigError(`Field 'rope_parameters' of rope_type '${type}' lacks ${missing.map((key) => `'${key}'`).join(", ")}.`);
+    throw new ConfigError(
+      `Field 'rope_parameters' of rope_type '${type}' lacks ${missing.map((key) => `'${key}'`).join(", ")}.`,
+    );
   }
-  const known = ["rope_type", "type", "partial_rotary_factor", ...keys.required, ...keys.optional, ...ignored];
+  const known = [
+    "rope_type",
+    "type",
+    "partial_rotary_factor",
+    ...keys.required,
+    ...keys.optional,
+    ...ignored,
+  ];
   const unknown = Object.keys(rope).filter((key) => !known.includes(key));
-  if (unknown.length > 0) warn(`rope_parameters of rope_type '${type}' has unknown keys: ${unknown.join(", ")}.`);
+  if (unknown.length > 0)
+    warn(`rope_parameters of rope_type '${type}' has unknown keys: ${unknown.join(", ")}.`);
 }
 
 function checkValues(config: RopeConfig, rope: RopeParameters, type: string): void {
@@ -220,11 +251,14 @@ function checkValues(config: RopeConfig, rope: RopeParameters, type: string): vo
   if (["linear", "dynamic", "yarn", "llama3"].includes(type) || (type === "longrope" && isSet("factor"))) {
     if (!isNumber("factor") || (rope.factor as number) < 1) complain("factor", "a number of at least 1");
   }
-  if (isSet("attention_factor") && !((rope.attention_factor as number) >= 0)) complain("attention_factor", "a number of at least 0");
+  if (isSet("attention_factor") && !((rope.attention_factor as number) >= 0))
+    complain("attention_factor", "a number of at least 0");
   switch (type) {
     case "yarn":
-      for (const key of ["beta_fast", "beta_slow"]) if (isSet(key) && !isNumber(key)) complain(key, "a number");
-      if ((rope.beta_fast || 32) < (rope.beta_slow || 1)) complain("beta_fast", `greater than beta_slow (${rope.beta_slow ?? 1})`);
+      for (const key of ["beta_fast", "beta_slow"])
+        if (isSet(key) && !isNumber(key)) complain(key, "a number");
+      if ((rope.beta_fast || 32) < (rope.beta_slow || 1))
+        complain("beta_fast", `greater than beta_slow (${rope.beta_slow ?? 1})`);
       checkYarnFactor(config, rope);
       break;
     case "longrope": {
@@ -232,7 +266,9 @@ function checkValues(config: RopeConfig, rope: RopeParameters, type: string): vo
       for (const key of ["short_factor", "long_factor"]) {
         const list = rope[key];
         if (!Array.isArray(list) || !list.every((item) => typeof item === "number")) {
-          throw new ConfigError(`Field 'rope_parameters.${key}' must be a list of numbers, got ${shown(list)}.`);
+          throw new ConfigError(
+            `Field 'rope_parameters.${key}' must be a list of numbers, got ${shown(list)}.`,
+          );
         }
         if (list.length !== pairs) complain(key, `a list of ${pairs} numbers`);
       }
@@ -240,23 +276,32 @@ function checkValues(config: RopeConfig, rope: RopeParameters, type: string): vo
     }
     case "llama3":
       for (const key of ["low_freq_factor", "high_freq_factor", "original_max_position_embeddings"]) {
-        if (!isNumber(key)) throw new ConfigError(`Field 'rope_parameters.${key}' must be a number, got ${shown(rope[key])}.`);
+        if (!isNumber(key))
+          throw new ConfigError(`Field 'rope_parameters.${key}' must be a number, got ${shown(rope[key])}.`);
       }
       if ((rope.high_freq_factor as number) <= (rope.low_freq_factor as number)) {
         complain("high_freq_factor", `greater than low_freq_factor (${rope.low_freq_factor})`);
       }
-      if ((rope.original_max_position_embeddings as number) >= (config.max_position_embeddings ?? Number.POSITIVE_INFINITY)) {
-        complain("original_max_position_embeddings", `less than max_position_embeddings (${config.max_position_embeddings})`);
+      if (
+        (rope.original_max_position_embeddings as number) >=
+        (config.max_position_embeddings ?? Number.POSITIVE_INFINITY)
+      ) {
+        complain(
+          "original_max_position_embeddings",
+          `less than max_position_embeddings (${config.max_position_embeddings})`,
+        );
       }
       break;
     case "proportional":
-      if (!isSet("partial_rotary_factor")) complain("partial_rotary_factor", "in [0, 1); without it the type is linear scaling");
+      if (!isSet("partial_rotary_factor"))
+        complain("partial_rotary_factor", "in [0, 1); without it the type is linear scaling");
       break;
   }
 }
 
 function checkYarnFactor(config: RopeConfig, rope: RopeParameters): void {
-  const implied = (config.max_position_embeddings ?? Number.NaN) / (rope.original_max_position_embeddings as number);
+  const implied =
+    (config.max_position_embeddings ?? Number.NaN) / (rope.original_max_position_embeddings as number);
   // A ratio of 1 says only that the original length was filled in from the present one.
   if (Number.isNaN(implied) || implied === rope.factor || implied === 1) return;
   warnOnce(
@@ -271,7 +316,8 @@ const headWidth = ({ head_dim, hidden_size = 0, num_attention_heads = 1 }: RopeC
 function checkRotatedWidth({ head_dim }: RopeConfig, rope: RopeParameters, layerType: string): void {
   const factor = rope.partial_rotary_factor ?? 1;
   // Heads of up to 4 are left alone: tiny test checkpoints have them.
-  if (head_dim == null || head_dim <= 4 || head_dim % 2 === 0 || Math.trunc(head_dim * factor) !== head_dim) return;
+  if (head_dim == null || head_dim <= 4 || head_dim % 2 === 0 || Math.trunc(head_dim * factor) !== head_dim)
+    return;
   throw new ConfigError(
     `Rotary embeddings need an even width, but head_dim is ${head_dim} with partial_rotary_factor ${factor} (${layerType}).`,
   );

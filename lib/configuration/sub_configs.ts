@@ -19,7 +19,8 @@ export interface SubConfigSpec {
 /** A class alone stands for `{ config_class }`. */
 export type SubConfig = SubConfigSpec | ConfigClass;
 
-export const specOf = (sub: SubConfig): SubConfigSpec => (typeof sub === "function" ? { config_class: sub } : sub);
+export const specOf = (sub: SubConfig): SubConfigSpec =>
+  typeof sub === "function" ? { config_class: sub } : sub;
 
 const known = new Map<string, ConfigClass>();
 
@@ -43,7 +44,10 @@ function classFor(field: string, model_type: unknown): ConfigClass {
   if (typeof model_type !== "string") throw new ConfigError(`Field '${field}' names no model_type.`);
   const found = known.get(model_type);
   if (found !== undefined) return found;
-  throw new ConfigError(`Field '${field}' is of model_type '${model_type}', whose configuration class is not loaded.`, {
-    hint: `Load the whole with AutoConfig.from_pretrained, or call \`await AutoConfig.for_model("${model_type}")\` first.`,
-  });
+  throw new ConfigError(
+    `Field '${field}' is of model_type '${model_type}', whose configuration class is not loaded.`,
+    {
+      hint: `Load the whole with AutoConfig.from_pretrained, or call \`await AutoConfig.for_model("${model_type}")\` first.`,
+    },
+  );
 }

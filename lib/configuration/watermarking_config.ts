@@ -26,7 +26,9 @@ export class WatermarkingConfig {
     hashing_key = 15485863,
     seeding_scheme = "lefthash",
     context_width = 1,
-  }: Partial<Pick<WatermarkingConfig, "greenlist_ratio" | "bias" | "hashing_key" | "seeding_scheme" | "context_width">> = {}) {
+  }: Partial<
+    Pick<WatermarkingConfig, "greenlist_ratio" | "bias" | "hashing_key" | "seeding_scheme" | "context_width">
+  > = {}) {
     this.greenlist_ratio = greenlist_ratio;
     this.bias = bias;
     this.hashing_key = hashing_key;
@@ -36,7 +38,13 @@ export class WatermarkingConfig {
 
   /** Makes the settings of plain data; numbers are written back as they were. */
   static from_dict(data: Data): WatermarkingConfig {
-    refuseUnknown("watermarking_config", data, ["greenlist_ratio", "bias", "hashing_key", "seeding_scheme", "context_width"]);
+    refuseUnknown("watermarking_config", data, [
+      "greenlist_ratio",
+      "bias",
+      "hashing_key",
+      "seeding_scheme",
+      "context_width",
+    ]);
     const config = new WatermarkingConfig(data);
     adoptNumberForms(config, data);
     return config;
@@ -48,9 +56,12 @@ export class WatermarkingConfig {
 
   /** Throws `ConfigError` for a value out of range. */
   validate(): void {
-    if (!["lefthash", "selfhash"].includes(this.seeding_scheme)) refuse("watermarking_config.seeding_scheme", "'lefthash' or 'selfhash'", this.seeding_scheme);
-    if (!(this.greenlist_ratio >= 0 && this.greenlist_ratio <= 1)) refuse("watermarking_config.greenlist_ratio", "between 0 and 1", this.greenlist_ratio);
-    if (!(this.context_width >= 1)) refuse("watermarking_config.context_width", "at least 1", this.context_width);
+    if (!["lefthash", "selfhash"].includes(this.seeding_scheme))
+      refuse("watermarking_config.seeding_scheme", "'lefthash' or 'selfhash'", this.seeding_scheme);
+    if (!(this.greenlist_ratio >= 0 && this.greenlist_ratio <= 1))
+      refuse("watermarking_config.greenlist_ratio", "between 0 and 1", this.greenlist_ratio);
+    if (!(this.context_width >= 1))
+      refuse("watermarking_config.context_width", "at least 1", this.context_width);
   }
 }
 
@@ -77,7 +88,11 @@ export class SynthIDTextWatermarkingConfig {
     Partial<
       Pick<
         SynthIDTextWatermarkingConfig,
-        "context_history_size" | "sampling_table_seed" | "sampling_table_size" | "skip_first_ngram_calls" | "debug_mode"
+        | "context_history_size"
+        | "sampling_table_seed"
+        | "sampling_table_size"
+        | "skip_first_ngram_calls"
+        | "debug_mode"
       >
     >) {
     this.ngram_len = ngram_len;
@@ -95,7 +110,8 @@ export class SynthIDTextWatermarkingConfig {
 
   /** Throws `ConfigError` for a value out of range. */
   validate(): void {
-    if (this.sampling_table_size > 2 ** 24) refuse("watermarking_config.sampling_table_size", "at most 2^24", this.sampling_table_size);
+    if (this.sampling_table_size > 2 ** 24)
+      refuse("watermarking_config.sampling_table_size", "at most 2^24", this.sampling_table_size);
   }
 }
 
@@ -112,5 +128,8 @@ function refuse(field: string, wanted: string, value: unknown): never {
 
 function refuseUnknown(field: string, data: Data, known: readonly string[]): void {
   const unknown = Object.keys(data).find((name) => !known.includes(name));
-  if (unknown !== undefined) throw new ConfigError(`GenerationConfig: field '${field}' knows no '${unknown}', only ${known.join(", ")}.`);
+  if (unknown !== undefined)
+    throw new ConfigError(
+      `GenerationConfig: field '${field}' knows no '${unknown}', only ${known.join(", ")}.`,
+    );
 }

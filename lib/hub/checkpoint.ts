@@ -9,7 +9,12 @@ export const SAFE_WEIGHTS_NAME = "model.safetensors";
 export const SAFE_WEIGHTS_INDEX_NAME = "model.safetensors.index.json";
 
 /** Weights in other formats: named in errors, never opened. */
-const FOREIGN_WEIGHTS = ["pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack"] as const;
+const FOREIGN_WEIGHTS = [
+  "pytorch_model.bin",
+  "pytorch_model.bin.index.json",
+  "tf_model.h5",
+  "flax_model.msgpack",
+] as const;
 
 export interface CheckpointOptions extends HubOptions {
   /** Reads `model.fp16.safetensors` instead of `model.safetensors`, for the variant "fp16". */
@@ -45,7 +50,10 @@ export function withVariant(name: string, variant: string | undefined): string {
  * const { files } = await findCheckpoint("./my-model", { variant: "fp16" });
  * ```
  */
-export async function findCheckpoint(dirOrRepo: string, options: CheckpointOptions = {}): Promise<CheckpointFiles> {
+export async function findCheckpoint(
+  dirOrRepo: string,
+  options: CheckpointOptions = {},
+): Promise<CheckpointFiles> {
   const { variant, transformers_weights } = options;
   if (variant !== undefined) assertSafeName(variant, "The variant");
   const candidates =
@@ -64,25 +72,38 @@ export async function findCheckpoint(dirOrRepo: string, options: CheckpointOptio
 function checkedWeightsName(name: string): string {
   assertSafeName(name, "transformers_weights");
   if (!name.endsWith(".safetensors") && !name.endsWith(".safetensors.index.json")) {
-    throw new CheckpointError(`transformers_weights is '${name}'; it must name a safetensors file or an index of them.`);
+    throw new CheckpointError(
+      `transformers_weights is '${name}'; it must name a safetensors file or an index of them.`,
+    );
   }
   return name;
 }
 
-async function noWeights(dirOrRepo: string, candidates: readonly string[], options: CheckpointOptions): Promise<Error> {
+async function noWeights(
+  dirOrRepo: string,
+  candidates: readonly string[],
+  options: CheckpointOptions,
+): Promise<Error> {
   const place = path.join(dirOrRepo, options.subfolder ?? "");
   for (const name of FOREIGN_WEIGHTS) {
     const foreign = withVariant(name, options.variant);
     if ((await findFile(dirOrRepo, foreign, options).catch(() => undefined)) === undefined) continue;
-    return new CheckpointError(`${place} holds ${foreign} and no safetensors file; only safetensors is read.`, {
-      hint: "A pickle can run code when it is opened, so it was not. Save the model again with Python's save_pretrained to get safetensors.",
-    });
+    return new CheckpointError(
+      `${place} holds ${foreign} and no safetensors file; only safetensors is read.`,
+      {
+        hint: "A pickle can run code when it is opened, so it was not. Save the model again with Python's save_pretrained to get safetensors.",
+      },
+    );
   }
   return new EntryNotFoundError(`No weights in ${place}: looked for ${candidates.join(", ")}.`);
 }
 
 /** Reads an index and checks that every shard is a file beside it. */
-async function readShards(dirOrRepo: string, index: string, options: CheckpointOptions): Promise<CheckpointFiles> {
+async function readShards(
+  dirOrRepo: string,
+  index: string,
+  options: CheckpointOptions,
+): Promise<CheckpointFiles> {
   const { weight_map, metadata } = parseIndex(await readText(index, CheckpointError), index);
   const paths = new Map<string, string>();
   const missing: string[] = [];
@@ -92,7 +113,9 @@ async function readShards(dirOrRepo: string, index: string, options: CheckpointO
     else paths.set(shard, file);
   }
   if (missing.length > 0) {
-    throw new EntryNotFoundError(`${index} lists ${missing.join(", ")}, which is missing from ${path.dirname(index)}.`);
+    throw new EntryNotFoundError(
+      `${index} lists ${missing.join(", ")}, which is missing from ${path.dirname(index)}.`,
+    );
   }
   return {
     files: [...paths.values()],
@@ -118,9 +141,12 @@ export function parseIndex(
   }
   const shards = new Map<string, string>();
   for (const [tensor, shard] of Object.entries(weight_map)) {
-    if (typeof shard !== "string") throw new CheckpointError(`${file}: weight_map['${tensor}'] must be a file name.`);
+    if (typeof shard !== "string")
+      throw new CheckpointError(`${file}: weight_map['${tensor}'] must be a file name.`);
     if (/[\\/\0]/.test(shard) || shard === "" || shard === ".." || /^[a-zA-Z]:/.test(shard)) {
-      throw new CheckpointError(`${file}: weight_map['${tensor}'] is '${shard}'; a shard must lie in the checkpoint's own folder.`);
+      throw new CheckpointError(
+        `${file}: weight_map['${tensor}'] is '${shard}'; a shard must lie in the checkpoint's own folder.`,
+      );
     }
     if (!shard.endsWith(".safetensors")) {
       throw new CheckpointError(`${file}: weight_map['${tensor}'] is '${shard}'; only safetensors is read.`);

@@ -29,7 +29,8 @@ export function setDownload(next: Download | undefined): void {
   download = next;
 }
 
-const isTrue = (value: string | undefined) => value !== undefined && ["1", "on", "yes", "true"].includes(value.toLowerCase());
+const isTrue = (value: string | undefined) =>
+  value !== undefined && ["1", "on", "yes", "true"].includes(value.toLowerCase());
 
 /** True when the network must not be used. */
 export const isOffline = ({ local_files_only = false }: HubOptions = {}): boolean =>
@@ -56,7 +57,13 @@ export async function kindOf(file: string): Promise<Kind> {
     return found.isDirectory() ? "directory" : "file";
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    if (code === "ENOENT" || code === "ENOTDIR" || code === "ENAMETOOLONG" || code === "ERR_INVALID_ARG_VALUE") return "absent";
+    if (
+      code === "ENOENT" ||
+      code === "ENOTDIR" ||
+      code === "ENAMETOOLONG" ||
+      code === "ERR_INVALID_ARG_VALUE"
+    )
+      return "absent";
     throw new HubError(`${file} cannot be read (${code}).`, { cause: error });
   }
 }
@@ -92,7 +99,11 @@ export async function localFolder(dirOrRepo: string, options: HubOptions = {}): 
   const { subfolder = "" } = options;
   if (subfolder !== "") assertSafeName(subfolder, "The subfolder");
   const isDirectory = (await kindOf(dirOrRepo)) === "directory";
-  const folder = isDirectory ? dirOrRepo : REPO_ID.test(dirOrRepo) ? await cachedSnapshot(dirOrRepo, options) : undefined;
+  const folder = isDirectory
+    ? dirOrRepo
+    : REPO_ID.test(dirOrRepo)
+      ? await cachedSnapshot(dirOrRepo, options)
+      : undefined;
   return folder === undefined ? undefined : path.join(folder, subfolder);
 }
 
@@ -105,13 +116,19 @@ function notFound(dirOrRepo: string, name: string, options: HubOptions): Error {
   }
   const searched = `Searched: the directory ${path.resolve(dirOrRepo)}, the cache ${cacheFolder(options)}.`;
   if (isOffline(options)) {
-    return new OfflineModeError(`'${dirOrRepo}' is neither a directory nor in the cache, and the network is switched off.`, {
-      hint: `${searched} Unset HF_HUB_OFFLINE and local_files_only, or give a directory.`,
-    });
+    return new OfflineModeError(
+      `'${dirOrRepo}' is neither a directory nor in the cache, and the network is switched off.`,
+      {
+        hint: `${searched} Unset HF_HUB_OFFLINE and local_files_only, or give a directory.`,
+      },
+    );
   }
-  return new HubError(`'${dirOrRepo}' is neither a directory nor in the cache, and downloading is not part of this version.`, {
-    hint: `${searched} Download the repository, for example with \`hf download ${dirOrRepo}\`, or give a directory.`,
-  });
+  return new HubError(
+    `'${dirOrRepo}' is neither a directory nor in the cache, and downloading is not part of this version.`,
+    {
+      hint: `${searched} Download the repository, for example with \`hf download ${dirOrRepo}\`, or give a directory.`,
+    },
+  );
 }
 
 /**
@@ -120,7 +137,11 @@ function notFound(dirOrRepo: string, name: string, options: HubOptions): Error {
  * Throws `HubError` or `OfflineModeError` when the checkpoint itself is not found, and `EntryNotFoundError` when a
  * directory stands in the file's place.
  */
-export async function findFile(dirOrRepo: string, name: string, options: HubOptions = {}): Promise<string | undefined> {
+export async function findFile(
+  dirOrRepo: string,
+  name: string,
+  options: HubOptions = {},
+): Promise<string | undefined> {
   assertSafeName(name, "The file name");
   const folder = await localFolder(dirOrRepo, options);
   if (folder !== undefined && !(options.force_download && !isOffline(options) && download !== undefined)) {
@@ -147,7 +168,11 @@ export async function findFile(dirOrRepo: string, name: string, options: HubOpti
  *
  * Throws as `findFile`, and `EntryNotFoundError` when there is no such file.
  */
-export async function resolveFile(dirOrRepo: string, name: string, options: HubOptions = {}): Promise<string> {
+export async function resolveFile(
+  dirOrRepo: string,
+  name: string,
+  options: HubOptions = {},
+): Promise<string> {
   const file = await findFile(dirOrRepo, name, options);
   if (file === undefined) {
     const place = path.join(dirOrRepo, options.subfolder ?? "");
@@ -157,7 +182,10 @@ export async function resolveFile(dirOrRepo: string, name: string, options: HubO
 }
 
 /** The text of a file; bytes that are not UTF-8 are an error of the given class. */
-export async function readText(file: string, Failure: new (message: string) => Error = HubError): Promise<string> {
+export async function readText(
+  file: string,
+  Failure: new (message: string) => Error = HubError,
+): Promise<string> {
   const bytes = await readFile(file);
   try {
     return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);

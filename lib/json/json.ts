@@ -70,7 +70,10 @@ export const isParsed = (container: object): boolean => forms.has(container);
 /** A deep copy of plain data; number forms come along. */
 export function cloneJson<T>(value: T): T {
   if (typeof value !== "object" || value === null) return value;
-  const isPlain = Array.isArray(value) || Object.getPrototypeOf(value) === Object.prototype || Object.getPrototypeOf(value) === null;
+  const isPlain =
+    Array.isArray(value) ||
+    Object.getPrototypeOf(value) === Object.prototype ||
+    Object.getPrototypeOf(value) === null;
   if (!isPlain) return value;
   const copy = (Array.isArray(value) ? [] : {}) as Record<string, unknown>;
   for (const [key, item] of Object.entries(value)) put(copy, key, cloneJson(item));
@@ -87,13 +90,20 @@ export function equalJson(a: unknown, b: unknown): boolean {
     const keys = Object.keys(a);
     if (keys.length !== Object.keys(b).length) return false;
     return keys.every(
-      (key) => Object.hasOwn(b, key) && equalJson((a as Record<string, unknown>)[key], (b as Record<string, unknown>)[key]),
+      (key) =>
+        Object.hasOwn(b, key) &&
+        equalJson((a as Record<string, unknown>)[key], (b as Record<string, unknown>)[key]),
     );
   }
-  // Loose only between number and bigint: 1 and 1n are one integer.
-  if (typeof a === "bigint" || typeof b === "bigint") return typeof a !== "string" && typeof b !== "string" && a == b;
+  if (typeof a === "bigint" || typeof b === "bigint")
+    return integerOf(a) === integerOf(b) && integerOf(a) !== undefined;
   return a === b;
 }
+
+const integerOf = (value: unknown): bigint | undefined => {
+  if (typeof value === "bigint") return value;
+  return typeof value === "number" && Number.isInteger(value) ? BigInt(value) : undefined;
+};
 
 /** Assignment that cannot reach the prototype. */
 export function put(target: object, key: string, value: unknown): void {
@@ -154,7 +164,7 @@ function byCodePoint(a: string, b: string): number {
   const left = [...a];
   const right = [...b];
   for (let i = 0; i < Math.min(left.length, right.length); i++) {
-    const difference = (left[i] as string).codePointAt(0)! - (right[i] as string).codePointAt(0)!;
+    const difference = (left[i]?.codePointAt(0) ?? 0) - (right[i]?.codePointAt(0) ?? 0);
     if (difference !== 0) return difference;
   }
   return left.length - right.length;
@@ -172,14 +182,19 @@ export interface StringifyOptions {
  *
  * Keys whose value is `undefined` are left out. Throws `ConfigError` for what JSON cannot hold.
  */
-export function stringifyJson(value: unknown, { floatTags = false, sortKeys = true }: StringifyOptions = {}): string {
+export function stringifyJson(
+  value: unknown,
+  { floatTags = false, sortKeys = true }: StringifyOptions = {},
+): string {
   const write = (item: unknown, indent: string, form: string | undefined, depth: number): string => {
-    if (depth > MAX_DEPTH) throw new ConfigError(`The value nests deeper than ${MAX_DEPTH} levels; does it contain itself?`);
+    if (depth > MAX_DEPTH)
+      throw new ConfigError(`The value nests deeper than ${MAX_DEPTH} levels; does it contain itself?`);
     if (item === null || item === undefined) return "null";
     if (typeof item === "boolean" || typeof item === "bigint") return String(item);
     if (typeof item === "string") return stringText(item);
     if (typeof item === "number") {
-      if (floatTags && !Number.isFinite(item)) return write({ __float__: floatText(item) }, indent, undefined, depth + 1);
+      if (floatTags && !Number.isFinite(item))
+        return write({ __float__: floatText(item) }, indent, undefined, depth + 1);
       return numberText(item, form);
     }
     if (typeof item !== "object") throw new ConfigError(`A ${typeof item} cannot be written as JSON.`);
@@ -210,11 +225,13 @@ export interface ParseOptions {
   /** Turn `{"__float__": "Infinity"}` and its like into the number. Default false. */
   readonly floatTags?: boolean;
   /** The class to throw. Default `ConfigError`. */
-  readonly error?: new (message: string) => Error;
+  readonly error?: new (
+    message: string,
+  ) => Error;
 }
 
 const NUMBER = /-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?/y;
-const STRING_RUN = /[^"\\\u0000-\u001f]*/y;
+const isPlainUnit = (unit: number) => unit >= 0x20 && unit !== 0x22 && unit !== 0x5c;
 const SPACE = /[ \t\n\r]*/y;
 const WORDS: readonly (readonly [string, Json])[] = [
   ["null", null],
@@ -224,7 +241,16 @@ const WORDS: readonly (readonly [string, Json])[] = [
   ["Infinity", Number.POSITIVE_INFINITY],
   ["-Infinity", Number.NEGATIVE_INFINITY],
 ];
-const ESCAPES: Readonly<Record<string, string>> = { '"': '"', "\\": "\\", "/": "/", b: "\b", f: "\f", n: "\n", r: "\r", t: "\t" };
+const ESCAPES: Readonly<Record<string, string>> = {
+  '"': '"',
+  "\\": "\\",
+  "/": "/",
+  b: "\b",
+  f: "\f",
+  n: "\n",
+  r: "\r",
+  t: "\t",
+};
 const FLOAT_TAGS: Readonly<Record<string, number>> = {
   Infinity: Number.POSITIVE_INFINITY,
   "-Infinity": Number.NEGATIVE_INFINITY,
@@ -336,7 +362,10 @@ class Parser {
   #number(): number {
     NUMBER.lastIndex = this.#at;
     const match = NUMBER.exec(this.#text);
-    if (match === null) this.#fail(this.#at >= this.#text.length ? "the text ends where a value was expected" : "a value was expected");
+    if (match === null)
+      this.#fail(
+        this.#at >= this.#text.length ? "the text ends where a value was expected" : "a value was expected",
+      );
     this.#at = NUMBER.lastIndex;
     const isFloat = match[1] !== undefined || match[2] !== undefined;
     // Python's int knows no -0, its float does.
@@ -347,9 +376,9 @@ class Parser {
     let value = "";
     this.#at++;
     for (;;) {
-      STRING_RUN.lastIndex = this.#at;
-      value += STRING_RUN.exec(this.#text)?.[0] ?? "";
-      this.#at = STRING_RUN.lastIndex;
+      const start = this.#at;
+      while (isPlainUnit(this.#text.charCodeAt(this.#at))) this.#at++;
+      value += this.#text.slice(start, this.#at);
       const unit = this.#text[this.#at];
       if (unit === undefined) this.#fail("the text ends inside a string");
       if (unit !== '"' && unit !== "\\") this.#fail("a control character stands inside a string");
@@ -399,13 +428,16 @@ class Parser {
     const shown = path.length > 6 ? [...path.slice(0, 6), "…"] : path;
     const field = shown.length > 0 ? `, at field '${shown.join(".")}'` : "";
     const Failure = this.#options.error ?? ConfigError;
-    throw new Failure(`${this.#options.file ?? "JSON"} is not valid JSON: line ${line} column ${column}${field}: ${reason}.`);
+    throw new Failure(
+      `${this.#options.file ?? "JSON"} is not valid JSON: line ${line} column ${column}${field}: ${reason}.`,
+    );
   }
 }
 
 /** `{"__float__": "NaN"}` is how the reference writes what JSON has no number for. */
 function untag(object: { [key: string]: Json }): Json {
   const tag = object.__float__;
-  if (typeof tag !== "string" || Object.keys(object).length !== 1 || !Object.hasOwn(FLOAT_TAGS, tag)) return object;
+  if (typeof tag !== "string" || Object.keys(object).length !== 1 || !Object.hasOwn(FLOAT_TAGS, tag))
+    return object;
   return FLOAT_TAGS[tag] as number;
 }

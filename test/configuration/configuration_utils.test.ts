@@ -33,11 +33,15 @@ t.test("refuses bad checkpoints, by file and field", async (t) => {
     ["config-deep_nesting", "ERR_CONFIG", /config\.json is not valid JSON: .* deeper than/],
     ["config-missing", "ERR_ENTRY_NOT_FOUND", /config\.json is missing/],
     ["config-missing_model_type", "ERR_CONFIG", /'model_type' is missing/],
-    ["config-unknown_model_type", "ERR_UNKNOWN_MODEL_TYPE", /'no_such_model'.*not known[^]*Known: llama/],
+    ["config-unknown_model_type", "ERR_UNKNOWN_MODEL_TYPE", /'no_such_model'.*not known[\s\S]*Known: llama/],
     ["config-negative_sizes", "ERR_CONFIG", /config\.json: .*'hidden_size' must be at least 0, got -8/],
     ["config-zero_heads", "ERR_CONFIG", /'num_attention_heads' must be at least 1, got 0/],
     ["config-wrong_types", "ERR_CONFIG", /'hidden_size' must be int, got str 'eight'/],
-    ["config-indivisible_heads", "ERR_CONFIG", /'hidden_size' \(8\) must be a multiple of num_attention_heads \(3\)/],
+    [
+      "config-indivisible_heads",
+      "ERR_CONFIG",
+      /'hidden_size' \(8\) must be a multiple of num_attention_heads \(3\)/,
+    ],
   ];
   for (const [name, code, message] of refused) {
     await t.rejects(AutoConfig.from_pretrained(fixture(`bad/${name}`)), { code, message }, name);
@@ -90,29 +94,58 @@ t.test("a file saved twice is the same, and nothing is left beside it", async (t
   writeFileSync(path.join(folder, "file"), "");
   await t.rejects(config.save_pretrained(path.join(folder, "file")), { code: "ERR_CONFIG" });
   Object.assign(config, { temperature: 0.5 });
-  await t.rejects(config.save_pretrained(folder), { code: "ERR_CONFIG", message: /generation parameters: temperature/ });
+  await t.rejects(config.save_pretrained(folder), {
+    code: "ERR_CONFIG",
+    message: /generation parameters: temperature/,
+  });
 });
 
 t.test("from_pretrained: overrides, unused options, single files, parts", async (t) => {
-  const folder = folderOf(t, '{"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "torch_dtype": "float16"}');
-  const config = await LlamaConfig.from_pretrained(folder, { num_hidden_layers: 3, num_labels: 5, dtype: "auto", revision: "main" });
+  const folder = folderOf(
+    t,
+    '{"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "torch_dtype": "float16"}',
+  );
+  const config = await LlamaConfig.from_pretrained(folder, {
+    num_hidden_layers: 3,
+    num_labels: 5,
+    dtype: "auto",
+    revision: "main",
+  });
   t.equal(config.num_hidden_layers, 3);
   t.equal(config.num_labels, 5);
   t.equal(config.dtype, "float16");
   t.equal((await AutoConfig.from_pretrained(folder, { dtype: "bfloat16" })).dtype, "bfloat16");
   t.equal((await AutoConfig.from_pretrained(folder)).name_or_path, folder);
-  const [same, unused] = await LlamaConfig.from_pretrained(folder, { colour: "red", vocab_size: 7, return_unused_kwargs: true });
+  const [same, unused] = await LlamaConfig.from_pretrained(folder, {
+    colour: "red",
+    vocab_size: 7,
+    return_unused_kwargs: true,
+  });
   t.same([same.vocab_size, unused], [7, { colour: "red" }]);
-  await t.rejects(LlamaConfig.from_pretrained(folder, { hiden_size: 3 }), { code: "ERR_INVALID_ARGUMENT", suggestion: "hidden_size" });
-  await t.rejects(LlamaConfig.from_pretrained(folder, { vocab_size: "7" }), { code: "ERR_CONFIG", message: /vocab_size/ });
+  await t.rejects(LlamaConfig.from_pretrained(folder, { hiden_size: 3 }), {
+    code: "ERR_INVALID_ARGUMENT",
+    suggestion: "hidden_size",
+  });
+  await t.rejects(LlamaConfig.from_pretrained(folder, { vocab_size: "7" }), {
+    code: "ERR_CONFIG",
+    message: /vocab_size/,
+  });
   t.equal((await LlamaConfig.from_json_file(path.join(folder, "config.json"))).hidden_size, 64);
   t.equal((await LlamaConfig.from_pretrained(path.join(folder, "config.json"))).hidden_size, 64);
   mkdirSync(path.join(folder, "sub"));
-  writeFileSync(path.join(folder, "sub", "config.json"), '{"model_type": "llama", "text": {"model_type": "llama"}, "vocab_size": 3}');
+  writeFileSync(
+    path.join(folder, "sub", "config.json"),
+    '{"model_type": "llama", "text": {"model_type": "llama"}, "vocab_size": 3}',
+  );
   t.equal((await AutoConfig.from_pretrained(folder, { subfolder: "sub" })).vocab_size, 3);
-  await t.rejects(AutoConfig.from_pretrained(folder, { subfolder: "../x" }), { code: "ERR_INVALID_ARGUMENT" });
+  await t.rejects(AutoConfig.from_pretrained(folder, { subfolder: "../x" }), {
+    code: "ERR_INVALID_ARGUMENT",
+  });
   writeFileSync(path.join(folder, "sub", "config.json"), Buffer.from([0x7b, 0xff, 0x7d]));
-  await t.rejects(AutoConfig.from_pretrained(folder, { subfolder: "sub" }), { code: "ERR_CONFIG", message: /UTF-8/ });
+  await t.rejects(AutoConfig.from_pretrained(folder, { subfolder: "sub" }), {
+    code: "ERR_CONFIG",
+    message: /UTF-8/,
+  });
 });
 
 t.test("labels", async (t) => {
@@ -128,7 +161,10 @@ t.test("labels", async (t) => {
 });
 
 t.test("names that are members of the class stay data", async (t) => {
-  const folder = folderOf(t, '{"model_type": "llama", "to_dict": 1, "validate": 2, "constructor": 3, "__proto__": {"x": 1}, "use_return_dict": true}');
+  const folder = folderOf(
+    t,
+    '{"model_type": "llama", "to_dict": 1, "validate": 2, "constructor": 3, "__proto__": {"x": 1}, "use_return_dict": true}',
+  );
   const config = await AutoConfig.from_pretrained(folder);
   const written = config.to_diff_dict();
   t.match(written, { to_dict: 1, validate: 2, use_return_dict: true });
@@ -140,9 +176,12 @@ t.test("attention implementation", async (t) => {
   const config = new LlamaConfig({ attn_implementation: "sdpa" });
   t.equal(config._attn_implementation, "sdpa");
   t.notMatch(Object.keys(config.to_dict()), ["_attn_implementation"]);
-  t.throws(() => {
-    config.output_attentions = true;
-  }, { code: "ERR_CONFIG", message: /eager/ });
+  t.throws(
+    () => {
+      config.output_attentions = true;
+    },
+    { code: "ERR_CONFIG", message: /eager/ },
+  );
   const free = new LlamaConfig();
   free.output_attentions = true;
   t.equal(free._attn_implementation, "eager");
@@ -152,12 +191,21 @@ t.test("attention implementation", async (t) => {
 class GptLikeConfig extends PretrainedConfig {
   static override readonly model_type: string = "gpt-like";
   static override readonly attribute_map = { hidden_size: "n_embd", num_hidden_layers: "n_layer" };
-  static override readonly field_types: Readonly<Record<string, string>> = { n_embd: "int", n_layer: "int", dropout: "float" };
+  static override readonly field_types: Readonly<Record<string, string>> = {
+    n_embd: "int",
+    n_layer: "int",
+    dropout: "float",
+  };
   declare n_embd: number;
   declare n_layer: number;
   declare dropout: number;
 
-  constructor({ n_embd = 8, n_layer = 2, dropout = 0, ...kwargs }: ConfigKwargs & { n_embd?: number; n_layer?: number; dropout?: number } = {}) {
+  constructor({
+    n_embd = 8,
+    n_layer = 2,
+    dropout = 0,
+    ...kwargs
+  }: ConfigKwargs & { n_embd?: number; n_layer?: number; dropout?: number } = {}) {
     super(kwargs);
     this.n_embd = n_embd;
     this.n_layer = n_layer;
@@ -168,7 +216,10 @@ class GptLikeConfig extends PretrainedConfig {
 
 class PairConfig extends PretrainedConfig {
   static override readonly model_type: string = "pair";
-  static override readonly sub_configs = { text_config: LlamaConfig, other_config: { model_type: "llama", optional: true } };
+  static override readonly sub_configs = {
+    text_config: LlamaConfig,
+    other_config: { model_type: "llama", optional: true },
+  };
   declare text_config: LlamaConfig;
   declare other_config: PretrainedConfig | null;
 
@@ -195,7 +246,9 @@ t.test("attribute_map: other names read, write and construct", async (t) => {
 
 t.test("configurations inside configurations", async (t) => {
   const config = PairConfig.from_dict(
-    parseJson('{"text_config": {"vocab_size": 9, "rope_theta": 7, "extra": 1.0}, "model_type": "pair"}') as ConfigKwargs,
+    parseJson(
+      '{"text_config": {"vocab_size": 9, "rope_theta": 7, "extra": 1.0}, "model_type": "pair"}',
+    ) as ConfigKwargs,
   );
   t.ok(config.text_config instanceof LlamaConfig);
   t.equal(config.other_config, null);
@@ -208,7 +261,10 @@ t.test("configurations inside configurations", async (t) => {
   t.equal(PairConfig.from_dict(parseJson(text) as ConfigKwargs).to_json_string(), text);
   config._attn_implementation = { "": "eager", text_config: "sdpa" };
   t.same([config._attn_implementation, config.text_config._attn_implementation], ["eager", "sdpa"]);
-  const nested = PairConfig.from_dict({ text_config: { vocab_size: 9 } }, { text_config: { hidden_size: 64, num_attention_heads: 4 } });
+  const nested = PairConfig.from_dict(
+    { text_config: { vocab_size: 9 } },
+    { text_config: { hidden_size: 64, num_attention_heads: 4 } },
+  );
   t.same([nested.text_config.vocab_size, nested.text_config.hidden_size], [9, 64]);
   t.throws(() => new PairConfig({ text_config: 3 }), { code: "ERR_CONFIG", message: /text_config/ });
 });
@@ -217,24 +273,44 @@ t.test("a class field that overwrites a given value is found", async (t) => {
   class Initialized extends LlamaConfig {
     override hidden_size = 64;
   }
-  t.throws(() => Initialized.from_dict({ hidden_size: 128 }), { code: "ERR_CONFIG_FIELD", message: /'hidden_size'.*class field[^]*declare hidden_size/ });
+  t.throws(() => Initialized.from_dict({ hidden_size: 128 }), {
+    code: "ERR_CONFIG_FIELD",
+    message: /'hidden_size'.*class field[\s\S]*declare hidden_size/,
+  });
 });
 
 t.test("the base class reads anything", async (t) => {
   t.equal(PreTrainedConfig, PretrainedConfig);
-  const folder = folderOf(t, '{"model_type": "unheard", "depth": 3.0, "rope_scaling": {"a": 1.0}, "rope_theta": 2.0}');
+  const folder = folderOf(
+    t,
+    '{"model_type": "unheard", "depth": 3.0, "rope_scaling": {"a": 1.0}, "rope_theta": 2.0}',
+  );
   const config = await PretrainedConfig.from_pretrained(folder);
   t.equal(config.model_type, "unheard");
   const written = config.to_json_string();
-  for (const part of ['"depth": 3.0', '"model_type": "unheard"', '"a": 1.0', '"rope_theta": 2.0']) t.match(written, part);
+  for (const part of ['"depth": 3.0', '"model_type": "unheard"', '"a": 1.0', '"rope_theta": 2.0'])
+    t.match(written, part);
   config.update({ depth: 4 });
   t.equal((config as unknown as { depth: number }).depth, 4);
   t.equal(JSON.parse(JSON.stringify(config)).depth, 4);
 });
 
 t.test("older encoder-decoder configurations give one side", async (t) => {
-  const config = new PretrainedConfig({ is_encoder_decoder: true, encoder_layers: 3, decoder_layers: 5, decoder_attention_heads: 2, decoder_ffn_dim: 7 });
-  t.match(config.get_text_config({ decoder: true }), { num_hidden_layers: 5, num_attention_heads: 2, ffn_dim: 7 });
-  t.equal((config.get_text_config({ encoder: true }) as unknown as { num_hidden_layers: number }).num_hidden_layers, 3);
+  const config = new PretrainedConfig({
+    is_encoder_decoder: true,
+    encoder_layers: 3,
+    decoder_layers: 5,
+    decoder_attention_heads: 2,
+    decoder_ffn_dim: 7,
+  });
+  t.match(config.get_text_config({ decoder: true }), {
+    num_hidden_layers: 5,
+    num_attention_heads: 2,
+    ffn_dim: 7,
+  });
+  t.equal(
+    (config.get_text_config({ encoder: true }) as unknown as { num_hidden_layers: number }).num_hidden_layers,
+    3,
+  );
   t.equal(config.get_text_config(), config);
 });

@@ -36,7 +36,8 @@ t.test("refuses what can never work", async (t) => {
     [{ watermarking_config: { greenlist_ratio: 2 } }, /greenlist_ratio/],
     [{ watermarking_config: { colour: 2 } }, /colour/],
   ];
-  for (const [fields, message] of wrong) t.throws(() => new GenerationConfig(fields), { code: "ERR_CONFIG", message });
+  for (const [fields, message] of wrong)
+    t.throws(() => new GenerationConfig(fields), { code: "ERR_CONFIG", message });
 });
 
 t.test("saves what the reference saves, byte for byte", async (t) => {
@@ -55,7 +56,11 @@ t.test("saves what the reference saves, byte for byte", async (t) => {
 
 t.test("from_model_config", async (t) => {
   for (const { name, file, saved } of golden.from_model) {
-    t.equal(GenerationConfig.from_model_config(parseJson(file) as ConfigKwargs).to_json_string(), saved, name);
+    t.equal(
+      GenerationConfig.from_model_config(parseJson(file) as ConfigKwargs).to_json_string(),
+      saved,
+      name,
+    );
   }
   t.same(GenerationConfig.from_model_config(new LlamaConfig({ eos_token_id: [1, 2] })).eos_token_id, [1, 2]);
 });
@@ -66,7 +71,7 @@ t.test("settings without effect are refused when saved, unless they were loaded 
   await loaded.save_pretrained(folder);
   await loaded.clone().save_pretrained(folder);
   loaded.top_p = 0.5;
-  await t.rejects(loaded.save_pretrained(folder), { code: "ERR_CONFIG", message: /temperature[^]*top_p/ });
+  await t.rejects(loaded.save_pretrained(folder), { code: "ERR_CONFIG", message: /temperature[\s\S]*top_p/ });
 });
 
 t.test("update and overrides", async (t) => {
@@ -78,9 +83,16 @@ t.test("update and overrides", async (t) => {
   t.same(config.update({ colour: "red" }, { allow_custom_entries: true }), {});
   t.throws(() => config.update({ max_new_tokens: -1 }), { code: "ERR_CONFIG" });
   const folder = t.testdir({ "generation_config.json": '{"do_sample": true, "top_k": 3}' });
-  const [loaded, unused] = await GenerationConfig.from_pretrained(folder, { top_k: 4, foo: false, return_unused_kwargs: true });
+  const [loaded, unused] = await GenerationConfig.from_pretrained(folder, {
+    top_k: 4,
+    foo: false,
+    return_unused_kwargs: true,
+  });
   t.same([loaded.top_k, unused], [4, { foo: false }]);
-  await t.rejects(GenerationConfig.from_pretrained(folder, { topk: 4 }), { code: "ERR_INVALID_ARGUMENT", suggestion: "top_k" });
+  await t.rejects(GenerationConfig.from_pretrained(folder, { topk: 4 }), {
+    code: "ERR_INVALID_ARGUMENT",
+    suggestion: "top_k",
+  });
 });
 
 t.test("equality, copies, modes", async (t) => {
@@ -100,5 +112,6 @@ t.test("equality, copies, modes", async (t) => {
     [{ num_beams: 2, prompt_lookup_num_tokens: 3 }, "beam_search"],
     [{ constraints: [] }, "constrained_beam_search"],
   ];
-  for (const [fields, mode] of modes) t.equal(new GenerationConfig(fields).get_generation_mode(), mode, JSON.stringify(fields));
+  for (const [fields, mode] of modes)
+    t.equal(new GenerationConfig(fields).get_generation_mode(), mode, JSON.stringify(fields));
 });

@@ -1,17 +1,30 @@
 import { readFileSync } from "node:fs";
 import t from "tap";
 import { ConfigError } from "#lib/errors/index.js";
-import { cloneJson, equalJson, floatText, markFloat, numberForm, parseJson, stringifyJson } from "#lib/json/json.js";
+import {
+  cloneJson,
+  equalJson,
+  floatText,
+  markFloat,
+  numberForm,
+  parseJson,
+  stringifyJson,
+} from "#lib/json/json.js";
 import { fixture } from "../support/fixtures.js";
 
-const { plain } = JSON.parse(readFileSync(fixture("configuration/golden.json"), "utf8").replace(/\bNaN\b/g, "null")) as {
+const { plain } = JSON.parse(
+  readFileSync(fixture("configuration/golden.json"), "utf8").replace(/\bNaN\b/g, "null"),
+) as {
   plain: [string, string][];
 };
 
 t.test("refuses what is not JSON, and says where", async (t) => {
   const cases: [string, RegExp][] = [
     ["", /line 1 column 1: the text ends where a value was expected/],
-    ['{"a": 1,\n "b": tru}', /c\.json is not valid JSON: line 2 column 7, at field 'b': a value was expected/],
+    [
+      '{"a": 1,\n "b": tru}',
+      /c\.json is not valid JSON: line 2 column 7, at field 'b': a value was expected/,
+    ],
     ['{"a": {"b": [1, 2, }}', /line 1 column 20, at field 'a\.b\.2'/],
     ['{"a": 1,}', /a key in double quotes was expected/],
     ["{'a': 1}", /a key in double quotes was expected/],
@@ -30,10 +43,17 @@ t.test("refuses what is not JSON, and says where", async (t) => {
     ["[".repeat(100_000), /the nesting is deeper than 500 levels/],
   ];
   for (const [text, message] of cases) {
-    t.throws(() => parseJson(text, { file: "c.json" }), { name: "ConfigError", code: "ERR_CONFIG", message }, text.slice(0, 20));
+    t.throws(
+      () => parseJson(text, { file: "c.json" }),
+      { name: "ConfigError", code: "ERR_CONFIG", message },
+      text.slice(0, 20),
+    );
   }
   class Own extends TypeError {}
-  t.throws(() => parseJson("{", { error: Own }), new TypeError("JSON is not valid JSON: line 1 column 2: a key in double quotes was expected."));
+  t.throws(
+    () => parseJson("{", { error: Own }),
+    new TypeError("JSON is not valid JSON: line 1 column 2: a key in double quotes was expected."),
+  );
   const loop: Record<string, unknown> = {};
   loop.self = loop;
   t.throws(() => stringifyJson(loop), ConfigError);
@@ -64,7 +84,10 @@ t.test("floats are written as Python's repr", async (t) => {
 });
 
 t.test("numbers keep their form, as long as they stay the same", async (t) => {
-  const data = parseJson('{"a": 30.0, "b": [1.0, 2], "big": 12345678901234567890123, "c": 1}') as { a: number; b: number[] };
+  const data = parseJson('{"a": 30.0, "b": [1.0, 2], "big": 12345678901234567890123, "c": 1}') as {
+    a: number;
+    b: number[];
+  };
   t.equal(data.a, 30);
   t.equal(numberForm(data, "a"), "30.0");
   t.equal(numberForm(data.b, 1), undefined);
@@ -82,7 +105,11 @@ t.test("numbers keep their form, as long as they stay the same", async (t) => {
 
 t.test("tags stand for what JSON has no number for", async (t) => {
   const text = '{"a": {"__float__": "Infinity"}, "b": {"__float__": "x"}, "c": {"__float__": "NaN", "d": 1}}';
-  t.same(parseJson(text, { floatTags: true }), { a: Number.POSITIVE_INFINITY, b: { __float__: "x" }, c: { __float__: "NaN", d: 1 } });
+  t.same(parseJson(text, { floatTags: true }), {
+    a: Number.POSITIVE_INFINITY,
+    b: { __float__: "x" },
+    c: { __float__: "NaN", d: 1 },
+  });
   t.same(parseJson(text), JSON.parse(text));
   t.equal(stringifyJson([Number.NaN], { floatTags: true }), '[\n  {\n    "__float__": "NaN"\n  }\n]');
 });

@@ -18,18 +18,34 @@ t.test("refuses bad checkpoints, and opens nothing outside of them", async (t) =
     ["pickle-payload_legacy", "ERR_CHECKPOINT", /only safetensors is read/],
     ["pickle-plain", "ERR_CHECKPOINT", /pytorch_model\.bin and no safetensors file/],
   ];
-  for (const [name, code, message] of refused) await t.rejects(findCheckpoint(fixture(`bad/${name}`)), { code, message }, name);
+  for (const [name, code, message] of refused)
+    await t.rejects(findCheckpoint(fixture(`bad/${name}`)), { code, message }, name);
   const { files } = await findCheckpoint(fixture("bad/pickle-beside_safetensors"));
-  t.same(files.map((file) => path.basename(file)), ["model.safetensors"]);
+  t.same(
+    files.map((file) => path.basename(file)),
+    ["model.safetensors"],
+  );
 });
 
 t.test("indexes", async (t) => {
   const bad = (map: string) => () => parseIndex(`{"weight_map": ${map}}`, "index.json");
-  for (const map of ['{"a": 1}', '{"a": ""}', '{"a": "x/y.safetensors"}', '{"a": "C:x.safetensors"}', '{"a": "x.bin"}', "{}", "[]", "null"]) {
+  for (const map of [
+    '{"a": 1}',
+    '{"a": ""}',
+    '{"a": "x/y.safetensors"}',
+    '{"a": "C:x.safetensors"}',
+    '{"a": "x.bin"}',
+    "{}",
+    "[]",
+    "null",
+  ]) {
     t.throws(bad(map), { code: "ERR_CHECKPOINT", message: /index\.json/ }, map);
   }
   t.throws(() => parseIndex("[]", "index.json"), { code: "ERR_CHECKPOINT" });
-  const { weight_map, metadata } = parseIndex('{"metadata": {"total_size": 8}, "weight_map": {"a": "x.safetensors"}}', "index.json");
+  const { weight_map, metadata } = parseIndex(
+    '{"metadata": {"total_size": 8}, "weight_map": {"a": "x.safetensors"}}',
+    "index.json",
+  );
   t.same([[...weight_map], metadata], [[["a", "x.safetensors"]], { total_size: 8 }]);
 });
 
@@ -46,10 +62,18 @@ t.test("the order of weights: one file, its variant, shards", async (t) => {
   const sharded = await findCheckpoint(folder);
   t.same(sharded.files, [path.join(folder, "a.safetensors"), path.join(folder, "b.safetensors")]);
   t.equal(sharded.weight_map?.get("a"), path.join(folder, "b.safetensors"));
-  t.same((await findCheckpoint(folder, { variant: "fp16" })).files, [path.join(folder, "model.fp16.safetensors")]);
-  t.same((await findCheckpoint(folder, { subfolder: "sub" })).files, [path.join(folder, "sub", "model.safetensors")]);
-  t.same((await findCheckpoint(folder, { transformers_weights: "a.safetensors" })).files, [path.join(folder, "a.safetensors")]);
-  await t.rejects(findCheckpoint(folder, { transformers_weights: "../a.safetensors" }), { code: "ERR_INVALID_ARGUMENT" });
+  t.same((await findCheckpoint(folder, { variant: "fp16" })).files, [
+    path.join(folder, "model.fp16.safetensors"),
+  ]);
+  t.same((await findCheckpoint(folder, { subfolder: "sub" })).files, [
+    path.join(folder, "sub", "model.safetensors"),
+  ]);
+  t.same((await findCheckpoint(folder, { transformers_weights: "a.safetensors" })).files, [
+    path.join(folder, "a.safetensors"),
+  ]);
+  await t.rejects(findCheckpoint(folder, { transformers_weights: "../a.safetensors" }), {
+    code: "ERR_INVALID_ARGUMENT",
+  });
   await t.rejects(findCheckpoint(folder, { transformers_weights: "a.bin" }), { code: "ERR_CHECKPOINT" });
   await t.rejects(findCheckpoint(folder, { subfolder: "empty" }), {
     code: "ERR_ENTRY_NOT_FOUND",
@@ -60,7 +84,11 @@ t.test("the order of weights: one file, its variant, shards", async (t) => {
 
 t.test("names stay inside their folder", async (t) => {
   for (const name of ["", "/etc/passwd", "..", "a/../../b", "a\\..\\b", "C:\\x", "\\\\host\\x", "a\0b"]) {
-    t.throws(() => assertSafeName(name, "The file name"), { code: "ERR_INVALID_ARGUMENT" }, JSON.stringify(name));
+    t.throws(
+      () => assertSafeName(name, "The file name"),
+      { code: "ERR_INVALID_ARGUMENT" },
+      JSON.stringify(name),
+    );
   }
   assertSafeName("sub/config.json", "The file name");
   assertSafeName("..config", "The file name");
@@ -73,17 +101,37 @@ t.test("names of repositories: the cache, then the network's seam", async (t) =>
       snapshots: { abc: { "config.json": "{}" } },
     },
   });
-  t.equal(await resolveFile("org/name", "config.json", { cache_dir: cache }), path.join(cache, "models--org--name/snapshots/abc/config.json"));
+  t.equal(
+    await resolveFile("org/name", "config.json", { cache_dir: cache }),
+    path.join(cache, "models--org--name/snapshots/abc/config.json"),
+  );
   t.ok(await findFile("org/name", "config.json", { cache_dir: cache, revision: "abc" }));
-  await t.rejects(resolveFile("org/name", "config.json", { cache_dir: cache, revision: "../.." }), { code: "ERR_INVALID_ARGUMENT" });
-  await t.rejects(resolveFile("org/other", "config.json", { cache_dir: cache }), { code: "ERR_HUB", message: /neither a directory nor in the cache/ });
-  await t.rejects(resolveFile("org/other", "config.json", { cache_dir: cache, local_files_only: true }), { code: "ERR_OFFLINE_MODE" });
-  await t.rejects(resolveFile("./no/such/dir", "config.json"), { code: "ERR_ENTRY_NOT_FOUND", message: /does not exist/ });
+  await t.rejects(resolveFile("org/name", "config.json", { cache_dir: cache, revision: "../.." }), {
+    code: "ERR_INVALID_ARGUMENT",
+  });
+  await t.rejects(resolveFile("org/other", "config.json", { cache_dir: cache }), {
+    code: "ERR_HUB",
+    message: /neither a directory nor in the cache/,
+  });
+  await t.rejects(resolveFile("org/other", "config.json", { cache_dir: cache, local_files_only: true }), {
+    code: "ERR_OFFLINE_MODE",
+  });
+  await t.rejects(resolveFile("./no/such/dir", "config.json"), {
+    code: "ERR_ENTRY_NOT_FOUND",
+    message: /does not exist/,
+  });
   t.teardown(() => setDownload(undefined));
-  setDownload(async (repo, file, { subfolder }) => (file === "x/config.json" ? `/cache/${repo}/${subfolder}` : undefined));
-  t.equal(await findFile("org/other", "config.json", { cache_dir: cache, subfolder: "x" }), "/cache/org/other/x");
+  setDownload(async (repo, file, { subfolder }) =>
+    file === "x/config.json" ? `/cache/${repo}/${subfolder}` : undefined,
+  );
+  t.equal(
+    await findFile("org/other", "config.json", { cache_dir: cache, subfolder: "x" }),
+    "/cache/org/other/x",
+  );
   t.equal(await findFile("org/other", "nothing.json", { cache_dir: cache }), undefined);
-  await t.rejects(findFile("org/other", "config.json", { cache_dir: cache, local_files_only: true }), { code: "ERR_OFFLINE_MODE" });
+  await t.rejects(findFile("org/other", "config.json", { cache_dir: cache, local_files_only: true }), {
+    code: "ERR_OFFLINE_MODE",
+  });
 });
 
 t.test("the cache folder follows Python's variables", async (t) => {
