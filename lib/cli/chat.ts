@@ -9,10 +9,11 @@ interface Flags extends ModelFlags, SamplingFlags {
   readonly system?: string;
 }
 
-interface Message {
+// A type, not an interface: templates take any keys.
+type Message = {
   readonly role: "system" | "user" | "assistant";
   readonly content: string;
-}
+};
 
 const COMMANDS = `  /clear  begin a new conversation
   /save FILE  write the conversation as JSON
