@@ -119,12 +119,12 @@ export function register_attention(
 }
 
 /** The kernel of that name. @throws InvalidArgumentError with the known names. */
-export function attentionImplementation(name: string): AttentionImplementation {
-  const implementation = ALL_ATTENTION_FUNCTIONS.get(name);
+export function attentionImplementation(name: string | null): AttentionImplementation {
+  const implementation = ALL_ATTENTION_FUNCTIONS.get(name ?? "eager");
   if (implementation === undefined) {
     const known = [...ALL_ATTENTION_FUNCTIONS.keys()];
     throw new InvalidArgumentError(`Unknown attn_implementation '${name}'; known are ${known.join(", ")}.`, {
-      suggestion: nearest(name, known, 1)[0],
+      suggestion: nearest(name ?? "", known, 1)[0],
     });
   }
   return implementation;
@@ -139,7 +139,7 @@ export interface AttentionInputs {
 
 /** Runs the kernel that the module's config names: output [batch, queries, heads, head_dim]. */
 export function attention(
-  module: AttentionModule & { readonly config: { readonly _attn_implementation: string } },
+  module: AttentionModule & { readonly config: { readonly _attn_implementation: string | null } },
   query: Tensor,
   key: Tensor,
   value: Tensor,

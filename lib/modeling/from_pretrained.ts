@@ -178,8 +178,11 @@ async function loadConfig(
       else unused[name] = value;
     }
   } else {
-    const loaded = await cls.config_class.from_pretrained(given ?? dirOrRepo, { ...hub, ...fields, return_unused_kwargs: true });
-    [config, unused] = loaded as unknown as [PretrainedConfig, Record<string, unknown>];
+    [config, unused] = await PretrainedConfig.from_pretrained.call(cls.config_class, given ?? dirOrRepo, {
+      ...hub,
+      ...fields,
+      return_unused_kwargs: true,
+    }) as unknown as [PretrainedConfig, Record<string, unknown>];
   }
   const [stranger] = Object.keys(unused);
   if (stranger !== undefined) {

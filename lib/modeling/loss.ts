@@ -13,8 +13,8 @@ export interface LossOptions {
 }
 
 interface LabelConfig {
-  readonly num_labels: number;
-  problem_type?: string | null | undefined;
+  readonly num_labels: number | null;
+  problem_type: "regression" | "single_label_classification" | "multi_label_classification" | null;
 }
 
 /** Cross-entropy of scores [n, classes] against labels [n]: the mean, or the sum over `num_items_in_batch`. */
@@ -72,7 +72,7 @@ export function ForSequenceClassificationLoss(
   config: LabelConfig,
   options: LossOptions = {},
 ): Tensor {
-  const { num_labels } = config;
+  const num_labels = config.num_labels ?? 0;
   config.problem_type ??=
     num_labels === 1
       ? "regression"
@@ -102,7 +102,7 @@ export function ForTokenClassificationLoss(
   options: LossOptions = {},
 ): Tensor {
   return fixed_cross_entropy(
-    logits.reshape([-1, config.num_labels]).to("float32"),
+    logits.reshape([-1, config.num_labels ?? 0]).to("float32"),
     labels.reshape([-1]).to(logits.device),
     options,
   );

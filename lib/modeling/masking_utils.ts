@@ -73,7 +73,7 @@ function packed_mask_function(mask: MaskFunction, position_ids: Tensor): MaskFun
 
 /** What masks read from a configuration. */
 export interface MaskConfig {
-  readonly _attn_implementation: string;
+  readonly _attn_implementation: string | null;
   readonly is_causal?: boolean;
   readonly sliding_window?: number | null;
   readonly attention_chunk_size?: number | null;

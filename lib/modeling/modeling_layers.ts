@@ -1,5 +1,5 @@
 // What decoder models share: the bag that layers receive, the inputs of a forward, and heads that a model gets by name.
-import { InvalidArgumentError } from "../errors/index.ts";
+import { ConfigError, InvalidArgumentError } from "../errors/index.ts";
 import * as nn from "../nn/index.ts";
 import type { Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
@@ -107,7 +107,7 @@ export function GenericForSequenceClassification<Base extends AnyModelClass>(
   Model: new (config: never) => PreTrainedModel,
 ): WithHead<Base, SequenceClassificationHead> {
   class ForSequenceClassification extends addHead(Base, Model, (model) => {
-    const { num_labels } = model.config;
+    const num_labels = labelCount(model);
     Object.assign(model, { num_labels, score: new nn.Linear(textSize(model), num_labels, { bias: false }) });
   }) {
     static base_model_prefix = "model";
@@ -161,10 +161,11 @@ export function GenericForTokenClassification<Base extends AnyModelClass>(
     const config = model.config as typeof model.config & Record<"classifier_dropout" | "hidden_dropout", Optional<number>> & {
       token_classification_bias?: boolean;
     };
+    const num_labels = labelCount(model);
     Object.assign(model, {
-      num_labels: config.num_labels,
+      num_labels,
       dropout: new nn.Dropout(config.classifier_dropout ?? config.hidden_dropout ?? 0.1),
-      score: new nn.Linear(textSize(model), config.num_labels, { bias: config.token_classification_bias ?? true }),
+      score: new nn.Linear(textSize(model), num_labels, { bias: config.token_classification_bias ?? true }),
     });
   }) {
     static base_model_prefix = "model";
@@ -231,6 +232,13 @@ interface TextConfig {
 }
 
 const textConfig = (model: PreTrainedModel) => model.config.get_text_config() as unknown as TextConfig;
+/** The number of labels that a classifier scores. */
+function labelCount(model: PreTrainedModel): number {
+  const { num_labels } = model.config;
+  if (num_labels === null) throw new ConfigError(`${model.constructor.name} needs config.id2label or config.num_labels.`);
+  return num_labels;
+}
+
 const textSize = (model: PreTrainedModel) => textConfig(model).hidden_size;
 
 /** The positions whose logits are wanted: the last `keep` ones, all for 0, or those of an index tensor. */

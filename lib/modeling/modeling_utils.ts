@@ -6,8 +6,7 @@ import { InvalidArgumentError, UninitializedWeightsError } from "../errors/index
 import { nearest } from "../errors/suggest.ts";
 import { warnOnce } from "../errors/warnings.ts";
 import * as nn from "../nn/index.ts";
-import type { RemovableHandle } from "../nn/index.ts";
-import type { Device, Dtype, Tensor } from "../torch/index.ts";
+import type { Device, Dtype, RemovableHandle, Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
 import { ALL_ATTENTION_FUNCTIONS, attentionImplementation } from "./attention.ts";
 import { type FromPretrainedOptions, isLoading, type LoadingInfo, loadPretrained } from "./from_pretrained.ts";
@@ -90,7 +89,7 @@ export class PreTrainedModel extends nn.Module {
       });
     }
     this.config = config;
-    config._attn_implementation ??= (this.constructor as typeof PreTrainedModel)._supports_sdpa ? "sdpa" : "eager";
+    config._attn_implementation ??= new.target._supports_sdpa ? "sdpa" : "eager";
     attentionImplementation(config._attn_implementation);
     runInScope(new.target.prototype);
   }
@@ -133,7 +132,7 @@ export class PreTrainedModel extends nn.Module {
     } else if (isNorm(module)) {
       if (weight) init.ones_(weight);
       if (bias) init.zeros_(bias);
-      const { running_mean, running_var, num_batches_tracked } = module as Partial<Record<string, Tensor | null>>;
+      const { running_mean, running_var, num_batches_tracked } = module as unknown as Partial<Record<string, Tensor | null>>;
       if (running_mean) init.zeros_(running_mean);
       if (running_var) init.ones_(running_var);
       if (num_batches_tracked) init.zeros_(num_batches_tracked);
@@ -259,7 +258,7 @@ export class PreTrainedModel extends nn.Module {
   /** Whether a call asks for attention weights. @throws InvalidArgumentError when the kernel does not have them. */
   wants_attentions({ output_attentions }: { output_attentions?: boolean | null | undefined }): boolean {
     const wanted = output_attentions ?? this.config.output_attentions ?? false;
-    const name = this.config._attn_implementation as string;
+    const name = this.config._attn_implementation;
     if (wanted && !attentionImplementation(name).givesWeights) {
       throw new InvalidArgumentError(`output_attentions: '${name}' attention does not give its weights.`, {
         hint: 'Load the model with attn_implementation: "eager", or call model.set_attn_implementation("eager").',
