@@ -35,16 +35,23 @@ export interface EncodingSource {
 
 const orNull = (value: number | undefined | null): number | null => value ?? null;
 
+/** Lists that replace a source's own: first for the encoding, then for each overflowing one. */
+export interface Replaced {
+  readonly word_ids: (number | null)[][];
+  readonly type_ids: number[][];
+}
+
+const NOTHING: Replaced = { word_ids: [], type_ids: [] };
+
 /** Reads each list once, when it is first asked for: most calls want the ids and the mask alone. */
 export class LazyEncoding implements Encoding {
   readonly #source: EncodingSource;
-  readonly #word_ids: ((number | null)[] | undefined)[];
+  readonly #replaced: Replaced;
   readonly #read = new Map<string, unknown>();
 
-  /** `word_ids` replaces the source's own: first for this encoding, then for each overflowing one. */
-  constructor(source: EncodingSource, word_ids: ((number | null)[] | undefined)[] = []) {
+  constructor(source: EncodingSource, replaced = NOTHING) {
     this.#source = source;
-    this.#word_ids = word_ids;
+    this.#replaced = replaced;
   }
 
   #once<T>(name: string, read: () => T): T {
@@ -56,7 +63,7 @@ export class LazyEncoding implements Encoding {
     return this.#once("ids", () => this.#source.getIds());
   }
   get type_ids(): number[] {
-    return this.#once("type_ids", () => this.#source.getTypeIds());
+    return this.#once("type_ids", () => this.#replaced.type_ids[0] ?? this.#source.getTypeIds());
   }
   get tokens(): string[] {
     return this.#once("tokens", () => this.#source.getTokens());
@@ -71,14 +78,17 @@ export class LazyEncoding implements Encoding {
     return this.#once("special_tokens_mask", () => this.#source.getSpecialTokensMask());
   }
   get word_ids(): (number | null)[] {
-    return this.#once("word_ids", () => this.#word_ids[0] ?? this.#source.getWordIds().map(orNull));
+    return this.#once("word_ids", () => this.#replaced.word_ids[0] ?? this.#source.getWordIds().map(orNull));
   }
   get sequence_ids(): (number | null)[] {
     return this.#once("sequence_ids", () => this.#source.getSequenceIds().map(orNull));
   }
   get overflowing(): Encoding[] {
     return this.#once("overflowing", () =>
-      this.#source.getOverflowing().map((part, i) => new LazyEncoding(part, this.#word_ids.slice(i + 1, i + 2))),
+      this.#source.getOverflowing().map((part, i) => {
+        const { word_ids, type_ids } = this.#replaced;
+        return new LazyEncoding(part, { word_ids: word_ids.slice(i + 1, i + 2), type_ids: type_ids.slice(i + 1, i + 2) });
+      }),
     );
   }
 }

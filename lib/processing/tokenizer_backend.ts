@@ -4,8 +4,8 @@
 
 import { readFile, writeFile } from "node:fs/promises";
 import { AddedToken as NativeAddedToken, mergeEncodings, Tokenizer, templateProcessing } from "tokenizers";
-import { EntryNotFoundError, InvalidArgumentError, TokenizerError } from "../errors/index.ts";
-import { type Encoding, LazyEncoding } from "./encoding.ts";
+import { EntryNotFoundError, InvalidArgumentError, TokenizerError, TorchformersError } from "../errors/index.ts";
+import { type Encoding, LazyEncoding, type Replaced } from "./encoding.ts";
 
 /** A token beside the vocabulary, with its matching rules, as tokenizer.json writes it. */
 export interface AddedTokenData {
@@ -144,6 +144,7 @@ class Turns {
 
 const STRATEGIES = { longest_first: "LongestFirst", only_first: "OnlyFirst", only_second: "OnlySecond" } as const;
 const NO_TRUNCATION = "none";
+const PLAIN = { addSpecialTokens: false };
 const ONLY_SPECIAL: EncodeSettings = { add_special_tokens: true, truncation: null, padding: null, overflow: false };
 
 /** The addon's own messages are short of the file; a name and a hint are added here. */
@@ -190,14 +191,20 @@ export class NativeBackend implements TokenizerBackend {
     const { add_special_tokens, truncation, padding, overflow } = settings;
     if (truncation !== null) await this.#checkRoom(pairs !== null, add_special_tokens, truncation);
     const isSplit = typeof texts[0] === "object";
-    const results = await (isSplit || (truncation !== null && overflow)
+    // The addon encodes no further than truncation keeps; from the left it then numbers the words wrongly.
+    const needsWhole = truncation !== null && (overflow || truncation.side === "left");
+    const results = await (isSplit || needsWhole
       ? this.#encodeInParts(texts, pairs, settings)
-      : this.#encodeTexts(texts as string[], pairs as string[] | null, settings));
+      : this.#encodeTexts(texts as string[], pairs as string[] | null, settings)
+    ).catch((cause: Error) => {
+      if (cause instanceof TorchformersError) throw cause;
+      throw new InvalidArgumentError(`[tokenizer] ${cause.message}`, { cause });
+    });
     if (padding !== null) {
       const longest = Math.max(...results.map(({ encoding }) => encoding.getLength()));
       for (const result of results) pad(result, padding, roundUp(padding.length ?? longest, padding.multiple_of));
     }
-    return results.map(({ encoding, word_ids }) => new LazyEncoding(encoding, word_ids));
+    return results.map(({ encoding, word_ids, type_ids }) => new LazyEncoding(encoding, { word_ids, type_ids }));
   }
 
   async decode(batch: readonly (readonly number[])[], skip_special_tokens: boolean): Promise<string[]> {
@@ -278,7 +285,7 @@ export class NativeBackend implements TokenizerBackend {
         ? this.#native.encodeBatch(texts, options)
         : Promise.all(texts.map((text, i) => this.#native.encode(text, pairs[i] as string, options))),
     );
-    return encodings.map((encoding) => ({ encoding, word_ids: [] }));
+    return encodings.map((encoding) => ({ encoding, word_ids: [], type_ids: [] }));
   }
 
   async #encodeInParts(texts: readonly Text[], pairs: readonly Text[] | null, settings: EncodeSettings): Promise<Result[]> {
@@ -301,8 +308,7 @@ export class NativeBackend implements TokenizerBackend {
   }
 
   /** Refuses a length that the special tokens alone exceed: the Rust core would not truncate at all. */
-  async #checkRoom(isPair: boolean, withSpecial: boolean, { max_length, strategy }: Truncation): Promise<void> {
-    if (!isPair && strategy === "only_second") throw new InvalidArgumentError("truncation 'only_second' needs a text_pair.");
+  async #checkRoom(isPair: boolean, withSpecial: boolean, { max_length }: Truncation): Promise<void> {
     const special = withSpecial ? await this.numSpecialTokens(isPair) : 0;
     if (max_length >= special) return;
     throw new InvalidArgumentError(`max_length ${max_length} is less than the ${special} special tokens.`);
@@ -322,10 +328,9 @@ function keptLengths([first, second]: [number, number], room: number, strategy: 
   return first <= second ? [shortKept, longKept] : [longKept, shortKept];
 }
 
-/** A native encoding; `word_ids`, when given, replace its own and those of its overflowing ones. */
-interface Result {
+/** A native encoding, and lists that replace its own: first, then those of its overflowing ones. */
+interface Result extends Replaced {
   readonly encoding: NativeEncoding;
-  readonly word_ids: (number | null)[][];
 }
 
 type NativeEncoding = Awaited<ReturnType<Tokenizer["encode"]>>;
@@ -368,18 +373,21 @@ class PartsEncoder {
 
   /** The sequences of each text, or pair, in full length. */
   async encode(texts: readonly Text[], pairs: readonly Text[] | null): Promise<Sequence[][]> {
-    return await Promise.all(
-      texts.map((text, i) => Promise.all([text, ...(pairs === null ? [] : [pairs[i] as Text])].map((one) => this.#sequence(one)))),
-    );
+    const first = texts.map((text) => this.#sequence(text, false));
+    const second = pairs?.map((text) => this.#sequence(text, true)) ?? [];
+    return await Promise.all(first.map((one, i) => Promise.all(second[i] === undefined ? [one] : [one, second[i]])));
   }
 
-  async #sequence(text: Text): Promise<Sequence> {
+  async #sequence(text: Text, isSecond: boolean): Promise<Sequence> {
     const words = typeof text === "string" ? [text] : text;
-    const parts = await Promise.all(words.map((word) => this.#parts.encode(word, null, { addSpecialTokens: false })));
-    if (typeof text === "string") return { merged: parts[0] as NativeEncoding };
+    const parts = await Promise.all(words.map((word) => this.#parts.encode(word, null, PLAIN)));
+    // As the pair of nothing, tokens get the type of a second text, which some post-processors keep. Only their types
+    // are used: as a text of their own they would count as the first of two.
+    const typed = isSecond ? mergeEncodings(await Promise.all(words.map((word) => this.#parts.encode("", word, PLAIN)))) : undefined;
+    if (typeof text === "string") return { merged: parts[0] as NativeEncoding, typed };
     const twin = mergeEncodings(parts, true);
     const word_ids = parts.flatMap((part, word) => new Array<number>(part.getLength()).fill(word));
-    return { merged: mergeEncodings(parts, false), words: { twin, places: placesOf(twin), word_ids } };
+    return { merged: mergeEncodings(parts, false), typed, words: { twin, places: placesOf(twin), word_ids } };
   }
 
   /** Truncates and post-processes; `tokenizer` has the truncation set, and `room` is what it leaves for text. */
@@ -392,17 +400,22 @@ class PartsEncoder {
     const { merged, words } = first as Sequence;
     if (truncation !== null) checkStride([merged.getLength(), second?.merged.getLength() ?? 0], room, truncation);
     const encoding = tokenizer.postProcess(merged, second?.merged, add_special_tokens);
-    if (words === undefined) return { encoding, word_ids: [] };
+    const rows = (one: NativeEncoding) => [one, ...one.getOverflowing()];
+    const typed = second?.typed && tokenizer.postProcess(merged, second.typed, add_special_tokens);
+    const type_ids = typed === undefined ? [] : rows(typed).map((row) => row.getTypeIds());
+    if (words === undefined) return { encoding, word_ids: [], type_ids };
     setTruncation(this.#twin, truncation);
     const twin = this.#twin.postProcess(words.twin, second?.words?.twin, add_special_tokens);
     const sequences = [words, ...(second?.words === undefined ? [] : [second.words])];
-    return { encoding, word_ids: [twin, ...twin.getOverflowing()].map((part) => findWords(part, sequences)) };
+    return { encoding, word_ids: rows(twin).map((row) => findWords(row, sequences)), type_ids };
   }
 }
 
 /** Tokens of one text; `words` where it came as a list of them. */
 interface Sequence {
   readonly merged: NativeEncoding;
+  /** The same tokens with the type of a second text. */
+  readonly typed: NativeEncoding | undefined;
   readonly words?: WordSequence;
 }
 
@@ -453,13 +466,17 @@ function setTruncation(tokenizer: Tokenizer, truncation: Truncation | null): voi
 const roundUp = (length: number, multiple: number | null): number =>
   multiple === null || multiple === 0 ? length : Math.ceil(length / multiple) * multiple;
 
-function pad({ encoding, word_ids }: Result, { side, id, type_id, token }: Padding, length: number): void {
+function pad({ encoding, word_ids, type_ids }: Result, { side, id, type_id, token }: Padding, length: number): void {
   encoding.pad(length, { direction: side, padId: id, padTypeId: type_id, padToken: token });
-  for (const ids of word_ids) {
-    const fill = new Array<null>(Math.max(0, length - ids.length)).fill(null);
-    if (side === "right") ids.push(...fill);
-    else ids.unshift(...fill);
-  }
+  const fill = <T>(lists: T[][], value: T) => {
+    for (const list of lists) {
+      const missing = new Array<T>(Math.max(0, length - list.length)).fill(value);
+      if (side === "right") list.push(...missing);
+      else list.unshift(...missing);
+    }
+  };
+  fill(word_ids, null);
+  fill(type_ids, type_id);
 }
 
 const nativeToken = (token: AddedTokenData): NativeAddedToken => {
