@@ -191,8 +191,9 @@ export class NativeBackend implements TokenizerBackend {
     const { add_special_tokens, truncation, padding, overflow } = settings;
     if (truncation !== null) await this.#checkRoom(pairs !== null, add_special_tokens, truncation);
     const isSplit = typeof texts[0] === "object";
-    // The addon encodes no further than truncation keeps; from the left it then numbers the words wrongly.
-    const needsWhole = truncation !== null && (overflow || truncation.side === "left");
+    // The addon encodes no further than truncation can keep. What is cut off is then lost, words are numbered from the
+    // wrong end, and of a pair it is not known which text is the longer.
+    const needsWhole = truncation !== null && (overflow || truncation.side === "left" || pairs !== null);
     const results = await (isSplit || needsWhole
       ? this.#encodeInParts(texts, pairs, settings)
       : this.#encodeTexts(texts as string[], pairs as string[] | null, settings)
