@@ -119,6 +119,7 @@ export function result_type(a: Tensor | Scalar, b: Tensor | Scalar): Dtype {
   const [high, low] = rank(a) >= rank(b) ? [a, b] : [b, a];
   const [strong, weak] = [dtypeOf(high), dtypeOf(low)];
   if (rank(a) === rank(b)) return promote_types(strong, weak);
-  // What yields counts only when its category is higher, and then with the default dtype when it is a number.
-  return dtypeCategory(weak) > dtypeCategory(strong) ? (dtypeCategory(weak) === 3 ? promote_types(strong, weak) : weak) : strong;
+  // What yields counts only when its category is higher.
+  if (dtypeCategory(weak) <= dtypeCategory(strong)) return strong;
+  return dtypeCategory(strong) === 2 ? (COMPLEX_OF[strong] ?? weak) : promote_types(strong, weak);
 }

@@ -160,7 +160,7 @@ function assign(target: Tensor, values: Tensor): void {
 
 function valueTensor(self: Tensor, values: Tensor | Scalar): Tensor {
   if (values instanceof Tensor) return values;
-  return tensorOp("scalar_tensor", "", values instanceof FloatScalar ? values.value : values, self.dtype, undefined, self.is_meta ? "meta" : "cpu");
+  return tensorOp("scalar_tensor", "", values instanceof FloatScalar ? [values.value] : values, self.dtype, undefined, self.is_meta ? "meta" : "cpu");
 }
 
 function indexPut(self: Tensor, given: readonly Index[], values: Tensor | Scalar, accumulate: boolean): void {

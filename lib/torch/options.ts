@@ -1,6 +1,7 @@
 // Arguments of hand-written functions: positional, then one bag of named ones.
 import { InvalidArgumentError } from "../errors/index.ts";
 import { suggest } from "../errors/suggest.ts";
+import { FloatScalar } from "./types.ts";
 
 /** A bag of named arguments, as opposed to a value. */
 export function isOptions(value: unknown): value is Record<string, unknown> {
@@ -8,6 +9,8 @@ export function isOptions(value: unknown): value is Record<string, unknown> {
   const prototype = Object.getPrototypeOf(value);
   return prototype === Object.prototype || prototype === null;
 }
+
+const plain = (value: unknown) => (value instanceof FloatScalar ? value.value : value);
 
 /** Brings positional arguments and a last options object under their names; refuses unknown and doubled ones. */
 export function readOptions(name: string, args: readonly unknown[], names: readonly string[]): Record<string, unknown> {
@@ -18,13 +21,13 @@ export function readOptions(name: string, args: readonly unknown[], names: reado
   const options: Record<string, unknown> = {};
   for (const key of Object.keys(bag ?? {})) {
     if (!names.includes(key)) throw new InvalidArgumentError(`[${name}] unknown option '${key}'.`, { suggestion: suggest(key, names) });
-    if (bag?.[key] !== undefined) options[key] = bag[key];
+    if (bag?.[key] !== undefined) options[key] = plain(bag[key]);
   }
   for (const [i, value] of places.entries()) {
     const key = names[i] as string;
     if (value === undefined) continue;
     if (key in options) throw new InvalidArgumentError(`[${name}] '${key}' is given by position and by name.`);
-    options[key] = value;
+    options[key] = plain(value);
   }
   return options;
 }

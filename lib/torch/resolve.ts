@@ -129,7 +129,8 @@ const CONVERTS: Record<number, Convert | undefined> = {
   [TENSOR]: handleOf,
   [GENERATOR]: handleOf,
   [TENSORS]: (value) => (value as (Tensor | null)[]).map((item) => (item === null ? null : item._handle)),
-  [MARKED]: (value) => (value as FloatScalar).value,
+  // The addon reads [x] as a float, whole or not.
+  [MARKED]: (value) => [(value as FloatScalar).value],
   [FLOATS]: (value) => (value as (number | FloatScalar)[]).map(Number),
 };
 
@@ -148,7 +149,7 @@ function converter(kind: number, parameter: Parameter): Convert | undefined {
  */
 function wrapNumber(value: unknown, args: readonly unknown[]): Tensor {
   const beside = args.find((arg) => arg instanceof Tensor);
-  const number = value instanceof FloatScalar ? value.value : value;
+  const number = value instanceof FloatScalar ? [value.value] : value;
   const isFloat = value instanceof FloatScalar || (typeof value === "number" && !isWhole(value));
   const own = typeof value === "boolean" ? "bool" : isFloat ? addon().defaultDtype() : "int64";
   const dtype = beside ? promoteNumber(beside.dtype, own) : own;

@@ -382,10 +382,10 @@ def op_cases():
     case("_nn.one_hot", torch.tensor([0, 2]), 3)
     case("_nn.pad", x, (1, 1), value=9)
     case("_nn.pad", make(1, 2, 3), (1, 1), mode="reflect")
-    case("_nn.cross_entropy_loss", make(2, 3), torch.tensor([0, 2]))
-    case("_nn.cross_entropy_loss", make(2, 3), torch.tensor([0, -100]), label_smoothing=0.1)
-    case("_nn.mse_loss", x, y)
-    case("_nn.nll_loss_nd", make(2, 3), torch.tensor([0, 2]))
+    case("_nn.cross_entropy_loss", make(2, 3), torch.tensor([0, 2]), reduction=1)
+    case("_nn.cross_entropy_loss", make(2, 3), torch.tensor([0, -100]), reduction=1, label_smoothing=0.1)
+    case("_nn.mse_loss", x, y, 1)
+    case("_nn.nll_loss_nd", make(2, 3), torch.tensor([0, 2]), reduction=2)
     case("_nn.scaled_dot_product_attention", make(1, 2, 3, 4), make(1, 2, 3, 4), make(1, 2, 3, 4))
     case("_nn.scaled_dot_product_attention", make(1, 2, 3, 4), make(1, 2, 3, 4), make(1, 2, 3, 4), is_causal=True)
     case("_nn.scaled_dot_product_attention", make(1, 2, 3, 4), make(1, 2, 3, 4), make(1, 2, 3, 4), torch.ones(3, 3).tril().bool(), scale=0.5)
@@ -586,7 +586,7 @@ def print_cases():
     for t in (make(2), make(2, 3), make(20)):
         record = {"x": encode(t), "grad": True, "p": str(t.clone().requires_grad_())}
         cases.append(record)
-        cases.append({"x": encode(t), "grad": True, "mul": 2, "p": str(t.clone().requires_grad_() * 2)})
+        cases.append({"x": encode(t), "grad": True, "mul": 2, "p": str(t.clone().requires_grad_() * torch.tensor([2.0]))})
     for shape in [(), (3,), (2, 3)]:
         for dt in ("float32", "float16", "int64"):
             cases.append({"meta": list(shape), "dtype": dt, "p": str(torch.empty(shape, dtype=getattr(torch, dt), device="meta"))})
