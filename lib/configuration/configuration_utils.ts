@@ -252,7 +252,7 @@ export class PretrainedConfig {
   }
 
   set num_labels(count: number) {
-    if (!Number.isSafeInteger(count) || count < 0 || count > 10_000_000) {
+    if (!Number.isSafeInteger(count) || count < 0 || count > 1_000_000) {
       throw new ConfigError(
         `${this.constructor.name}: field 'num_labels' must be a count, got ${shown(count)}.`,
       );
@@ -356,11 +356,12 @@ export class PretrainedConfig {
 
   /** Checks fields and what they say together; throws `ConfigError` that names the field. */
   validate(): void {
-    const { name, field_ranges } = this.#class();
-    checkFields(name, this, this.#fieldTypes(), {
-      ...inheritedTable(this.#class(), "field_ranges"),
-      ...field_ranges,
-    });
+    const types = this.#fieldTypes();
+    const reset = Object.keys(types).find(
+      (name) => Object.hasOwn(this, name) && (this as Fields)[name] === undefined,
+    );
+    if (reset !== undefined) throw this.#overwritten(reset);
+    checkFields(this.constructor.name, this, types, inheritedTable(this.#class(), "field_ranges"));
     checkCommon(this);
     this.validate_output_attentions();
     this.validate_architecture();
@@ -605,6 +606,9 @@ export class PretrainedConfig {
     const copy = fromDict(this.constructor as ConfigClass<this>, this.to_dict(), {}) as this;
     copy._attn_implementation = this._attn_implementation;
     copy._experts_implementation = this._experts_implementation;
+    // Where the weights lie is not written to files, but a copy must know it.
+    const { transformers_weights } = this as Fields;
+    if (transformers_weights !== undefined) copy.update({ transformers_weights });
     return copy;
   }
 
@@ -754,14 +758,21 @@ export class PretrainedConfig {
     for (const [key, before] of Object.entries(this.#stored)) {
       const now = (this as Fields)[key];
       const isPlain = typeof before !== "object" || before === null;
-      if (now === before || before !== dict[key] || !(isPlain || now === undefined)) continue;
-      throw new ConfigFieldError(
-        `${this.constructor.name}: field '${key}' was given, and then overwritten by a class field.`,
-        {
-          hint: `Take its default in the constructor, ({ ${key} = …, ...kwargs } = {}), and write \`declare ${key}: …\` for its type.`,
-        },
-      );
+      const isReset = now === undefined;
+      if (now === before || (!isReset && (before !== dict[key] || !isPlain))) continue;
+      throw this.#overwritten(key);
     }
+  }
+
+  #overwritten(field: string): ConfigFieldError {
+    return new ConfigFieldError(
+      `${this.constructor.name}: field '${field}' was overwritten by a class field.`,
+      {
+        hint:
+          `Take its default in the constructor, ({ ${field} = …, ...kwargs } = {}), and ` +
+          `write \`declare ${field}: …\` for its type.`,
+      },
+    );
   }
 
   #generationParameters(): Fields {

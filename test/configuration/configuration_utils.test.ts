@@ -269,6 +269,44 @@ t.test("configurations inside configurations", async (t) => {
   t.throws(() => new PairConfig({ text_config: 3 }), { code: "ERR_CONFIG", message: /text_config/ });
 });
 
+t.test("subclasses of a model's configuration", async (t) => {
+  class WideConfig extends LlamaConfig {
+    static override readonly model_type: string = "wide";
+    static override readonly field_types: Readonly<Record<string, string>> = { factor: "float" };
+    declare factor: number;
+
+    constructor({ factor = 2, ...kwargs }: ConfigKwargs & { factor?: number } = {}) {
+      super(kwargs);
+      this.factor = factor;
+      this.post_init();
+    }
+
+    override validate_architecture(): void {
+      super.validate_architecture();
+      if (!(this.factor > 0)) throw new TypeError("the factor is set when this runs");
+    }
+  }
+  const config = new WideConfig({ rope_theta: 5, hidden_size: 64 });
+  t.same([config.rope_parameters.rope_theta, config.head_dim, config.factor], [5, 2, 2]);
+  t.match(config.to_json_string(), '"factor": 2.0');
+  t.match(WideConfig.from_dict({ factor: 3 }), { factor: 3, model_type: "wide" });
+  t.throws(() => new WideConfig({ hidden_size: "x" }), {
+    code: "ERR_CONFIG",
+    message: /WideConfig: field 'hidden_size'/,
+  });
+
+  class LooseConfig extends PretrainedConfig {
+    declare layers: number[];
+
+    constructor({ layers = [3, 4], ...kwargs }: ConfigKwargs & { layers?: number[] } = {}) {
+      super(kwargs);
+      this.layers = layers;
+    }
+  }
+  t.same(new LooseConfig({ other: 1 }).to_diff_dict().layers, [3, 4]);
+  t.match(LooseConfig.from_dict({ layers: [1], other: 1 }).to_diff_dict(), { layers: [1], other: 1 });
+});
+
 t.test("a class field that overwrites a given value is found", async (t) => {
   class Initialized extends LlamaConfig {
     override hidden_size = 64;
@@ -277,6 +315,16 @@ t.test("a class field that overwrites a given value is found", async (t) => {
     code: "ERR_CONFIG_FIELD",
     message: /'hidden_size'.*class field[\s\S]*declare hidden_size/,
   });
+  class Redeclared extends LlamaConfig {
+    override vocab_size: number;
+    // A narrowed field without `declare` resets what the parent stored.
+    constructor(kwargs: ConfigKwargs = {}) {
+      super(kwargs);
+      this.vocab_size ??= undefined as unknown as number;
+    }
+  }
+  t.throws(() => Redeclared.from_dict({}), { code: "ERR_CONFIG_FIELD", message: /'vocab_size'/ });
+  t.throws(() => new Redeclared().validate(), { code: "ERR_CONFIG_FIELD", message: /'vocab_size'/ });
 });
 
 t.test("the base class reads anything", async (t) => {
