@@ -22,7 +22,7 @@ void Rebind(Environment& environment, Held held, const at::Tensor& other) {
   // skeleton's parameter on the meta device becomes another tensor when it gets its values.
   if (at::_has_compatible_shallow_copy_type(held.tensor, other)) {
     held.tensor.set_data(other.is_inference() ? other.clone() : other);
-    environment.tensors().Recount(held.handle);
+    environment.tensors().RecountAliases(held.handle);
     return;
   }
   at::Tensor replacement = other.variable_data();

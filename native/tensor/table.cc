@@ -111,21 +111,31 @@ void TensorTable::Replace(Handle handle, at::Tensor tensor) {
 }
 
 void TensorTable::Recount(Handle handle) {
+  if (Slot* slot = slots_.Find(handle)) Recount(*slot);
+}
+
+void TensorTable::RecountAliases(Handle handle) {
   Slot* slot = slots_.Find(handle);
-  if (slot == nullptr || !slot->tensor.has_storage()) return;
-  c10::StorageImpl* storage = slot->tensor.storage().unsafeGetStorageImpl();
-  if (storage == slot->storage) {
-    const auto counted = storages_.find(storage);
-    if (counted != storages_.end() && counted->second.bytes == storage->nbytes()) return;
-    if (counted != storages_.end()) {
-      Adjust(counted->second.kind, static_cast<int64_t>(storage->nbytes()) -
-                                       static_cast<int64_t>(counted->second.bytes));
-      counted->second.bytes = storage->nbytes();
-    }
+  if (slot == nullptr) return;
+  Recount(*slot);
+  if (slot->tensor.use_count() == 1) return;
+  slots_.ForEach([&](Handle, Slot& other) {
+    if (other.tensor.is_same(slot->tensor)) Recount(other);
+  });
+}
+
+void TensorTable::Recount(Slot& slot) {
+  if (!slot.tensor.has_storage()) return;
+  c10::StorageImpl* storage = slot.tensor.storage().unsafeGetStorageImpl();
+  if (storage != slot.storage) {
+    Uncount(slot);
+    Count(slot);
     return;
   }
-  Uncount(*slot);
-  Count(*slot);
+  Counted& counted = storages_[storage];
+  if (counted.bytes == storage->nbytes()) return;
+  Adjust(counted.kind, static_cast<int64_t>(storage->nbytes()) - static_cast<int64_t>(counted.bytes));
+  counted.bytes = storage->nbytes();
 }
 
 void TensorTable::MarkShared(Handle handle) {

@@ -44,6 +44,8 @@ class TensorTable {
   void Replace(Handle handle, at::Tensor tensor);
   // To be called after something may have given the tensor another storage, or resized it.
   void Recount(Handle handle);
+  // As above, for all handles of the tensor.
+  void RecountAliases(Handle handle);
   // The storage is visible to JavaScript or to another environment from now on.
   void MarkShared(Handle handle);
 
@@ -88,6 +90,7 @@ class TensorTable {
   };
 
   void Count(Slot& slot);
+  void Recount(Slot& slot);
   void Uncount(Slot& slot);
   void Free(Handle handle, Slot& slot);
   void Adjust(StorageKind kind, int64_t bytes);
