@@ -10,7 +10,6 @@ export * as nn from "./nn/index.ts";
 // configuration
 export * from "./configuration/index.ts";
 export { AutoConfig } from "./auto/configuration_auto.ts";
-export { LlamaConfig, type LlamaConfigOptions } from "./models/llama/configuration_llama.ts";
 
 // files
 export * as safetensors from "./safetensors/index.ts";
@@ -29,3 +28,58 @@ export {
   TokenizersBackend,
 } from "./processing/tokenization_utils.ts";
 export type { AddedTokenData } from "./processing/tokenizer_backend.ts";
+
+// models
+export * from "./auto/modeling_auto.ts";
+export type { AutoModelClass } from "./auto/auto_factory.ts";
+export * from "./models/llama/index.ts";
+
+// what models are made of
+export { ACT2CLS, ACT2FN, type Activation } from "./modeling/activations.ts";
+export {
+  ALL_ATTENTION_FUNCTIONS,
+  type AttentionFunction,
+  type AttentionOptions,
+  attention,
+  eager_attention_forward,
+  register_attention,
+  repeat_kv,
+  sdpa_attention_forward,
+} from "./modeling/attention.ts";
+export { Cache, CacheLayer, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer, EncoderDecoderCache, StaticCache, StaticLayer } from "./modeling/cache_utils.ts";
+export type { FromPretrainedOptions as ModelFromPretrainedOptions, LoadingInfo, ProgressEvent } from "./modeling/from_pretrained.ts";
+export * from "./modeling/loss.ts";
+export {
+  and_masks,
+  create_bidirectional_mask,
+  create_bidirectional_sliding_window_mask,
+  create_causal_mask,
+  create_chunked_causal_mask,
+  create_sliding_window_causal_mask,
+  type MaskFunction,
+  or_masks,
+} from "./modeling/masking_utils.ts";
+export * from "./modeling/modeling_layers.ts";
+export * from "./modeling/modeling_outputs.ts";
+export { apply_rotary_pos_emb, ROPE_INIT_FUNCTIONS, RotaryEmbedding, rotate_half } from "./modeling/modeling_rope_utils.ts";
+export { type ModelClass, PreTrainedModel } from "./modeling/modeling_utils.ts";
+export type { SavePretrainedOptions } from "./modeling/save_pretrained.ts";
+
+// generation
+export type { Step } from "./generation/generate.ts";
+export { type Generates, GenerationMixin } from "./generation/generation_mixin.ts";
+export * from "./generation/generation_outputs.ts";
+export * from "./generation/logits_process.ts";
+export type { GenerateInputs, GenerateOptions, Streamer } from "./generation/options.ts";
+export * from "./generation/stopping_criteria.ts";
+export type { TextStreamOptions } from "./generation/stream_text.ts";
+export {
+  AsyncTextIteratorStreamer,
+  BaseStreamer,
+  type StreamedIds,
+  type StreamerTokenizer,
+  TextIteratorStreamer,
+  type TextIteratorStreamerOptions,
+  TextStreamer,
+  type TextStreamerOptions,
+} from "./generation/streamers.ts";

@@ -100,7 +100,7 @@ const methods: Record<string, (given: Case) => Promise<Data>> = {
     const { return_assistant_tokens_mask = false, ...options } = { ...more, ...check.options } as Data;
     const text = await tokenizer.apply_chat_template(conversation, { ...options, tokenize: false });
     const encoding = await tokenizer.apply_chat_template(conversation, { ...options, return_assistant_tokens_mask } as never);
-    return { text, ...encoding };
+    return { text, ...(encoding as object) };
   },
 };
 
@@ -120,7 +120,7 @@ for (const name of readdirSync(groups).filter((entry) => existsSync(path.join(gr
     const loaded = await AutoTokenizer.from_pretrained(folder);
     for (const check of checks) {
       const isFresh = check.load !== undefined || check.setup !== undefined;
-      const tokenizer = isFresh ? await AutoTokenizer.from_pretrained(path.join(folder, check.checkpoint), check.load) : loaded;
+      const tokenizer = isFresh ? await AutoTokenizer.from_pretrained(path.join(folder, check.checkpoint), check.load ?? {}) : loaded;
       const run = async () => {
         const setup = await setUp(tokenizer, check);
         return { ...setup, ...(await methods[check.method]?.({ folder, checks, check, tokenizer })) };
