@@ -82,9 +82,10 @@ export async function setup(options: SetupOptions = {}): Promise<SetupResult> {
     const present = await findPresent(flavour, headers);
     if (present) return present;
   }
+  if (options.from !== undefined) await requireWheels(flavour, resolve(options.from));
   if (dryRun) return plan(flavour, folder, options.from);
 
-  await mkdir(dirname(folder), { recursive: true });
+  await makeFolder(dirname(folder));
   const onWait = () => onProgress?.({ stage: "wait", name: "", loaded: 0, total: 0 });
   return withLock(`${folder}.lock`, { signal, onWait }, async () => {
     // Whoever held the lock may have done it.
@@ -141,8 +142,7 @@ type Wheels = Map<Wheel, WheelFile>;
 const downloadsOf = (folder: string): string => join(dirname(folder), "downloads");
 
 async function plan(flavour: Flavour, folder: string, from: string | undefined): Promise<SetupResult> {
-  const downloads = await missingWheels(flavour, from === undefined ? downloadsOf(folder) : resolve(from));
-  if (from !== undefined && downloads.length > 0) throw wheelsMissing(resolve(from), downloads);
+  const downloads = from === undefined ? await missingWheels(flavour, downloadsOf(folder)) : [];
   const files = downloads
     .map((wheel) => wheel.files[0] as WheelFile)
     .map(({ name, size }) => ({ name, size }));
@@ -178,7 +178,6 @@ async function install(
   const { flavour, headers, from, signal, onProgress } = options;
   const wheelFolder = from === undefined ? downloadsOf(folder) : resolve(from);
   const missing = await missingWheels(flavour, wheelFolder);
-  if (from !== undefined && missing.length > 0) throw wheelsMissing(wheelFolder, missing);
   await checkRoom(folder, missing, flavour);
   if (from === undefined) await download(missing, wheelFolder, options);
 
@@ -363,17 +362,28 @@ async function checkRoom(folder: string, missing: readonly Wheel[], flavour: Fla
   );
 }
 
-function wheelsMissing(folder: string, missing: readonly Wheel[]): SetupError {
+async function requireWheels(flavour: Flavour, folder: string): Promise<void> {
+  const missing = await missingWheels(flavour, folder);
+  if (missing.length === 0) return;
   const wheels = missing.map(
     ({ project, version, files }) => `  - ${project} ${version}, for example ${files[0]?.name}`,
   );
   const requests = missing.map(({ project, version }) => `${project}==${version}`).join(" ");
-  return new SetupError(
+  throw new SetupError(
     `${folder} lacks wheels, or holds versions of them that are not known:\n${wheels.join("\n")}`,
-    {
-      hint: `On a machine with a network: python3 -m pip download --no-deps --dest wheels ${requests}`,
-    },
+    { hint: `On a machine with a network: python3 -m pip download --no-deps --dest wheels ${requests}` },
   );
+}
+
+async function makeFolder(folder: string): Promise<void> {
+  try {
+    await mkdir(folder, { recursive: true });
+  } catch (cause) {
+    throw new SetupError(`The folder ${folder} cannot be made: ${(cause as Error).message}`, {
+      cause,
+      hint: "Name another one: TORCHFORMERS_CACHE=<folder>",
+    });
+  }
 }
 
 function notKnown(brought: string, { project, version, files }: Wheel): SetupError {
