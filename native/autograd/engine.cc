@@ -23,6 +23,7 @@ struct Finisher {
 void RunOnHelper(const std::function<void()>& body, HookQueue& queue) {
   const at::ThreadLocalState modes;
   std::exception_ptr error;
+  queue.Announce();
   std::thread helper([&] {
     const Finisher finish{queue};
     try {
@@ -52,6 +53,7 @@ void Run(Hooks& hooks, const std::function<void()>& body) {
       const Finisher finish{queue};
       body();
     };
+    queue.Announce();
     executor.RunAndWait(finishing, [&] { queue.Serve(); });
   }
 }

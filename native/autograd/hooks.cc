@@ -28,9 +28,13 @@ void HookQueue::Run(const std::function<void()>& call) {
   if (request.error) std::rethrow_exception(request.error);
 }
 
+void HookQueue::Announce() {
+  const std::lock_guard lock(mutex_);
+  ++serving_;
+}
+
 void HookQueue::Serve() {
   std::unique_lock lock(mutex_);
-  ++serving_;
   for (;;) {
     changed_.wait(lock, [&] { return !requests_.empty() || finished_ > 0; });
     if (requests_.empty()) break;

@@ -35,7 +35,9 @@ class HookQueue {
   // serves the queue, since waiting would never end.
   void Run(const std::function<void()>& call);
 
-  // The environment's thread: serves until Finish. Nests with the calls that it serves.
+  // The environment's thread, before the work begins that may ask.
+  void Announce();
+  // The environment's thread, once for each Announce: serves until Finish. Nests with the calls that it serves.
   void Serve();
   // Any thread: ends the innermost Serve once what was asked before is done.
   void Finish();
