@@ -28,7 +28,14 @@ import {
   shown,
 } from "./field_types.ts";
 import { DEFAULT_GENERATION_PARAMS } from "./generation_fields.ts";
-import { adoptRopeForms, type LegacyRope, type RopeConfig, standardizeRope, validateRope } from "./rope.ts";
+import {
+  adoptRopeForms,
+  type LegacyRope,
+  type RopeConfig,
+  type RopeDefaults,
+  standardizeRope,
+  validateRope,
+} from "./rope.ts";
 import { createSubConfig, type SubConfig, specOf } from "./sub_configs.ts";
 import { checkCommon, checkLayerTypes, checkTokenIds, renameLayerTypes } from "./validation.ts";
 
@@ -321,7 +328,7 @@ export class PretrainedConfig {
 
   set rope_scaling(value: unknown) {
     (this as Fields).rope_parameters = value;
-    if (value !== null && value !== undefined) standardizeRope(this.#rope(), {}, this.#class());
+    if (value !== null && value !== undefined) standardizeRope(this.#rope(), {}, this.#ropeDefaults());
   }
 
   /**
@@ -399,7 +406,7 @@ export class PretrainedConfig {
   }
 
   validate_rope(): void {
-    if ((this as Fields).rope_parameters !== undefined) validateRope(this.#rope(), this.#class());
+    if ((this as Fields).rope_parameters !== undefined) validateRope(this.#rope(), this.#ropeDefaults());
   }
 
   // -------------------------------------------------------------------------------------------------------------------
@@ -671,6 +678,16 @@ export class PretrainedConfig {
     return this as unknown as RopeConfig;
   }
 
+  #ropeDefaults(): RopeDefaults {
+    const { default_theta, default_rope_type, ignore_keys_at_rope_validation } = this.#class();
+    return {
+      default_theta,
+      default_rope_type,
+      ignore_keys_at_rope_validation,
+      field_types: this.#fieldTypes(),
+    };
+  }
+
   #subConfigs(): [string, PretrainedConfig][] {
     const names = Object.keys(this.#class().sub_configs);
     return names.flatMap((name) => {
@@ -750,14 +767,15 @@ export class PretrainedConfig {
       delete (this as Fields)[name];
       delete this.#stored[name];
     }
-    standardizeRope(this.#rope(), legacy as LegacyRope, this.#class());
+    standardizeRope(this.#rope(), legacy as LegacyRope, this.#ropeDefaults());
   }
 
   /** A class field runs after the parent's constructor: it replaces the caller's value with its own. */
   #checkOverwritten(dict: ConfigKwargs): void {
     for (const [key, before] of Object.entries(this.#stored)) {
       const now = (this as Fields)[key];
-      const isPlain = typeof before !== "object" || before === null;
+      // An object may have been brought into another form, and null stood for what was derived since.
+      const isPlain = typeof before !== "object";
       const isReset = now === undefined;
       if (now === before || (!isReset && (before !== dict[key] || !isPlain))) continue;
       throw this.#overwritten(key);

@@ -58,6 +58,8 @@ export interface RopeDefaults {
   readonly default_rope_type: string;
   /** Keys a model adds to its rope parameters, not to be warned of. */
   readonly ignore_keys_at_rope_validation: readonly string[];
+  /** Fields that the class declares. */
+  readonly field_types: FieldTypes;
 }
 
 /** The parts of older files that stand beside `rope_parameters`. */
@@ -133,10 +135,12 @@ export function standardizeRope(config: RopeConfig, legacy: LegacyRope, defaults
     if (defaults.default_rope_type !== "default" && rope.rope_type === "default")
       rope.rope_type = defaults.default_rope_type;
     if (!SCALED_FROM_ORIGINAL.has(rope.rope_type)) continue;
-    // Phi3 keeps the length beside the object, and there it counts; elsewhere the object's own does.
+    // Phi3 declares the length as a field of its own, which then counts; elsewhere the object's does.
     const { original_max_position_embeddings: outer, max_position_embeddings: present } = config;
+    const isField =
+      nested.length === 0 && Object.hasOwn(defaults.field_types, "original_max_position_embeddings");
     const original =
-      nested.length === 0 && outer !== undefined ? outer : (rope.original_max_position_embeddings ?? present);
+      isField && outer !== undefined ? outer : (rope.original_max_position_embeddings ?? present);
     if (original !== undefined) rope.original_max_position_embeddings = original;
   }
 }
@@ -146,8 +150,9 @@ export function adoptRopeForms(config: RopeConfig, source: Readonly<Record<strin
   if (!isParsed(source)) return;
   const { rope_scaling, rope_parameters } = source as Readonly<Record<string, Record<string, object> | null>>;
   const given = (isFilled(rope_scaling) ? rope_scaling : rope_parameters) ?? {};
+  const isNested = nestedKeys(config, config.rope_parameters ?? {}).length > 0;
   for (const [layerType, rope] of ropeEntries(config)) {
-    const before: object = given[layerType] ?? given;
+    const before: object = (isNested ? given[layerType] : given) ?? {};
     for (const key of ["rope_theta", "partial_rotary_factor"]) {
       const value = source[key];
       if (typeof value !== "number" || key in before || rope[key] !== value) continue;
