@@ -7,6 +7,9 @@ export type { Tensor } from "./torch/index.ts";
 // layers
 export * as nn from "./nn/index.ts";
 
+// training
+export * as optim from "./optim/index.ts";
+
 // configuration
 export * from "./configuration/index.ts";
 export { AutoConfig } from "./auto/configuration_auto.ts";

@@ -63,6 +63,9 @@ export async function* generateSteps(
     }
     await options.streamer?.end();
     return result(run, collected);
+  } catch (error) {
+    await (options.streamer?.fail ? options.streamer.fail(error as Error) : options.streamer?.end());
+    throw error;
   } finally {
     if (state.ownsCache && !settings.return_dict_in_generate) state.cache?.dispose();
   }
@@ -146,7 +149,7 @@ function append({ input_ids, attention_mask, position_ids }: State, ids: Tensor)
 
 /** Which rows go on, and whether none does. */
 function check({ criteria, state }: Run, unfinished: Tensor, scores: readonly Tensor[] | undefined): [unfinished: Tensor, done: boolean] {
-  const next = torch.tidy(() => unfinished.mul(criteria.check(state.input_ids, scores).logical_not().to("int64")));
+  const next = torch.tidy(() => unfinished.mul(criteria.check(state.input_ids, scores).bitwise_not().to("int64")));
   unfinished.dispose();
   return [next, torch.tidy(() => next.max().item<number>()) === 0];
 }

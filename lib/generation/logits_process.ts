@@ -215,8 +215,8 @@ export class ExponentialDecayLengthPenalty extends LogitsProcessor {
     const steps = (input_ids.shape[1] as number) - this.regulation_start;
     if (steps <= 0) return scores;
     const penalty = scores.abs().mul(this.regulation_factor ** steps - 1);
-    const applies = this.#eos.mask(scores).logical_and(scores.isfinite());
-    return scores.add(penalty.masked_fill(applies.logical_not(), 0));
+    const applies = this.#eos.mask(scores).bitwise_and(scores.isfinite());
+    return scores.add(penalty.masked_fill(applies.bitwise_not(), 0));
   }
 }
 
@@ -619,7 +619,7 @@ export class TopHLogitsWarper extends LogitsProcessor {
     const kept = probabilities.mul(probabilities.log()).neg().cumsum(-1).le(limit);
     kept.narrow(-1, 0, 1).fill_(true);
     const keep = torch.zeros_like(scores, { dtype: "bool" }).scatter_(1, order, kept);
-    return scores.masked_fill(keep.logical_not(), this.filter_value);
+    return scores.masked_fill(keep.bitwise_not(), this.filter_value);
   }
 }
 
@@ -683,7 +683,7 @@ export class EpsilonLogitsWarper extends Filter {
   }
 
   protected override removed(scores: Tensor): Tensor {
-    return scores.softmax(-1).lt(this.epsilon).logical_and(scores.lt(kthLargest(scores, this.min_tokens_to_keep)));
+    return scores.softmax(-1).lt(this.epsilon).bitwise_and(scores.lt(kthLargest(scores, this.min_tokens_to_keep)));
   }
 }
 
@@ -700,6 +700,6 @@ export class EtaLogitsWarper extends Filter {
 
   protected override removed(scores: Tensor): Tensor {
     const eta = entropy(scores).neg().exp().mul(Math.sqrt(this.epsilon)).clamp({ max: this.epsilon }).unsqueeze(-1);
-    return scores.softmax(-1).lt(eta).logical_and(scores.lt(kthLargest(scores, this.min_tokens_to_keep)));
+    return scores.softmax(-1).lt(eta).bitwise_and(scores.lt(kthLargest(scores, this.min_tokens_to_keep)));
   }
 }

@@ -6,12 +6,13 @@ import type { PreTrainedModel } from "../modeling/modeling_utils.ts";
 import type { Generator, Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
 import type { LogitsProcessorLike, LogitsProcessorList } from "./logits_process.ts";
-import type { StoppingCriteriaLike, StoppingCriteriaList, StopStringTokenizer } from "./stopping_criteria.ts";
+import type { StoppingCriteriaLike, StoppingCriteriaList } from "./stopping_criteria.ts";
+import type { BaseStreamer, StreamerTokenizer } from "./streamers.ts";
 
 /** Gets the tokens as they come: the prompt first, then one per row and step. */
-export interface Streamer {
-  put(ids: Tensor): void | Promise<void>;
-  end(): void | Promise<void>;
+export interface Streamer extends Pick<BaseStreamer, "put" | "end"> {
+  /** Called instead of `end` when generation ends with an error. */
+  fail?(error: Error): void | Promise<void>;
 }
 
 type Settings = { readonly [K in keyof GenerationConfig as GenerationConfig[K] extends Function ? never : K]?: GenerationConfig[K] | undefined };
@@ -28,7 +29,7 @@ export interface GenerateOptions extends Settings {
   readonly prefix_allowed_tokens_fn?: ((batch_id: number, input_ids: Tensor) => readonly number[]) | undefined;
   readonly streamer?: Streamer | null | undefined;
   /** Needed for `stop_strings`. */
-  readonly tokenizer?: StopStringTokenizer | undefined;
+  readonly tokenizer?: StreamerTokenizer | undefined;
   readonly assistant_model?: PreTrainedModel | null | undefined;
   /** Stops the work; the promise rejects with the signal's reason. */
   readonly signal?: AbortSignal | undefined;

@@ -4,6 +4,7 @@ import type { Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
 import { readOptions } from "../torch/options.ts";
 import type { TokenIds } from "./logits_process.ts";
+import type { StreamerTokenizer } from "./streamers.ts";
 
 /** Says for each row whether it is finished. */
 export abstract class StoppingCriteria {
@@ -49,7 +50,7 @@ export class StoppingCriteriaList extends StoppingCriteria {
     let done = allRows(input_ids, false);
     for (const item of this.items) {
       const result = typeof item === "function" ? item(input_ids, scores) : item.check(input_ids, scores);
-      done = done.logical_or(typeof result === "boolean" ? allRows(input_ids, result) : result.to(done.device));
+      done = done.bitwise_or(typeof result === "boolean" ? allRows(input_ids, result) : result.to({ device: done.device, dtype: "bool" }));
     }
     return done;
   }
@@ -111,11 +112,6 @@ export class EosTokenCriteria extends StoppingCriteria {
   }
 }
 
-/** What the stop string criterion asks of a tokenizer. */
-export interface StopStringTokenizer {
-  decode(ids: number[], options?: { skip_special_tokens?: boolean }): Promise<string> | string;
-}
-
 /**
  * Finished when the text ends with, or the last token completes, one of the strings.
  *
@@ -124,11 +120,11 @@ export interface StopStringTokenizer {
  */
 export class StopStringCriteria extends StoppingCriteria {
   readonly stop_strings: readonly string[];
-  readonly #tokenizer: StopStringTokenizer;
+  readonly #tokenizer: StreamerTokenizer;
   readonly #longest: number;
   #found: boolean[] = [];
 
-  constructor(...args: readonly [tokenizer: StopStringTokenizer, stop_strings: string | readonly string[]] | readonly [{ tokenizer: StopStringTokenizer; stop_strings: string | readonly string[] }]) {
+  constructor(...args: readonly [tokenizer: StreamerTokenizer, stop_strings: string | readonly string[]] | readonly [{ tokenizer: StreamerTokenizer; stop_strings: string | readonly string[] }]) {
     super();
     const bag = args.length === 1 ? args[0] : { tokenizer: args[0], stop_strings: args[1] };
     const strings = typeof bag.stop_strings === "string" ? [bag.stop_strings] : [...bag.stop_strings];

@@ -6,7 +6,7 @@ import { type StreamerTokenizer, TextStreamer } from "./streamers.ts";
 
 /** Options of `stream` with a tokenizer. */
 export interface TextStreamOptions extends GenerateOptions {
-  readonly tokenizer: StreamerTokenizer & NonNullable<GenerateOptions["tokenizer"]>;
+  readonly tokenizer: StreamerTokenizer;
   /** Leave the prompt out. Default true. */
   readonly skip_prompt?: boolean | undefined;
   /** Leave special tokens out. Default true. */

@@ -26,12 +26,12 @@ export type MaskFunction = (at: MaskIndices) => Tensor;
 export const and_masks =
   (...masks: MaskFunction[]): MaskFunction =>
   (at) =>
-    masks.map((mask) => mask(at)).reduce((a, b) => a.logical_and(b));
+    masks.map((mask) => mask(at)).reduce((a, b) => a.bitwise_and(b));
 
 export const or_masks =
   (...masks: MaskFunction[]): MaskFunction =>
   (at) =>
-    masks.map((mask) => mask(at)).reduce((a, b) => a.logical_or(b));
+    masks.map((mask) => mask(at)).reduce((a, b) => a.bitwise_or(b));
 
 export const causal_mask_function: MaskFunction = ({ q, kv }) => kv.le(q);
 
@@ -67,7 +67,7 @@ function packed_mask_function(mask: MaskFunction, position_ids: Tensor): MaskFun
   return (at) => {
     const { batch, q, kv } = at;
     const own = mask({ ...at, q: position_ids.index(batch, q), kv: position_ids.index(batch, kv) });
-    return own.logical_and(sequence.index(batch, q).eq(sequence.index(batch, kv)));
+    return own.bitwise_and(sequence.index(batch, q).eq(sequence.index(batch, kv)));
   };
 }
 
@@ -160,7 +160,7 @@ function padTo(mask: Tensor, length: number): Tensor {
 
 /** Zero where allowed, the lowest finite number elsewhere: to be added to scores. */
 function additive(allowed: Tensor, dtype: Dtype): Tensor {
-  return torch.zeros([], { dtype, device: allowed.device }).expand(allowed.shape).masked_fill(allowed.logical_not(), torch.finfo(dtype).min);
+  return torch.zeros([], { dtype, device: allowed.device }).expand(allowed.shape).masked_fill(allowed.bitwise_not(), torch.finfo(dtype).min);
 }
 
 /** Each token sees itself and those before; padding is masked. */

@@ -64,12 +64,19 @@ function required(parameters: RopeParameters, name: keyof RopeParameters): numbe
   return value;
 }
 
-const headDim = (config: RopeConfig) => config.head_dim ?? Math.trunc(config.hidden_size / config.num_attention_heads);
+function headDim(config: RopeConfig): number {
+  const dim = config.head_dim ?? Math.trunc(config.hidden_size / config.num_attention_heads);
+  // Frequencies are real numbers even in a skeleton without memory, so a config must not ask for terabytes of them.
+  if (!(dim > 0 && dim <= 1_000_000)) throw new ConfigError(`head_dim ${dim} (hidden_size / num_attention_heads) is out of range.`);
+  return dim;
+}
+
 const rotaryDim = (config: RopeConfig, p: RopeParameters) =>
   Math.trunc(headDim(config) * (p.partial_rotary_factor ?? 1));
 
-/** [0, 2, 4, …] / dim, the exponents of the base. */
-const exponents = (dim: number, end = dim) => torch.arange(0, end, 2, { dtype: "int64" }).to("float32").div(dim);
+/** [0, 2, 4, …] / dim, the exponents of the base. On the CPU, where the numbers are the same for every device. */
+const exponents = (dim: number, end = dim) =>
+  torch.arange(0, end, 2, { dtype: "int64", device: "cpu" }).to("float32").div(dim);
 
 /** base ** -([0, 2, 4, …] / dim) */
 const frequencies = (base: number, dim: number) => torch.pow(base, exponents(dim)).reciprocal();
@@ -91,7 +98,7 @@ const proportionalSchedule: RopeSchedule = (config, { layer_type } = {}) => {
   const rotated = Math.trunc(Math.floor(((p.partial_rotary_factor ?? 1) * dim) / 2));
   const still = Math.trunc(dim / 2) - rotated;
   const inv_freq = torch.pow(required(p, "rope_theta"), exponents(dim, 2 * rotated)).reciprocal();
-  const all = still > 0 ? torch.cat([inv_freq, torch.zeros([still], { dtype: "float32" })]) : inv_freq;
+  const all = still > 0 ? torch.cat([inv_freq, torch.zeros([still], { dtype: "float32", device: "cpu" })]) : inv_freq;
   return [all.div(p.factor ?? 1), 1];
 };
 
@@ -122,7 +129,7 @@ const yarnSchedule: RopeSchedule = (config, { layer_type } = {}) => {
   let high = Math.min(ceil(dimensionOf(p.beta_slow || 1)), dim - 1);
   if (low === high) high += 0.001; // a ramp of no width would divide by zero
 
-  const ramp = torch.arange(Math.trunc(dim / 2), { dtype: "float32" }).sub(low).div(high - low).clamp(0, 1);
+  const ramp = torch.arange(Math.trunc(dim / 2), { dtype: "float32", device: "cpu" }).sub(low).div(high - low).clamp(0, 1);
   const extrapolated = torch.sub(1, ramp);
   const positions = torch.pow(base, exponents(dim));
   const inv_freq = positions
@@ -148,7 +155,7 @@ const longropeSchedule: RopeSchedule = (config, { layer_type, seq_len } = {}) =>
     );
   }
   const positions = torch.pow(required(p, "rope_theta"), exponents(dim));
-  return [torch.tensor(factors, { dtype: "float32" }).mul(positions).reciprocal(), attention_factor];
+  return [torch.tensor(factors, { dtype: "float32", device: "cpu" }).mul(positions).reciprocal(), attention_factor];
 };
 
 /** Llama 3.1: low frequencies are divided by `factor`, high ones stay, those between are blended. */
@@ -162,7 +169,7 @@ const llama3Schedule: RopeSchedule = (config, { layer_type } = {}) => {
 
   const wavelength = torch.div(2 * Math.PI, inv_freq);
   const isLow = wavelength.gt(original / low);
-  const isMedium = wavelength.lt(original / high).logical_or(isLow).logical_not();
+  const isMedium = wavelength.lt(original / high).bitwise_or(isLow).bitwise_not();
   const scaled = torch.where(isLow, inv_freq.div(factor), inv_freq);
   const smooth = torch.div(original, wavelength).sub(low).div(high - low);
   const blended = torch.sub(1, smooth).mul(scaled).div(factor).add(smooth.mul(scaled));
@@ -209,8 +216,9 @@ export class RotaryEmbedding extends nn.Module {
     this.rope_type = ropeParameters(config).rope_type ?? "default";
     const [inv_freq, attention_scaling] = schedule(this.rope_type)(config);
     this.attention_scaling = attention_scaling;
-    this.register_buffer("inv_freq", inv_freq, { persistent: false });
-    this.register_buffer("original_inv_freq", inv_freq.clone(), { persistent: false });
+    const device = torch.get_default_device();
+    this.register_buffer("inv_freq", inv_freq.to(device), { persistent: false });
+    this.register_buffer("original_inv_freq", inv_freq.clone().to(device), { persistent: false });
   }
 
   /** Computes the buffers again: they are in no checkpoint. */
