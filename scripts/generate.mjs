@@ -47,12 +47,12 @@ function functionModule(what, flag, strip, fast) {
   const exports = groups(flag).map(([name, list]) => {
     const local = name.slice(strip.length);
     const type = `{\n${overloads(list, false).map((line) => `  ${line};\n`).join("")}}`;
-    const value = fast.has(name) ? `fast.${name}_` : `operator("${name}")`;
+    const value = fast.has(name) ? `functions.${name}` : `operator("${name}")`;
     imports.add(fast.has(name) ? "fast" : "operator");
     if (!RESERVED.has(local)) return `export const ${local} = ${value} as ${type};\n`;
     return `const ${local}_ = ${value} as ${type};\nexport { ${local}_ as ${local} };\n`;
   });
-  const fastImport = imports.has("fast") ? 'import * as fast from "./fast.generated.ts";\n' : "";
+  const fastImport = imports.has("fast") ? 'import { functions } from "./fast.generated.ts";\n' : "";
   return `${BANNER(what)}${fastImport}${IMPORTS.replace('import type { Tensor', 'import { operator } from "./resolve.ts";\nimport type { Tensor')}\n${exports.join("\n")}`;
 }
 

@@ -303,9 +303,8 @@ function lazily(target: object, name: string, make: () => unknown): void {
  * @example
  * torch.ops.aten._fused_adamw_.default(params, grads, …);
  */
-export const ops = {} as { readonly aten: Readonly<Record<string, OpPacket>>; readonly prims: Readonly<Record<string, OpPacket>> };
+export const ops = {} as { readonly aten: Readonly<Record<string, OpPacket>> };
 lazily(ops, "aten", () => namespace("aten"));
-lazily(ops, "prims", () => namespace("prims"));
 
 // Methods -----------------------------------------------------------------------------------------------------
 

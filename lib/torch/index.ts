@@ -1,10 +1,12 @@
 // torch: what `torch.` offers.
 import "./conversion.ts";
+import { methods } from "./fast.generated.ts";
 import { METHODS } from "./methods.generated.ts";
 import { method } from "./resolve.ts";
 import { extendTensor } from "./tensor.ts";
 
 extendTensor(Object.fromEntries(METHODS.trim().split(/\s+/).map((name) => [name, method(name)])));
+extendTensor(methods);
 
 // tensors
 export { as_tensor, asarray, from_buffer, from_shared, type FromBufferOptions, tensor, type TensorFromOptions, type TensorInput } from "./data.ts";

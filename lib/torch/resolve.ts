@@ -135,9 +135,6 @@ const CONVERTS: Record<number, Convert | undefined> = {
 };
 
 function converter(kind: number, parameter: Parameter): Convert | undefined {
-  if (parameter.list && parameter.size > 0 && (kind === INT || kind === FLOAT || kind === BOOL)) {
-    return (value) => Array.from({ length: parameter.size }, () => value as number);
-  }
   if (parameter.type === "Tensor" && !parameter.list && kind !== TENSOR && kind !== NULL) return (value, args) => wrapNumber(value, args)._handle;
   if (parameter.type === "Device" && kind === INT) return (value) => `cuda:${value}`;
   return CONVERTS[kind];
