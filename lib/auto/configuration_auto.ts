@@ -7,7 +7,11 @@ import {
   type FromPretrainedOptions,
   PretrainedConfig,
 } from "../configuration/configuration_utils.ts";
-import { registerConfigClass } from "../configuration/sub_configs.ts";
+import {
+  loadSubConfigClasses,
+  registerConfigClass,
+  setConfigClassLoader,
+} from "../configuration/sub_configs.ts";
 import {
   ConfigError,
   InvalidArgumentError,
@@ -52,13 +56,7 @@ async function configClass(model_type: string): Promise<ConfigClass | undefined>
   return found;
 }
 
-/** Imports the classes of all configurations inside `value`: constructors cannot wait for an import. */
-async function loadNested(value: unknown): Promise<void> {
-  if (typeof value !== "object" || value === null) return;
-  const { model_type } = value as { model_type?: unknown };
-  if (typeof model_type === "string" && CONFIG_MAPPING.has(model_type)) await configClass(model_type);
-  if (!Array.isArray(value)) for (const inner of Object.values(value)) await loadNested(inner);
-}
+setConfigClassLoader(configClass);
 
 /**
  * Gives the configuration of any known model.
@@ -108,7 +106,7 @@ export class AutoConfig {
       }
       throw unknownModelType(model_type, file);
     }
-    await loadNested(dict);
+    await loadSubConfigClasses(Config, dict);
     return inFile(
       file,
       () =>
@@ -123,7 +121,7 @@ export class AutoConfig {
   static async for_model(model_type: string, kwargs: ConfigKwargs = {}): Promise<PretrainedConfig> {
     const Config = await configClass(model_type);
     if (Config === undefined) throw unknownModelType(model_type, "AutoConfig.for_model");
-    await loadNested(kwargs);
+    await loadSubConfigClasses(Config, kwargs);
     return PretrainedConfig.from_dict.call(Config, kwargs) as PretrainedConfig;
   }
 

@@ -36,7 +36,7 @@ import {
   standardizeRope,
   validateRope,
 } from "./rope.ts";
-import { createSubConfig, type SubConfig, specOf } from "./sub_configs.ts";
+import { createSubConfig, loadSubConfigClasses, type SubConfig, specOf } from "./sub_configs.ts";
 import { checkCommon, checkLayerTypes, checkTokenIds, renameLayerTypes } from "./validation.ts";
 
 /** Arguments of a configuration's constructor: fields by name. */
@@ -441,7 +441,9 @@ export class PretrainedConfig {
     options: FromPretrainedOptions = {},
   ): Promise<T | [T, Record<string, unknown>]> {
     const { dict, file, unused } = await PretrainedConfig.get_config_dict(dirOrRepo, options);
-    return inFile(file, () => fromDict(this, partFor(this, dict), unused));
+    const part = partFor(this, dict);
+    await loadSubConfigClasses(this, part);
+    return inFile(file, () => fromDict(this, part, unused));
   }
 
   /**
@@ -500,6 +502,7 @@ export class PretrainedConfig {
   /** Reads one JSON file. */
   static async from_json_file<T extends PretrainedConfig>(this: ConfigClass<T>, file: string): Promise<T> {
     const dict = await readConfigFile(file);
+    await loadSubConfigClasses(this, dict);
     return inFile(file, () => fromDict(this, dict, {}) as T);
   }
 
@@ -531,6 +534,10 @@ export class PretrainedConfig {
         const form = numberForm(this, key);
         if (form !== undefined) setNumberForm(output, key, form);
       }
+    }
+    // Python keeps the ids as integers, and writes them in their order.
+    if (isRecord(output.id2label) && Object.keys(output.id2label).every((id) => /^\d+$/.test(id))) {
+      markIntegerKeys(output.id2label);
     }
     output._name_or_path = this.#nameOrPath;
     output.output_attentions = this.#outputAttentions;

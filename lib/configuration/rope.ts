@@ -215,6 +215,11 @@ export function validateRope(config: RopeConfig, { ignore_keys_at_rope_validatio
     const type = rope.rope_type;
     if (typeof type !== "string")
       throw new ConfigError(`Field 'rope_parameters.rope_type' must be str, got ${shown(type)}.`);
+    for (const key of ["rope_theta", "partial_rotary_factor"]) {
+      const value = rope[key];
+      if (value === undefined || value === null || typeof value === "number") continue;
+      throw new ConfigError(`Field 'rope_parameters.${key}' must be a number, got ${shown(value)}.`);
+    }
     if (Object.hasOwn(ROPE_KEYS, type)) {
       checkKeys(rope, type, ROPE_KEYS[type] as Keys, ignore_keys_at_rope_validation);
       checkValues(config, rope, type);

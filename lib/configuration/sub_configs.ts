@@ -29,6 +29,33 @@ export function registerConfigClass(model_type: string, config_class: ConfigClas
   known.set(model_type, config_class);
 }
 
+/** Imports and registers the class of a `model_type`; undefined when there is none. */
+export type ConfigClassLoader = (model_type: string) => Promise<ConfigClass | undefined>;
+
+let load: ConfigClassLoader = async () => undefined;
+
+/** Installed by AutoConfig, which knows where the classes are. */
+export function setConfigClassLoader(loader: ConfigClassLoader): void {
+  load = loader;
+}
+
+/** Imports the classes of the configurations that a configuration of this class and content has inside. */
+export async function loadSubConfigClasses(config_class: ConfigClass, data: unknown): Promise<void> {
+  for (const [key, sub] of Object.entries(config_class.sub_configs)) {
+    const spec = specOf(sub);
+    const part = isData(data) ? data[key] : undefined;
+    const model_type =
+      isData(part) && typeof part.model_type === "string" ? part.model_type : spec.model_type;
+    const found =
+      spec.config_class ??
+      (model_type === undefined ? undefined : (known.get(model_type) ?? (await load(model_type))));
+    if (found !== undefined) await loadSubConfigClasses(found, part);
+  }
+}
+
+const isData = (value: unknown): value is Readonly<Record<string, unknown>> =>
+  typeof value === "object" && value !== null;
+
 /** Makes the configuration of one field from plain data, or from nothing. */
 export function createSubConfig(field: string, spec: SubConfigSpec, value: unknown): PretrainedConfig {
   if (value !== null && value !== undefined && (typeof value !== "object" || Array.isArray(value))) {

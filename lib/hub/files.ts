@@ -73,7 +73,8 @@ export function cacheFolder({ cache_dir }: HubOptions = {}): string {
   if (cache_dir !== undefined) return cache_dir;
   const { HF_HUB_CACHE, HUGGINGFACE_HUB_CACHE, HF_HOME, XDG_CACHE_HOME } = process.env;
   const home = HF_HOME ?? path.join(XDG_CACHE_HOME ?? path.join(homedir(), ".cache"), "huggingface");
-  return HF_HUB_CACHE ?? HUGGINGFACE_HUB_CACHE ?? path.join(home, "hub");
+  const folder = HF_HUB_CACHE ?? HUGGINGFACE_HUB_CACHE ?? path.join(home, "hub");
+  return folder.replace(/^~(?=\/|$)/, homedir());
 }
 
 const REPO_ID = /^(?:[\w-][\w.-]*\/)?[\w-][\w.-]*$/;

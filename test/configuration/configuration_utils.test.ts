@@ -155,6 +155,8 @@ t.test("labels", async (t) => {
   t.same(config.id2label, { 0: "no", 1: "yes" }, "the same number changes nothing");
   config.num_labels = 3;
   t.same(config.label2id, { LABEL_0: 0, LABEL_1: 1, LABEL_2: 2 });
+  config.id2label = Object.fromEntries(Array.from({ length: 11 }, (_, i) => [i, `L${i}`]));
+  t.match(config.to_json_string(), /"9": "L9",\s+"10": "L10"/, "ids are written in the order of integers");
   t.throws(() => new LlamaConfig({ id2label: { a: "x" } }), { code: "ERR_CONFIG" });
   t.throws(() => new LlamaConfig({ num_labels: 1e12 }), { code: "ERR_CONFIG" });
   t.throws(() => new LlamaConfig({ problem_type: "guessing" }), { code: "ERR_CONFIG" });
@@ -267,6 +269,18 @@ t.test("configurations inside configurations", async (t) => {
   );
   t.same([nested.text_config.vocab_size, nested.text_config.hidden_size], [9, 64]);
   t.throws(() => new PairConfig({ text_config: 3 }), { code: "ERR_CONFIG", message: /text_config/ });
+});
+
+t.test("classes of parts are imported before the whole is made", async (t) => {
+  AutoConfig.register("pair", PairConfig);
+  const text = '{"model_type": "pair", "other_config": {"vocab_size": 5}}';
+  const config = await AutoConfig.from_pretrained(folderOf(t, text));
+  t.ok((config as PairConfig).other_config instanceof LlamaConfig, "the default model_type of a part");
+  t.equal((await PairConfig.from_pretrained(folderOf(t, text))).other_config?.vocab_size, 5);
+  t.throws(() => new PairConfig({ other_config: { model_type: "bert" } }), {
+    code: "ERR_CONFIG",
+    message: /'PairConfig\.other_config' is of model_type 'bert'/,
+  });
 });
 
 t.test("subclasses of a model's configuration", async (t) => {

@@ -149,6 +149,8 @@ t.test("the cache folder follows Python's variables", async (t) => {
   t.equal(cacheFolder(), "/xdg/huggingface/hub");
   process.env.HF_HOME = "/home";
   t.equal(cacheFolder(), "/home/hub");
+  process.env.HF_HOME = "~/hf";
+  t.match(cacheFolder(), /^\/.*\/hf\/hub$/);
   process.env.HF_HUB_CACHE = "/hub";
   t.equal(cacheFolder(), "/hub");
   t.equal(cacheFolder({ cache_dir: "/own" }), "/own");
