@@ -1,8 +1,8 @@
 // Activation functions as modules.
 
 import { InvalidArgumentError } from "../errors/index.ts";
-import * as torch from "../torch/index.ts";
 import type { Tensor } from "../torch/index.ts";
+import * as torch from "../torch/index.ts";
 import { bind, type Rest } from "./arguments.ts";
 import * as F from "./functional.ts";
 import * as init from "./init.ts";
@@ -146,7 +146,12 @@ export class RReLU extends Module {
   readonly upper: number;
   readonly inplace: boolean;
 
-  constructor(...rest: Rest<[lower: number, upper: number, inplace: boolean], InplaceOptions & { lower?: number; upper?: number }>) {
+  constructor(
+    ...rest: Rest<
+      [lower: number, upper: number, inplace: boolean],
+      InplaceOptions & { lower?: number; upper?: number }
+    >
+  ) {
     super();
     const { lower, upper, inplace } = bind("RReLU", rest, { lower: 1 / 8, upper: 1 / 3, inplace: false });
     this.lower = lower;
@@ -170,11 +175,15 @@ export class Hardtanh extends Module {
   readonly inplace: boolean;
 
   constructor(
-    ...rest: Rest<[min_val: number, max_val: number, inplace: boolean], InplaceOptions & { min_val?: number; max_val?: number }>
+    ...rest: Rest<
+      [min_val: number, max_val: number, inplace: boolean],
+      InplaceOptions & { min_val?: number; max_val?: number }
+    >
   ) {
     super();
     const { min_val, max_val, inplace } = bind("Hardtanh", rest, { min_val: -1, max_val: 1, inplace: false });
-    if (max_val <= min_val) throw new InvalidArgumentError(`Hardtanh: max_val ${max_val} must be above min_val ${min_val}.`);
+    if (max_val <= min_val)
+      throw new InvalidArgumentError(`Hardtanh: max_val ${max_val} must be above min_val ${min_val}.`);
     this.min_val = min_val;
     this.max_val = max_val;
     this.inplace = inplace;
@@ -294,7 +303,12 @@ export class LeakyReLU extends Module {
   readonly negative_slope: number;
   readonly inplace: boolean;
 
-  constructor(...rest: Rest<[negative_slope: number, inplace: boolean], InplaceOptions & { negative_slope?: number | undefined }>) {
+  constructor(
+    ...rest: Rest<
+      [negative_slope: number, inplace: boolean],
+      InplaceOptions & { negative_slope?: number | undefined }
+    >
+  ) {
     super();
     const { negative_slope, inplace } = bind("LeakyReLU", rest, { negative_slope: 0.01, inplace: false });
     this.negative_slope = negative_slope;
@@ -315,7 +329,12 @@ export class Softplus extends Module {
   readonly beta: number;
   readonly threshold: number;
 
-  constructor(...rest: Rest<[beta: number, threshold: number], { beta?: number | undefined; threshold?: number | undefined }>) {
+  constructor(
+    ...rest: Rest<
+      [beta: number, threshold: number],
+      { beta?: number | undefined; threshold?: number | undefined }
+    >
+  ) {
     super();
     const { beta, threshold } = bind("Softplus", rest, { beta: 1, threshold: 20 });
     this.beta = beta;
@@ -346,7 +365,11 @@ export class PReLU extends Module {
 
   constructor(...rest: Rest<[num_parameters: number, init: number], PReLUOptions>) {
     super();
-    const { num_parameters, init, ...options } = bind("PReLU", rest, { num_parameters: 1, init: 0.25, ...FACTORY });
+    const { num_parameters, init, ...options } = bind("PReLU", rest, {
+      num_parameters: 1,
+      init: 0.25,
+      ...FACTORY,
+    });
     this.num_parameters = num_parameters;
     this.init = init;
     this.weight = new Parameter(torch.empty([num_parameters], factory(options)));
@@ -403,7 +426,8 @@ export class LogSoftmax extends SoftmaxBase {
 /** Softmax over the channels of [batch, channels, height, width], or without batch. */
 export class Softmax2d extends Module {
   override forward(x: Tensor): Tensor {
-    if (x.ndim !== 3 && x.ndim !== 4) throw new InvalidArgumentError(`Softmax2d takes 3 or 4 dimensions, got ${x.ndim}.`);
+    if (x.ndim !== 3 && x.ndim !== 4)
+      throw new InvalidArgumentError(`Softmax2d takes 3 or 4 dimensions, got ${x.ndim}.`);
     return F.softmax(x, -3);
   }
 }

@@ -37,7 +37,9 @@ export function bind<D extends object>(name: string, rest: readonly unknown[], d
   const options = isOptions(last) ? last : undefined;
   const positional = options === undefined ? rest.length : rest.length - 1;
   if (positional > names.length) {
-    throw new InvalidArgumentError(`${name}() takes at most ${names.length} optional arguments, got ${positional}.`);
+    throw new InvalidArgumentError(
+      `${name}() takes at most ${names.length} optional arguments, got ${positional}.`,
+    );
   }
   for (let i = 0; i < positional; i++) {
     if (rest[i] !== undefined) bound[names[i] as string] = rest[i];
@@ -45,7 +47,9 @@ export function bind<D extends object>(name: string, rest: readonly unknown[], d
   for (const key in options) {
     const at = names.indexOf(key);
     if (at < 0) {
-      throw new InvalidArgumentError(`${name}() got an unknown option '${key}'.`, { suggestion: suggest(key, names) });
+      throw new InvalidArgumentError(`${name}() got an unknown option '${key}'.`, {
+        suggestion: suggest(key, names),
+      });
     }
     if (options[key] === undefined) continue;
     if (at < positional && rest[at] !== undefined) {

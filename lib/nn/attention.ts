@@ -1,8 +1,8 @@
 // Multi-head attention as torch has it.
 
 import { InvalidArgumentError } from "../errors/index.ts";
-import * as torch from "../torch/index.ts";
 import type { Tensor } from "../torch/index.ts";
+import * as torch from "../torch/index.ts";
 import { bind, type Rest } from "./arguments.ts";
 import * as F from "./functional.ts";
 import * as init from "./init.ts";
@@ -71,21 +71,30 @@ export class MultiheadAttention extends Module {
   constructor(
     embed_dim: number,
     num_heads: number,
-    ...rest: Rest<[dropout: number, bias: boolean, add_bias_kv: boolean, add_zero_attn: boolean], MultiheadAttentionOptions>
+    ...rest: Rest<
+      [dropout: number, bias: boolean, add_bias_kv: boolean, add_zero_attn: boolean],
+      MultiheadAttentionOptions
+    >
   ) {
     super();
-    const { dropout, bias, add_bias_kv, add_zero_attn, kdim, vdim, batch_first, ...options } = bind("MultiheadAttention", rest, {
-      dropout: 0,
-      bias: true,
-      add_bias_kv: false,
-      add_zero_attn: false,
-      kdim: null as number | null,
-      vdim: null as number | null,
-      batch_first: false,
-      ...FACTORY,
-    });
+    const { dropout, bias, add_bias_kv, add_zero_attn, kdim, vdim, batch_first, ...options } = bind(
+      "MultiheadAttention",
+      rest,
+      {
+        dropout: 0,
+        bias: true,
+        add_bias_kv: false,
+        add_zero_attn: false,
+        kdim: null as number | null,
+        vdim: null as number | null,
+        batch_first: false,
+        ...FACTORY,
+      },
+    );
     if (embed_dim <= 0 || num_heads <= 0 || embed_dim % num_heads !== 0) {
-      throw new InvalidArgumentError(`MultiheadAttention: embed_dim ${embed_dim} must be a positive multiple of num_heads ${num_heads}.`);
+      throw new InvalidArgumentError(
+        `MultiheadAttention: embed_dim ${embed_dim} must be a positive multiple of num_heads ${num_heads}.`,
+      );
     }
     this.embed_dim = embed_dim;
     this.kdim = kdim ?? embed_dim;
@@ -124,7 +133,10 @@ export class MultiheadAttention extends Module {
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    ...rest: Rest<[key_padding_mask: Tensor | null, need_weights: boolean, attn_mask: Tensor | null], AttendOptions>
+    ...rest: Rest<
+      [key_padding_mask: Tensor | null, need_weights: boolean, attn_mask: Tensor | null],
+      AttendOptions
+    >
   ): [output: Tensor, weights: Tensor | null] {
     const options = bind("MultiheadAttention.forward", rest, {
       key_padding_mask: null as Tensor | null,

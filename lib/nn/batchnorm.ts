@@ -1,8 +1,8 @@
 // Normalization per channel: by the statistics of the batch, or of each sample.
 
 import { ShapeError } from "../errors/index.ts";
-import * as torch from "../torch/index.ts";
 import type { Tensor } from "../torch/index.ts";
+import * as torch from "../torch/index.ts";
 import { bind, type Rest } from "./arguments.ts";
 import * as F from "./functional.ts";
 import * as init from "./init.ts";
@@ -22,8 +22,16 @@ export interface NormOptions extends FactoryOptions {
   /** Keep running statistics for evaluation. Default: true for batches, false for samples. */
   track_running_stats?: boolean | undefined;
 }
-type NormRest = Rest<[eps: number, momentum: number | null, affine: boolean, track_running_stats: boolean], NormOptions>;
-type NormSettings = { eps: number; momentum: number | null; affine: boolean; track_running_stats: boolean } & FactoryOptions;
+type NormRest = Rest<
+  [eps: number, momentum: number | null, affine: boolean, track_running_stats: boolean],
+  NormOptions
+>;
+type NormSettings = {
+  eps: number;
+  momentum: number | null;
+  affine: boolean;
+  track_running_stats: boolean;
+} & FactoryOptions;
 
 const BATCH: NormSettings = { eps: 1e-5, momentum: 0.1, affine: true, track_running_stats: true, ...FACTORY };
 const INSTANCE: NormSettings = { ...BATCH, affine: false, track_running_stats: false };
@@ -44,7 +52,10 @@ export abstract class _NormBase extends Module {
   declare running_var: Tensor | null;
   declare num_batches_tracked: Tensor | null;
 
-  constructor(num_features: number, { eps, momentum, affine, track_running_stats, ...options }: NormSettings) {
+  constructor(
+    num_features: number,
+    { eps, momentum, affine, track_running_stats, ...options }: NormSettings,
+  ) {
     super();
     this.num_features = num_features;
     this.eps = eps;
@@ -57,7 +68,10 @@ export abstract class _NormBase extends Module {
     this.bias = affine ? new Parameter(empty()) : null;
     this.register_buffer("running_mean", track_running_stats ? empty() : null);
     this.register_buffer("running_var", track_running_stats ? empty() : null);
-    this.register_buffer("num_batches_tracked", track_running_stats ? torch.empty([], { dtype: "int64", device }) : null);
+    this.register_buffer(
+      "num_batches_tracked",
+      track_running_stats ? torch.empty([], { dtype: "int64", device }) : null,
+    );
     this.reset_parameters();
   }
 
@@ -76,7 +90,9 @@ export abstract class _NormBase extends Module {
   /** Throws a ShapeError unless `x` has one of the numbers of dimensions that this class takes. */
   protected checkDims(x: Tensor, dims: readonly number[]): void {
     if (dims.includes(x.ndim)) return;
-    throw new ShapeError(`[${this._get_name()}] the input must have ${dims.join(" or ")} dimensions, got ${x.ndim}.`);
+    throw new ShapeError(
+      `[${this._get_name()}] the input must have ${dims.join(" or ")} dimensions, got ${x.ndim}.`,
+    );
   }
 
   override extra_repr(): string {
@@ -179,7 +195,9 @@ abstract class InstanceNorm extends _NormBase {
     this.checkDims(x, [this.loneDims, this.loneDims + 1]);
     const channels = x.size(x.ndim - this.loneDims);
     if (this.affine && channels !== this.num_features) {
-      throw new ShapeError(`[${this._get_name()}] the input must have ${this.num_features} channels, got ${channels}.`);
+      throw new ShapeError(
+        `[${this._get_name()}] the input must have ${this.num_features} channels, got ${channels}.`,
+      );
     }
     if (x.ndim === this.loneDims) return this.#normalize(x.unsqueeze(0)).squeeze(0);
     return this.#normalize(x);

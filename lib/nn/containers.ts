@@ -116,7 +116,8 @@ export class Sequential extends Module implements Iterable<Module> {
     super();
     const [first] = modules;
     if (modules.length === 1 && isOptions(first)) {
-      for (const [name, module] of Object.entries(first as Record<string, Module>)) this.add_module(name, module);
+      for (const [name, module] of Object.entries(first as Record<string, Module>))
+        this.add_module(name, module);
     } else {
       this.extend(modules as readonly Module[]);
     }
@@ -287,7 +288,9 @@ export class ParameterList extends Module implements Iterable<Parameter> {
   }
 
   override extra_repr(): string {
-    return [...this].map((parameter, i) => `  (${i}): ${describe(parameter, `torch.${parameter.dtype}`)}`).join("\n");
+    return [...this]
+      .map((parameter, i) => `  (${i}): ${describe(parameter, `torch.${parameter.dtype}`)}`)
+      .join("\n");
   }
 }
 
@@ -354,6 +357,8 @@ export class ParameterDict extends Module implements Iterable<string> {
   }
 
   override extra_repr(): string {
-    return [...this.items()].map(([name, parameter]) => `  (${name}): ${describe(parameter, "torch.FloatTensor")}`).join("\n");
+    return [...this.items()]
+      .map(([name, parameter]) => `  (${name}): ${describe(parameter, "torch.FloatTensor")}`)
+      .join("\n");
   }
 }

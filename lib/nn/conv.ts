@@ -2,8 +2,8 @@
 
 import { InvalidArgumentError } from "../errors/index.ts";
 import { suggest } from "../errors/suggest.ts";
-import * as torch from "../torch/index.ts";
 import type { Tensor } from "../torch/index.ts";
+import * as torch from "../torch/index.ts";
 import { bind, ntuple, type Rest, type Sizes } from "./arguments.ts";
 import * as F from "./functional.ts";
 import * as init from "./init.ts";
@@ -41,7 +41,14 @@ export interface ConvTransposeOptions extends SharedOptions {
 }
 
 type ConvRest = Rest<
-  [stride: Sizes, padding: Sizes | "same" | "valid", dilation: Sizes, groups: number, bias: boolean, padding_mode: ConvPaddingMode],
+  [
+    stride: Sizes,
+    padding: Sizes | "same" | "valid",
+    dilation: Sizes,
+    groups: number,
+    bias: boolean,
+    padding_mode: ConvPaddingMode,
+  ],
   ConvOptions
 >;
 type ConvTransposeRest = Rest<
@@ -84,10 +91,26 @@ export abstract class _ConvNd extends Module {
   /** [out] */
   readonly bias: Parameter | null;
 
-  constructor(dims: number, in_channels: number, out_channels: number, kernel_size: Sizes, transposed: boolean, settings: Settings) {
+  constructor(
+    dims: number,
+    in_channels: number,
+    out_channels: number,
+    kernel_size: Sizes,
+    transposed: boolean,
+    settings: Settings,
+  ) {
     super();
     checkSettings(new.target.name, in_channels, out_channels, settings);
-    const { stride, padding, dilation, output_padding = 0, groups, bias, padding_mode, ...options } = settings;
+    const {
+      stride,
+      padding,
+      dilation,
+      output_padding = 0,
+      groups,
+      bias,
+      padding_mode,
+      ...options
+    } = settings;
     this.in_channels = in_channels;
     this.out_channels = out_channels;
     this.kernel_size = ntuple(kernel_size, dims);
@@ -114,9 +137,11 @@ export abstract class _ConvNd extends Module {
   }
 
   override extra_repr(): string {
-    const zeros = (values: readonly number[] | string) => typeof values !== "string" && values.every((n) => n === 0);
+    const zeros = (values: readonly number[] | string) =>
+      typeof values !== "string" && values.every((n) => n === 0);
     let text = `${this.in_channels}, ${this.out_channels}, kernel_size=${py(this.kernel_size)}, stride=${py(this.stride)}`;
-    if (!zeros(this.padding)) text += `, padding=${typeof this.padding === "string" ? this.padding : py(this.padding)}`;
+    if (!zeros(this.padding))
+      text += `, padding=${typeof this.padding === "string" ? this.padding : py(this.padding)}`;
     if (this.dilation.some((n) => n !== 1)) text += `, dilation=${py(this.dilation)}`;
     if (!zeros(this.output_padding)) text += `, output_padding=${py(this.output_padding)}`;
     if (this.groups !== 1) text += `, groups=${this.groups}`;
@@ -126,10 +151,21 @@ export abstract class _ConvNd extends Module {
   }
 }
 
-function checkSettings(name: string, in_channels: number, out_channels: number, { groups, stride, padding, padding_mode }: Settings): void {
+function checkSettings(
+  name: string,
+  in_channels: number,
+  out_channels: number,
+  { groups, stride, padding, padding_mode }: Settings,
+): void {
   if (groups <= 0) throw new InvalidArgumentError(`${name}: groups must be positive, got ${groups}.`);
-  if (in_channels % groups !== 0) throw new InvalidArgumentError(`${name}: in_channels ${in_channels} must be divisible by groups ${groups}.`);
-  if (out_channels % groups !== 0) throw new InvalidArgumentError(`${name}: out_channels ${out_channels} must be divisible by groups ${groups}.`);
+  if (in_channels % groups !== 0)
+    throw new InvalidArgumentError(
+      `${name}: in_channels ${in_channels} must be divisible by groups ${groups}.`,
+    );
+  if (out_channels % groups !== 0)
+    throw new InvalidArgumentError(
+      `${name}: out_channels ${out_channels} must be divisible by groups ${groups}.`,
+    );
   if (typeof padding === "string") {
     if (padding !== "same" && padding !== "valid") {
       throw new InvalidArgumentError(`${name}: padding must be "same", "valid" or sizes, got "${padding}".`);
@@ -139,9 +175,12 @@ function checkSettings(name: string, in_channels: number, out_channels: number, 
     }
   }
   if (!PADDING_MODES.includes(padding_mode)) {
-    throw new InvalidArgumentError(`${name}: padding_mode must be one of ${PADDING_MODES.join(", ")}, got "${padding_mode}".`, {
-      suggestion: suggest(padding_mode, PADDING_MODES),
-    });
+    throw new InvalidArgumentError(
+      `${name}: padding_mode must be one of ${PADDING_MODES.join(", ")}, got "${padding_mode}".`,
+      {
+        suggestion: suggest(padding_mode, PADDING_MODES),
+      },
+    );
   }
 }
 
@@ -259,7 +298,13 @@ const CONV_TRANSPOSE = {
 abstract class TransposedConv extends _ConvNd {
   protected abstract readonly convolve: TransposedConvolution;
 
-  constructor(dims: number, in_channels: number, out_channels: number, kernel_size: Sizes, settings: Settings) {
+  constructor(
+    dims: number,
+    in_channels: number,
+    out_channels: number,
+    kernel_size: Sizes,
+    settings: Settings,
+  ) {
     super(dims, in_channels, out_channels, kernel_size, true, settings);
     if (this.padding_mode !== "zeros") {
       throw new InvalidArgumentError(`${this._get_name()}: only the padding_mode "zeros" is supported.`);
@@ -277,7 +322,12 @@ abstract class TransposedConv extends _ConvNd {
     const wanted = output_size.slice(-dims);
     const least = x.shape.slice(-dims).map((size, i) => {
       const at = (values: readonly number[]) => values[i] as number;
-      return (size - 1) * at(this.stride) - 2 * at(this.padding as readonly number[]) + at(this.dilation) * (at(this.kernel_size) - 1) + 1;
+      return (
+        (size - 1) * at(this.stride) -
+        2 * at(this.padding as readonly number[]) +
+        at(this.dilation) * (at(this.kernel_size) - 1) +
+        1
+      );
     });
     const extra = wanted.map((size, i) => size - (least[i] as number));
     if (wanted.length !== dims || extra.some((n, i) => n < 0 || n >= (this.stride[i] as number))) {

@@ -10,7 +10,9 @@ export class CosineSimilarity extends Module {
   readonly dim: number;
   readonly eps: number;
 
-  constructor(...rest: Rest<[dim: number, eps: number], { dim?: number | undefined; eps?: number | undefined }>) {
+  constructor(
+    ...rest: Rest<[dim: number, eps: number], { dim?: number | undefined; eps?: number | undefined }>
+  ) {
     super();
     const { dim, eps } = bind("CosineSimilarity", rest, { dim: 1, eps: 1e-8 });
     this.dim = dim;

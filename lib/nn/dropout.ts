@@ -22,7 +22,9 @@ abstract class _Dropout extends Module {
     super();
     const { p, inplace } = bind(new.target.name, rest, { p: 0.5, inplace: false });
     if (!(p >= 0 && p <= 1)) {
-      throw new InvalidArgumentError(`${new.target.name}: the probability must be between 0 and 1, got ${p}.`);
+      throw new InvalidArgumentError(
+        `${new.target.name}: the probability must be between 0 and 1, got ${p}.`,
+      );
     }
     this.p = p;
     this.inplace = inplace;

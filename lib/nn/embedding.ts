@@ -1,8 +1,8 @@
 // Tables of vectors.
 
 import { InvalidArgumentError } from "../errors/index.ts";
-import * as torch from "../torch/index.ts";
 import type { Tensor } from "../torch/index.ts";
+import * as torch from "../torch/index.ts";
 import { bind, type Rest } from "./arguments.ts";
 import * as F from "./functional.ts";
 import * as init from "./init.ts";
@@ -45,7 +45,9 @@ function paddingRow(padding_idx: number | null, rows: number): number | null {
 
 function checkTable(name: string, weight: Tensor, rows: number, width: number): void {
   if (weight.ndim === 2 && weight.size(0) === rows && weight.size(1) === width) return;
-  throw new InvalidArgumentError(`${name}: _weight must have the shape [${rows}, ${width}], got [${weight.shape.join(", ")}].`);
+  throw new InvalidArgumentError(
+    `${name}: _weight must have the shape [${rows}, ${width}], got [${weight.shape.join(", ")}].`,
+  );
 }
 
 /**
@@ -70,14 +72,15 @@ export class Embedding extends Module {
     ...rest: Rest<[padding_idx: number | null, max_norm: number | null, norm_type: number], EmbeddingOptions>
   ) {
     super();
-    const { padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse, _weight, _freeze, ...options } = bind("Embedding", rest, {
-      padding_idx: null as number | null,
-      ...TABLE,
-      sparse: false,
-      _weight: null as Tensor | null,
-      _freeze: false,
-      ...FACTORY,
-    });
+    const { padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse, _weight, _freeze, ...options } =
+      bind("Embedding", rest, {
+        padding_idx: null as number | null,
+        ...TABLE,
+        sparse: false,
+        _weight: null as Tensor | null,
+        _freeze: false,
+        ...FACTORY,
+      });
     this.num_embeddings = num_embeddings;
     this.embedding_dim = embedding_dim;
     this.padding_idx = paddingRow(padding_idx, num_embeddings);
@@ -97,7 +100,10 @@ export class Embedding extends Module {
   /** An embedding over a table that is there already: [rows, width]. Frozen unless told otherwise. */
   static from_pretrained(
     embeddings: Tensor,
-    ...rest: Rest<[freeze: boolean], Omit<EmbeddingOptions, "_weight" | "_freeze"> & { freeze?: boolean | undefined }>
+    ...rest: Rest<
+      [freeze: boolean],
+      Omit<EmbeddingOptions, "_weight" | "_freeze"> & { freeze?: boolean | undefined }
+    >
   ): Embedding {
     const { freeze, ...options } = bind("Embedding.from_pretrained", rest, {
       freeze: true,
@@ -105,7 +111,8 @@ export class Embedding extends Module {
       ...TABLE,
       sparse: false,
     });
-    if (embeddings.ndim !== 2) throw new InvalidArgumentError(`Embedding: a table has 2 dimensions, got ${embeddings.ndim}.`);
+    if (embeddings.ndim !== 2)
+      throw new InvalidArgumentError(`Embedding: a table has 2 dimensions, got ${embeddings.ndim}.`);
     const [rows, width] = embeddings.shape as [number, number];
     return new Embedding(rows, width, { ...options, _weight: embeddings, _freeze: freeze });
   }
@@ -128,7 +135,11 @@ export class Embedding extends Module {
   }
 }
 
-function tableSettings({ max_norm, norm_type, scale_grad_by_freq }: Pick<Embedding, "max_norm" | "norm_type" | "scale_grad_by_freq">): string {
+function tableSettings({
+  max_norm,
+  norm_type,
+  scale_grad_by_freq,
+}: Pick<Embedding, "max_norm" | "norm_type" | "scale_grad_by_freq">): string {
   let text = "";
   if (max_norm !== null) text += `, max_norm=${pyFloat(max_norm)}`;
   if (norm_type !== 2) text += `, norm_type=${pyFloat(norm_type)}`;
@@ -195,9 +206,30 @@ export class EmbeddingBag extends Module {
     if (row !== null && !this.weight.is_meta) torch.no_grad(() => this.weight.select(0, row).fill_(0));
   }
 
-  override forward(indices: Tensor, offsets: Tensor | null = null, per_sample_weights: Tensor | null = null): Tensor {
-    const { weight, max_norm, norm_type, scale_grad_by_freq, mode, sparse, include_last_offset, padding_idx } = this;
-    const settings = { max_norm, norm_type, scale_grad_by_freq, mode, sparse, include_last_offset, padding_idx };
+  override forward(
+    indices: Tensor,
+    offsets: Tensor | null = null,
+    per_sample_weights: Tensor | null = null,
+  ): Tensor {
+    const {
+      weight,
+      max_norm,
+      norm_type,
+      scale_grad_by_freq,
+      mode,
+      sparse,
+      include_last_offset,
+      padding_idx,
+    } = this;
+    const settings = {
+      max_norm,
+      norm_type,
+      scale_grad_by_freq,
+      mode,
+      sparse,
+      include_last_offset,
+      padding_idx,
+    };
     return F.embedding_bag(indices, weight, { offsets, per_sample_weights, ...settings });
   }
 

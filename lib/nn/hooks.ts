@@ -39,8 +39,8 @@ export class HookList<H> implements Iterable<H> {
 export type Gradients = readonly (Tensor | null)[];
 type Forward = (...args: unknown[]) => unknown;
 
-/** What a backward hook may return: gradients in the place of those it got. */
-export type Replacement = Gradients | Tensor | null | undefined | void;
+/** What a backward hook may return: gradients in the place of those it got, or one alone. Anything empty changes nothing. */
+export type Replacement = unknown;
 
 /**
  * All hooks that stand around the forward of one module. The module is not typed here: each was registered with a
@@ -72,7 +72,10 @@ export class ForwardHooks {
       if (result !== undefined && result !== null) args = seen(Array.isArray(result) ? result : [result]);
     }
 
-    const watch = this.backward.size + this.backwardPre.size > 0 && is_grad_enabled() ? new BackwardWatch(this, module) : null;
+    const watch =
+      this.backward.size + this.backwardPre.size > 0 && is_grad_enabled()
+        ? new BackwardWatch(this, module)
+        : null;
     if (watch) args = watch.inputs(args);
     let output = seen(forward(...args));
     for (const hook of this.post) {
@@ -112,21 +115,23 @@ class BackwardWatch {
       for (const hook of this.#hooks.backwardPre) grads = replaced(hook(this.#module, grads), grads);
       this.#gradOutput = grads;
       // Without an input that needs a gradient, nothing else would call the hooks.
-      if (!this.#inputs.some((input) => input.requires_grad)) this.#inputGradients(this.#inputs.map(() => null));
+      if (!this.#inputs.some((input) => input.requires_grad))
+        this.#inputGradients(this.#inputs.map(() => null));
       return grads;
     });
   }
 
   #inputGradients(given: Gradients): Gradients {
     let grads = given;
-    for (const hook of this.#hooks.backward) grads = replaced(hook(this.#module, grads, this.#gradOutput), grads);
+    for (const hook of this.#hooks.backward)
+      grads = replaced(hook(this.#module, grads, this.#gradOutput), grads);
     return grads;
   }
 }
 
 function replaced(result: Replacement, given: Gradients): Gradients {
   if (!result) return given;
-  return Array.isArray(result) ? result : [result as Tensor];
+  return Array.isArray(result) ? (result as Gradients) : [result as Tensor];
 }
 
 /**

@@ -8,7 +8,6 @@ import { py } from "./repr.ts";
 
 /** Gives back what it is given; arguments of the constructor are ignored. */
 export class Identity extends Module {
-  // biome-ignore lint/complexity/noUselessConstructor: takes and ignores any arguments, as torch's
   constructor(..._ignored: readonly unknown[]) {
     super();
   }

@@ -1,14 +1,27 @@
 // torch.nn: modules, layers, losses; `functional`, `init` and `utils`.
 
-export type { Rest } from "./arguments.ts";
 export * from "./activation.ts";
+export type { Rest } from "./arguments.ts";
 export { type AttendOptions, MultiheadAttention, type MultiheadAttentionOptions } from "./attention.ts";
 export {
-  BatchNorm1d, BatchNorm2d, BatchNorm3d, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d, type NormOptions,
+  BatchNorm1d,
+  BatchNorm2d,
+  BatchNorm3d,
+  InstanceNorm1d,
+  InstanceNorm2d,
+  InstanceNorm3d,
+  type NormOptions,
 } from "./batchnorm.ts";
 export * from "./containers.ts";
 export {
-  Conv1d, Conv2d, Conv3d, type ConvOptions, type ConvPaddingMode, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d,
+  Conv1d,
+  Conv2d,
+  Conv3d,
+  type ConvOptions,
+  type ConvPaddingMode,
+  ConvTranspose1d,
+  ConvTranspose2d,
+  ConvTranspose3d,
   type ConvTransposeOptions,
 } from "./conv.ts";
 export * from "./distance.ts";

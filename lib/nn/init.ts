@@ -4,8 +4,8 @@
 
 import { InvalidArgumentError } from "../errors/index.ts";
 import { suggest } from "../errors/suggest.ts";
-import * as torch from "../torch/index.ts";
 import type { Generator, Tensor } from "../torch/index.ts";
+import * as torch from "../torch/index.ts";
 import { bind, type Rest } from "./arguments.ts";
 
 interface Drawn {
@@ -17,8 +17,18 @@ const drawn = ({ generator }: Drawn) => (generator ? { generator } : {});
 
 export type FanMode = "fan_in" | "fan_out";
 export type Nonlinearity =
-  | "linear" | "conv1d" | "conv2d" | "conv3d" | "conv_transpose1d" | "conv_transpose2d" | "conv_transpose3d"
-  | "sigmoid" | "tanh" | "relu" | "leaky_relu" | "selu";
+  | "linear"
+  | "conv1d"
+  | "conv2d"
+  | "conv3d"
+  | "conv_transpose1d"
+  | "conv_transpose2d"
+  | "conv_transpose3d"
+  | "sigmoid"
+  | "tanh"
+  | "relu"
+  | "leaky_relu"
+  | "selu";
 
 const GAINS: Readonly<Record<string, (slope: number) => number>> = {
   linear: () => 1,
@@ -58,7 +68,10 @@ function filled(tensor: Tensor, fill: () => void): Tensor {
 }
 
 /** Numbers between `a` and `b`, all equally likely. Default: 0 and 1. */
-export function uniform_(tensor: Tensor, ...rest: Rest<[a: number, b: number], { a?: number; b?: number } & Drawn>): Tensor {
+export function uniform_(
+  tensor: Tensor,
+  ...rest: Rest<[a: number, b: number], { a?: number; b?: number } & Drawn>
+): Tensor {
   const { a, b, generator } = bind("uniform_", rest, { a: 0, b: 1, ...GENERATOR });
   return filled(tensor, () => tensor.uniform_(a, b, drawn({ generator })));
 }
@@ -74,7 +87,9 @@ export function normal_(
 
 /** The share of a normal distribution below `x`. The error function is torch's: JavaScript has none. */
 function normalCdf(x: number): number {
-  return (1 + Number(torch.erf(torch.tensor(x / Math.sqrt(2), { dtype: "float64", device: "cpu" })).item())) / 2;
+  return (
+    (1 + Number(torch.erf(torch.tensor(x / Math.sqrt(2), { dtype: "float64", device: "cpu" })).item())) / 2
+  );
 }
 
 /** Numbers of a normal distribution, cut to lie between `a` and `b`. Default: mean 0, standard deviation 1, from -2 to 2. */
@@ -85,7 +100,13 @@ export function trunc_normal_(
     { mean?: number; std?: number; a?: number; b?: number } & Drawn
   >
 ): Tensor {
-  const { mean, std, a, b, generator } = bind("trunc_normal_", rest, { mean: 0, std: 1, a: -2, b: 2, ...GENERATOR });
+  const { mean, std, a, b, generator } = bind("trunc_normal_", rest, {
+    mean: 0,
+    std: 1,
+    a: -2,
+    b: 2,
+    ...GENERATOR,
+  });
   if (mean < a - 2 * std || mean > b + 2 * std) {
     process.emitWarning("trunc_normal_: the mean is more than two standard deviations outside of [a, b].");
   }
@@ -127,7 +148,8 @@ export function eye_(tensor: Tensor): Tensor {
 export function dirac_(tensor: Tensor, groups = 1): Tensor {
   if (tensor.ndim < 3 || tensor.ndim > 5) throw dimensions("dirac_", "3, 4 or 5", tensor);
   const [outputs, inputs, ...kernel] = tensor.shape as [number, number, ...number[]];
-  if (outputs % groups !== 0) throw new InvalidArgumentError("dirac_: the first size must be divisible by groups.");
+  if (outputs % groups !== 0)
+    throw new InvalidArgumentError("dirac_: the first size must be divisible by groups.");
   return filled(tensor, () => {
     tensor.zero_();
     const perGroup = outputs / groups;
@@ -176,8 +198,17 @@ interface KaimingOptions extends Drawn {
 }
 type Kaiming = Rest<[a: number, mode: FanMode, nonlinearity: Nonlinearity], KaimingOptions>;
 
-function kaimingStd(name: string, tensor: Tensor, rest: Kaiming): { std: number; generator: Generator | undefined } {
-  const defaults = { a: 0, mode: "fan_in" as FanMode, nonlinearity: "leaky_relu" as Nonlinearity, ...GENERATOR };
+function kaimingStd(
+  name: string,
+  tensor: Tensor,
+  rest: Kaiming,
+): { std: number; generator: Generator | undefined } {
+  const defaults = {
+    a: 0,
+    mode: "fan_in" as FanMode,
+    nonlinearity: "leaky_relu" as Nonlinearity,
+    ...GENERATOR,
+  };
   const { a, mode, nonlinearity, generator } = bind(name, rest, defaults);
   const [fanIn, fanOut] = _calculate_fan_in_and_fan_out(tensor);
   if (mode !== "fan_in" && mode !== "fan_out") {
@@ -240,5 +271,7 @@ export function sparse_(
 }
 
 function dimensions(what: string, expected: string, tensor: Tensor): InvalidArgumentError {
-  return new InvalidArgumentError(`${what} needs a tensor of ${expected} dimensions, got the shape [${tensor.shape.join(", ")}].`);
+  return new InvalidArgumentError(
+    `${what} needs a tensor of ${expected} dimensions, got the shape [${tensor.shape.join(", ")}].`,
+  );
 }

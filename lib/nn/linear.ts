@@ -1,7 +1,7 @@
 // Fully connected layers.
 
-import * as torch from "../torch/index.ts";
 import type { Tensor } from "../torch/index.ts";
+import * as torch from "../torch/index.ts";
 import { bind, type Rest } from "./arguments.ts";
 import * as F from "./functional.ts";
 import * as init from "./init.ts";
@@ -10,7 +10,10 @@ import { Parameter } from "./parameter.ts";
 import { py } from "./repr.ts";
 
 /** What makes an empty tensor of a new layer, out of its options. */
-export const factory = ({ device, dtype }: FactoryOptions): { device: string | null; dtype: torch.Dtype | null } => ({
+export const factory = ({
+  device,
+  dtype,
+}: FactoryOptions): { device: string | null; dtype: torch.Dtype | null } => ({
   device: device ?? null,
   dtype: dtype ?? null,
 });

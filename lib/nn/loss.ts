@@ -75,7 +75,9 @@ export class SmoothL1Loss extends _Loss {
 export class HuberLoss extends _Loss {
   readonly delta: number;
 
-  constructor(...rest: Rest<[reduction: Reduction, delta: number], Reduced & { delta?: number | undefined }>) {
+  constructor(
+    ...rest: Rest<[reduction: Reduction, delta: number], Reduced & { delta?: number | undefined }>
+  ) {
     const { reduction, delta } = bind("HuberLoss", rest, { ...REDUCTION, delta: 1 });
     super(reduction);
     this.delta = delta;
@@ -96,7 +98,10 @@ export class CrossEntropyLoss extends _WeightedLoss {
   readonly label_smoothing: number;
 
   constructor(
-    ...rest: Rest<[weight: Tensor | null], Weighted & { ignore_index?: number | undefined; label_smoothing?: number | undefined }>
+    ...rest: Rest<
+      [weight: Tensor | null],
+      Weighted & { ignore_index?: number | undefined; label_smoothing?: number | undefined }
+    >
   ) {
     const o = bind("CrossEntropyLoss", rest, { ...WEIGHTED, ignore_index: -100, label_smoothing: 0 });
     super(o.weight, o.reduction);
@@ -143,7 +148,10 @@ export class BCEWithLogitsLoss extends _WeightedLoss {
   declare readonly pos_weight: Tensor | null;
 
   constructor(...rest: Rest<[weight: Tensor | null], Weighted & { pos_weight?: Tensor | null | undefined }>) {
-    const { weight, reduction, pos_weight } = bind("BCEWithLogitsLoss", rest, { ...WEIGHTED, pos_weight: null as Tensor | null });
+    const { weight, reduction, pos_weight } = bind("BCEWithLogitsLoss", rest, {
+      ...WEIGHTED,
+      pos_weight: null as Tensor | null,
+    });
     super(weight, reduction);
     this.register_buffer("pos_weight", pos_weight);
   }
@@ -159,7 +167,9 @@ export class KLDivLoss extends Module {
   readonly reduction: Reduction | "batchmean";
   readonly log_target: boolean;
 
-  constructor(...rest: Rest<[], { reduction?: Reduction | "batchmean" | undefined; log_target?: boolean | undefined }>) {
+  constructor(
+    ...rest: Rest<[], { reduction?: Reduction | "batchmean" | undefined; log_target?: boolean | undefined }>
+  ) {
     super();
     const defaults = { reduction: "mean" as Reduction | "batchmean", log_target: false };
     const { reduction, log_target } = bind("KLDivLoss", rest, defaults);
@@ -184,7 +194,12 @@ export class PoissonNLLLoss extends _Loss {
       Reduced & { log_input?: boolean | undefined; full?: boolean | undefined; eps?: number | undefined }
     >
   ) {
-    const { log_input, full, eps, reduction } = bind("PoissonNLLLoss", rest, { log_input: true, full: false, eps: 1e-8, ...REDUCTION });
+    const { log_input, full, eps, reduction } = bind("PoissonNLLLoss", rest, {
+      log_input: true,
+      full: false,
+      eps: 1e-8,
+      ...REDUCTION,
+    });
     super(reduction);
     this.log_input = log_input;
     this.full = full;
@@ -210,7 +225,11 @@ export class GaussianNLLLoss extends _Loss {
   }
 
   override forward(input: Tensor, target: Tensor, variance: Tensor | number): Tensor {
-    return F.gaussian_nll_loss(input, target, variance, { full: this.full, eps: this.eps, reduction: this.reduction });
+    return F.gaussian_nll_loss(input, target, variance, {
+      full: this.full,
+      eps: this.eps,
+      reduction: this.reduction,
+    });
   }
 }
 
@@ -255,7 +274,10 @@ export class CosineEmbeddingLoss extends _MarginLoss {
   }
 
   override forward(input1: Tensor, input2: Tensor, target: Tensor): Tensor {
-    return F.cosine_embedding_loss(input1, input2, target, { margin: this.margin, reduction: this.reduction });
+    return F.cosine_embedding_loss(input1, input2, target, {
+      margin: this.margin,
+      reduction: this.reduction,
+    });
   }
 }
 
@@ -269,10 +291,21 @@ export class TripletMarginLoss extends _Loss {
   constructor(
     ...rest: Rest<
       [margin: number, p: number, eps: number, swap: boolean],
-      Reduced & { margin?: number | undefined; p?: number | undefined; eps?: number | undefined; swap?: boolean | undefined }
+      Reduced & {
+        margin?: number | undefined;
+        p?: number | undefined;
+        eps?: number | undefined;
+        swap?: boolean | undefined;
+      }
     >
   ) {
-    const { margin, p, eps, swap, reduction } = bind("TripletMarginLoss", rest, { margin: 1, p: 2, eps: 1e-6, swap: false, ...REDUCTION });
+    const { margin, p, eps, swap, reduction } = bind("TripletMarginLoss", rest, {
+      margin: 1,
+      p: 2,
+      eps: 1e-6,
+      swap: false,
+      ...REDUCTION,
+    });
     super(reduction);
     this.margin = margin;
     this.p = p;
@@ -297,11 +330,19 @@ export class TripletMarginWithDistanceLoss extends _Loss {
   constructor(
     ...rest: Rest<
       [],
-      Reduced & { distance_function?: Distance | null | undefined; margin?: number | undefined; swap?: boolean | undefined }
+      Reduced & {
+        distance_function?: Distance | null | undefined;
+        margin?: number | undefined;
+        swap?: boolean | undefined;
+      }
     >
   ) {
     const defaults = { distance_function: null as Distance | null, margin: 1, swap: false, ...REDUCTION };
-    const { distance_function, margin, swap, reduction } = bind("TripletMarginWithDistanceLoss", rest, defaults);
+    const { distance_function, margin, swap, reduction } = bind(
+      "TripletMarginWithDistanceLoss",
+      rest,
+      defaults,
+    );
     super(reduction);
     this.distance_function = distance_function;
     this.margin = margin;
@@ -310,7 +351,12 @@ export class TripletMarginWithDistanceLoss extends _Loss {
 
   override forward(anchor: Tensor, positive: Tensor, negative: Tensor): Tensor {
     const { distance_function, margin, swap, reduction } = this;
-    return F.triplet_margin_with_distance_loss(anchor, positive, negative, { distance_function, margin, swap, reduction });
+    return F.triplet_margin_with_distance_loss(anchor, positive, negative, {
+      distance_function,
+      margin,
+      swap,
+      reduction,
+    });
   }
 }
 
@@ -331,7 +377,10 @@ export class MultiMarginLoss extends _WeightedLoss {
   readonly margin: number;
 
   constructor(
-    ...rest: Rest<[p: number, margin: number, weight: Tensor | null], Weighted & { p?: number | undefined; margin?: number | undefined }>
+    ...rest: Rest<
+      [p: number, margin: number, weight: Tensor | null],
+      Weighted & { p?: number | undefined; margin?: number | undefined }
+    >
   ) {
     const { p, margin, weight, reduction } = bind("MultiMarginLoss", rest, { p: 1, margin: 1, ...WEIGHTED });
     super(weight, reduction);
@@ -379,7 +428,11 @@ export class CTCLoss extends _Loss {
       Reduced & { blank?: number | undefined; zero_infinity?: boolean | undefined }
     >
   ) {
-    const { blank, reduction, zero_infinity } = bind("CTCLoss", rest, { blank: 0, ...REDUCTION, zero_infinity: false });
+    const { blank, reduction, zero_infinity } = bind("CTCLoss", rest, {
+      blank: 0,
+      ...REDUCTION,
+      zero_infinity: false,
+    });
     super(reduction);
     this.blank = blank;
     this.zero_infinity = zero_infinity;

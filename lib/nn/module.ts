@@ -89,7 +89,9 @@ export class Module {
 
   /** What the module computes; each subclass writes its own. Hooks stand around it. */
   forward(..._args: never[]): unknown {
-    throw new InvalidArgumentError(`Module [${this._get_name()}] is missing the required "forward" function.`);
+    throw new InvalidArgumentError(
+      `Module [${this._get_name()}] is missing the required "forward" function.`,
+    );
   }
 
   // state ---------------------------------------------------------------------------------------------------
@@ -100,7 +102,11 @@ export class Module {
    * @param tensor null keeps the name free.
    * @param options.persistent whether it is stored in the state dict; default true.
    */
-  register_buffer(name: string, tensor: Tensor | null, options: { persistent?: boolean | undefined } = {}): void {
+  register_buffer(
+    name: string,
+    tensor: Tensor | null,
+    options: { persistent?: boolean | undefined } = {},
+  ): void {
     const { persistent } = bind("register_buffer", [options], { persistent: true });
     this.#claim("buffer", name, tensor === null || tensor instanceof Tensor, tensor);
     const entry = { value: tensor, persistent };
@@ -179,7 +185,8 @@ export class Module {
    */
   assertFieldsIntact(): void {
     for (const [name, kind] of this.#known) {
-      if (Object.hasOwn(this, name) && (this as unknown as Properties)[name] === undefined) throw overwritten(this, name, kind);
+      if (Object.hasOwn(this, name) && (this as unknown as Properties)[name] === undefined)
+        throw overwritten(this, name, kind);
     }
     const { parameters, buffers, children } = this._own_state();
     this.#known.clear();
@@ -194,9 +201,11 @@ export class Module {
   }
 
   #claim(kind: Kind, name: string, valid: boolean, value: unknown): void {
-    if (typeof name !== "string") throw new InvalidArgumentError(`The name of a ${kind} must be a string, got ${typeof name}.`);
+    if (typeof name !== "string")
+      throw new InvalidArgumentError(`The name of a ${kind} must be a string, got ${typeof name}.`);
     if (name === "") throw new InvalidArgumentError(`The name of a ${kind} can't be empty.`);
-    if (name.includes(".")) throw new InvalidArgumentError(`The name of a ${kind} can't contain ".", got "${name}".`);
+    if (name.includes("."))
+      throw new InvalidArgumentError(`The name of a ${kind} can't contain ".", got "${name}".`);
     if (!valid) throw notA(this, kind, name, value);
     const taken = name in this && !this.#known.has(name) && !this.#isState(name);
     if (taken && (this as unknown as Properties)[name] !== undefined) {
@@ -222,8 +231,13 @@ export class Module {
   // walking -------------------------------------------------------------------------------------------------
 
   /** Pairs of dotted name and module, this one first under the name `prefix`. */
-  named_modules(options: { prefix?: string | undefined; remove_duplicate?: boolean | undefined } = {}): Generator<[string, Module]> {
-    const { prefix, remove_duplicate } = bind("named_modules", [options], { prefix: "", remove_duplicate: true });
+  named_modules(
+    options: { prefix?: string | undefined; remove_duplicate?: boolean | undefined } = {},
+  ): Generator<[string, Module]> {
+    const { prefix, remove_duplicate } = bind("named_modules", [options], {
+      prefix: "",
+      remove_duplicate: true,
+    });
     return walkModules(this, prefix, remove_duplicate ? new Set() : null);
   }
 
@@ -271,9 +285,12 @@ export class Module {
       const next: unknown = (module as unknown as Properties)[name];
       if (!(next instanceof Module)) {
         const known = module._own_state().children.map(([child]) => child);
-        throw new InvalidArgumentError(`${module._get_name()} has no module '${name}' (looking for '${target}').`, {
-          suggestion: suggest(name, known),
-        });
+        throw new InvalidArgumentError(
+          `${module._get_name()} has no module '${name}' (looking for '${target}').`,
+          {
+            suggestion: suggest(name, known),
+          },
+        );
       }
       module = next;
     }
@@ -322,7 +339,9 @@ export class Module {
   /** Moves to `device` without the values: the new memory is not initialised. The way off the `meta` device. */
   to_empty(options: { device: Device; recurse?: boolean | undefined }): this {
     const { device, recurse } = bind("to_empty", [options], { device: "cpu", recurse: true });
-    return this._apply((tensor) => tensor.new_empty(tensor.shape, { device, dtype: tensor.dtype }), { recurse });
+    return this._apply((tensor) => tensor.new_empty(tensor.shape, { device, dtype: tensor.dtype }), {
+      recurse,
+    });
   }
 
   /** Casts parameters and buffers of every kind, integers too. */
@@ -370,7 +389,8 @@ export class Module {
 
   /** Training mode for the whole tree: dropout and batch norm behave differently. Default: on. */
   train(mode = true): this {
-    if (typeof mode !== "boolean") throw new InvalidArgumentError(`train() takes a boolean, got ${typeof mode}.`);
+    if (typeof mode !== "boolean")
+      throw new InvalidArgumentError(`train() takes a boolean, got ${typeof mode}.`);
     for (const module of this.modules()) module.training = mode;
     return this;
   }
@@ -452,7 +472,11 @@ export class Module {
     } else if (!own?.get) {
       let inner: Forward | undefined = own?.value;
       const run = (...args: unknown[]) =>
-        hooks.run(this, (...given) => (inner ?? (Object.getPrototypeOf(this).forward as Forward)).apply(this, given), args);
+        hooks.run(
+          this,
+          (...given) => (inner ?? (Object.getPrototypeOf(this).forward as Forward)).apply(this, given),
+          args,
+        );
       const get: Wrapped = () => run;
       get.assigned = own;
       // A forward assigned while there are hooks goes under them.
@@ -472,7 +496,11 @@ export class Module {
    * @param options.prefix put before each name as it is. @param options.keep_vars give the Parameter objects themselves.
    */
   state_dict(
-    options: { destination?: StateDict | undefined; prefix?: string | undefined; keep_vars?: boolean | undefined } = {},
+    options: {
+      destination?: StateDict | undefined;
+      prefix?: string | undefined;
+      keep_vars?: boolean | undefined;
+    } = {},
   ): StateDict {
     const { destination, prefix, keep_vars } = bind("state_dict", [options], {
       destination: undefined as StateDict | undefined,
@@ -491,7 +519,9 @@ export class Module {
    */
   load_state_dict(
     state_dict: Readonly<StateDict>,
-    ...rest: [options?: { strict?: boolean | undefined; assign?: boolean | undefined }] | [strict: boolean, assign?: boolean]
+    ...rest:
+      | [options?: { strict?: boolean | undefined; assign?: boolean | undefined }]
+      | [strict: boolean, assign?: boolean]
   ): IncompatibleKeys {
     return loadStateDict(this, state_dict, bind("load_state_dict", rest, { strict: true, assign: false }));
   }
@@ -526,12 +556,16 @@ export class Module {
   }
 
   /** `hook(module, incompatible_keys)`, after this module and its children have loaded; it may edit the lists. */
-  register_load_state_dict_post_hook(hook: (module: this, incompatible_keys: IncompatibleKeys) => void): RemovableHandle {
+  register_load_state_dict_post_hook(
+    hook: (module: this, incompatible_keys: IncompatibleKeys) => void,
+  ): RemovableHandle {
     return this._state_dict_hooks().postLoad.add((keys) => hook(this, keys));
   }
 
   /** `hook(module, prefix, keep_vars)`, before this module's part is written. */
-  register_state_dict_pre_hook(hook: (module: this, prefix: string, keep_vars: boolean) => void): RemovableHandle {
+  register_state_dict_pre_hook(
+    hook: (module: this, prefix: string, keep_vars: boolean) => void,
+  ): RemovableHandle {
     return this._state_dict_hooks().preSave.add((prefix, keep_vars) => hook(this, prefix, keep_vars));
   }
 
@@ -546,7 +580,12 @@ export class Module {
 
   /** Like {@link register_state_dict_post_hook}; a state dict that it returns replaces the written one. */
   _register_state_dict_hook(
-    hook: (module: this, state_dict: StateDict, prefix: string, local_metadata: object) => StateDict | undefined | void,
+    hook: (
+      module: this,
+      state_dict: StateDict,
+      prefix: string,
+      local_metadata: object,
+    ) => StateDict | undefined,
   ): RemovableHandle {
     return this._state_dict_hooks().postSave.add((...args) => hook(this, ...args));
   }
@@ -611,9 +650,15 @@ function* namedTensors<T extends Tensor>(
   options: NamedOptions,
   own: (module: Module) => readonly (readonly [string, T])[],
 ): Generator<[string, T]> {
-  const { prefix, recurse, remove_duplicate } = bind(method, [options], { prefix: "", recurse: true, remove_duplicate: true });
+  const { prefix, recurse, remove_duplicate } = bind(method, [options], {
+    prefix: "",
+    recurse: true,
+    remove_duplicate: true,
+  });
   const met = new Set<T>();
-  const modules: Iterable<[string, Module]> = recurse ? root.named_modules({ prefix, remove_duplicate }) : [[prefix, root]];
+  const modules: Iterable<[string, Module]> = recurse
+    ? root.named_modules({ prefix, remove_duplicate })
+    : [[prefix, root]];
   for (const [path, module] of modules) {
     for (const [name, tensor] of own(module)) {
       if (met.has(tensor)) continue;
@@ -635,12 +680,15 @@ function lookUp<T>(
   const entries = own(module);
   const found = entries.find(([key]) => key === name);
   if (found) return found[1];
-  throw new InvalidArgumentError(`${module._get_name()} has no ${kind} '${name}' (looking for '${target}').`, {
-    suggestion: suggest(
-      name,
-      entries.map(([key]) => key),
-    ),
-  });
+  throw new InvalidArgumentError(
+    `${module._get_name()} has no ${kind} '${name}' (looking for '${target}').`,
+    {
+      suggestion: suggest(
+        name,
+        entries.map(([key]) => key),
+      ),
+    },
+  );
 }
 
 const isFloatOrComplex = (dtype: Dtype) => /^(float|bfloat|complex)/.test(dtype);
@@ -648,17 +696,27 @@ const isFloatOrComplex = (dtype: Dtype) => /^(float|bfloat|complex)/.test(dtype)
 function parseTo(target: Device | Tensor | ToOptions, rest: readonly unknown[]): ToOptions {
   const none: ToOptions = { device: undefined, dtype: undefined, non_blocking: false };
   if (target instanceof Tensor) {
-    return { ...none, ...bind("to", rest, { non_blocking: false }), device: target.device, dtype: target.dtype };
+    return {
+      ...none,
+      ...bind("to", rest, { non_blocking: false }),
+      device: target.device,
+      dtype: target.dtype,
+    };
   }
   if (typeof target === "object" && target !== null) return bind("to", [target], none);
   if (isDtype(target)) return { ...none, ...bind("to", rest, { non_blocking: false }), dtype: target };
-  return { ...bind("to", rest, { dtype: undefined as Dtype | undefined, non_blocking: false }), device: target };
+  return {
+    ...bind("to", rest, { dtype: undefined as Dtype | undefined, non_blocking: false }),
+    device: target,
+  };
 }
 
 function notA(module: Module, kind: Kind, name: string, value: unknown): InvalidArgumentError {
   const expected = { parameter: "a Parameter", buffer: "a Tensor", module: "a Module" }[kind];
   const got = typeof value === "object" ? (value?.constructor.name ?? "null") : typeof value;
-  return new InvalidArgumentError(`${module._get_name()}.${name}: a ${kind} must be ${expected} or null, got ${got}.`);
+  return new InvalidArgumentError(
+    `${module._get_name()}.${name}: a ${kind} must be ${expected} or null, got ${got}.`,
+  );
 }
 
 function emptyModule(module: Module): InvalidArgumentError {
@@ -670,6 +728,8 @@ function emptyModule(module: Module): InvalidArgumentError {
 function overwritten(module: Module, name: string, kind: Kind): ConfigFieldError {
   return new ConfigFieldError(
     `${module._get_name()}.${name} held a ${kind} and is undefined now: a class field of a subclass overwrote it.`,
-    { hint: `Write 'declare readonly ${name}: …' in the subclass; assign null to drop a ${kind} on purpose.` },
+    {
+      hint: `Write 'declare readonly ${name}: …' in the subclass; assign null to drop a ${kind} on purpose.`,
+    },
   );
 }

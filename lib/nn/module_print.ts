@@ -83,9 +83,15 @@ function describe(module: Module, depth: number): Node {
   const { parameters, buffers, children } = module._own_state();
   const leaves = [...parameters, ...buffers].map(([name, tensor]): [string, Node] => [
     name,
-    { label: `[${tensor.shape.join(", ")}] ${tensor.dtype} ${tensor.device} ${printBytes(bytesOf(tensor))}`, nodes: [] },
+    {
+      label: `[${tensor.shape.join(", ")}] ${tensor.dtype} ${tensor.device} ${printBytes(bytesOf(tensor))}`,
+      nodes: [],
+    },
   ]);
-  return { label, nodes: [...leaves, ...merge(children.map(([name, child]) => [name, describe(child, depth - 1)]))] };
+  return {
+    label,
+    nodes: [...leaves, ...merge(children.map(([name, child]) => [name, describe(child, depth - 1)]))],
+  };
 }
 
 /** Numbered neighbours that look alike become one entry, "0-31" with "32 × …". */
@@ -102,6 +108,9 @@ function merge(children: readonly [string, Node][]): [string, Node][] {
 function draw(nodes: Node["nodes"], margin: string): string[] {
   return nodes.flatMap(([name, { label, nodes: inner }], i) => {
     const last = i === nodes.length - 1;
-    return [`${margin}${last ? "└─ " : "├─ "}${name}: ${label}`, ...draw(inner, margin + (last ? "   " : "│  "))];
+    return [
+      `${margin}${last ? "└─ " : "├─ "}${name}: ${label}`,
+      ...draw(inner, margin + (last ? "   " : "│  ")),
+    ];
   });
 }

@@ -1,8 +1,8 @@
 // Normalization over the last dimensions, and over groups of channels.
 
 import { InvalidArgumentError } from "../errors/index.ts";
-import * as torch from "../torch/index.ts";
 import type { Tensor } from "../torch/index.ts";
+import * as torch from "../torch/index.ts";
 import { bind, type Rest } from "./arguments.ts";
 import * as F from "./functional.ts";
 import * as init from "./init.ts";
@@ -11,7 +11,8 @@ import { type FactoryOptions, Module } from "./module.ts";
 import { Parameter } from "./parameter.ts";
 import { py, pyFloat } from "./repr.ts";
 
-const shapeOf = (shape: number | readonly number[]): readonly number[] => (typeof shape === "number" ? [shape] : [...shape]);
+const shapeOf = (shape: number | readonly number[]): readonly number[] =>
+  typeof shape === "number" ? [shape] : [...shape];
 
 export interface LayerNormOptions extends FactoryOptions {
   /** Added to the variance. Default: 1e-5. */
@@ -99,7 +100,9 @@ export class RMSNorm extends Module {
     this.normalized_shape = shapeOf(normalized_shape);
     this.eps = eps;
     this.elementwise_affine = elementwise_affine;
-    this.weight = elementwise_affine ? new Parameter(torch.empty(this.normalized_shape, factory(options))) : null;
+    this.weight = elementwise_affine
+      ? new Parameter(torch.empty(this.normalized_shape, factory(options)))
+      : null;
     this.reset_parameters();
   }
 
@@ -137,11 +140,17 @@ export class GroupNorm extends Module {
   readonly weight: Parameter | null;
   readonly bias: Parameter | null;
 
-  constructor(num_groups: number, num_channels: number, ...rest: Rest<[eps: number, affine: boolean], GroupNormOptions>) {
+  constructor(
+    num_groups: number,
+    num_channels: number,
+    ...rest: Rest<[eps: number, affine: boolean], GroupNormOptions>
+  ) {
     super();
     const { eps, affine, ...options } = bind("GroupNorm", rest, { eps: 1e-5, affine: true, ...FACTORY });
     if (num_channels % num_groups !== 0) {
-      throw new InvalidArgumentError(`GroupNorm: num_channels ${num_channels} must be divisible by num_groups ${num_groups}.`);
+      throw new InvalidArgumentError(
+        `GroupNorm: num_channels ${num_channels} must be divisible by num_groups ${num_groups}.`,
+      );
     }
     this.num_groups = num_groups;
     this.num_channels = num_channels;
@@ -167,7 +176,10 @@ export class GroupNorm extends Module {
   }
 }
 
-type LocalResponse = Rest<[alpha: number, beta: number, k: number], { alpha?: number; beta?: number; k?: number }>;
+type LocalResponse = Rest<
+  [alpha: number, beta: number, k: number],
+  { alpha?: number; beta?: number; k?: number }
+>;
 
 /** Divides by a power of the mean square of `size` neighbouring channels. Default: alpha 1e-4, beta 0.75, k 1. */
 export class LocalResponseNorm extends Module {

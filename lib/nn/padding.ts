@@ -2,8 +2,8 @@
 
 import type { Tensor } from "../torch/index.ts";
 import { ntuple, type Sizes } from "./arguments.ts";
-import * as F from "./functional.ts";
 import type { PaddingMode } from "./functional/padding.ts";
+import * as F from "./functional.ts";
 import { Module } from "./module.ts";
 import { py } from "./repr.ts";
 

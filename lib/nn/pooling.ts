@@ -18,7 +18,10 @@ export interface MaxPoolOptions {
   /** Count windows that reach beyond the end. Default: false. */
   ceil_mode?: boolean | undefined;
 }
-type MaxPoolRest = Rest<[stride: Sizes | null, padding: Sizes, dilation: Sizes, return_indices: boolean, ceil_mode: boolean], MaxPoolOptions>;
+type MaxPoolRest = Rest<
+  [stride: Sizes | null, padding: Sizes, dilation: Sizes, return_indices: boolean, ceil_mode: boolean],
+  MaxPoolOptions
+>;
 
 abstract class _MaxPool extends Module {
   readonly kernel_size: Sizes;
@@ -48,7 +51,9 @@ abstract class _MaxPool extends Module {
   protected pool(dims: number, x: Tensor): Tensor {
     const { stride, padding, dilation, ceil_mode, return_indices } = this;
     // With return_indices it is a pair; the type says what it nearly always is.
-    return P.maxPool(dims, x, this.kernel_size, [{ stride, padding, dilation, ceil_mode, return_indices }]) as Tensor;
+    return P.maxPool(dims, x, this.kernel_size, [
+      { stride, padding, dilation, ceil_mode, return_indices },
+    ]) as Tensor;
   }
 
   override extra_repr(): string {
@@ -79,7 +84,10 @@ export class MaxPool3d extends _MaxPool {
   }
 }
 
-type UnpoolRest = Rest<[stride: Sizes | null, padding: Sizes], { stride?: Sizes | null | undefined; padding?: Sizes | undefined }>;
+type UnpoolRest = Rest<
+  [stride: Sizes | null, padding: Sizes],
+  { stride?: Sizes | null | undefined; padding?: Sizes | undefined }
+>;
 
 abstract class _MaxUnpool extends Module {
   readonly kernel_size: readonly number[];
@@ -88,7 +96,10 @@ abstract class _MaxUnpool extends Module {
 
   constructor(dims: number, kernel_size: Sizes, rest: UnpoolRest) {
     super();
-    const { stride, padding } = bind(new.target.name, rest, { stride: null as Sizes | null, padding: 0 as Sizes });
+    const { stride, padding } = bind(new.target.name, rest, {
+      stride: null as Sizes | null,
+      padding: 0 as Sizes,
+    });
     this.kernel_size = ntuple(kernel_size, dims);
     this.stride = ntuple(stride ?? kernel_size, dims);
     this.padding = ntuple(padding, dims);
@@ -135,7 +146,10 @@ export interface AvgPoolOptions {
   /** Divide by this instead of the number of entries. Two and three dimensions only. */
   divisor_override?: number | null | undefined;
 }
-type AvgPoolRest = Rest<[stride: Sizes | null, padding: Sizes, ceil_mode: boolean, count_include_pad: boolean], AvgPoolOptions>;
+type AvgPoolRest = Rest<
+  [stride: Sizes | null, padding: Sizes, ceil_mode: boolean, count_include_pad: boolean],
+  AvgPoolOptions
+>;
 
 abstract class _AvgPool extends Module {
   readonly kernel_size: Sizes;
@@ -164,7 +178,9 @@ abstract class _AvgPool extends Module {
 
   protected pool(dims: number, x: Tensor): Tensor {
     const { stride, padding, ceil_mode, count_include_pad, divisor_override } = this;
-    return P.avgPool(dims, x, this.kernel_size, [{ stride, padding, ceil_mode, count_include_pad, divisor_override }]);
+    return P.avgPool(dims, x, this.kernel_size, [
+      { stride, padding, ceil_mode, count_include_pad, divisor_override },
+    ]);
   }
 
   override extra_repr(): string {
@@ -198,7 +214,10 @@ export class AvgPool3d extends _AvgPool {
   }
 }
 
-type LpPoolRest = Rest<[stride: Sizes | null, ceil_mode: boolean], { stride?: Sizes | null | undefined; ceil_mode?: boolean | undefined }>;
+type LpPoolRest = Rest<
+  [stride: Sizes | null, ceil_mode: boolean],
+  { stride?: Sizes | null | undefined; ceil_mode?: boolean | undefined }
+>;
 
 abstract class _LPPool extends Module {
   readonly norm_type: number;
@@ -208,7 +227,10 @@ abstract class _LPPool extends Module {
 
   constructor(norm_type: number, kernel_size: Sizes, ...rest: LpPoolRest) {
     super();
-    const { stride, ceil_mode } = bind(new.target.name, rest, { stride: null as Sizes | null, ceil_mode: false });
+    const { stride, ceil_mode } = bind(new.target.name, rest, {
+      stride: null as Sizes | null,
+      ceil_mode: false,
+    });
     this.norm_type = norm_type;
     this.kernel_size = kernel_size;
     this.stride = stride;
@@ -216,7 +238,9 @@ abstract class _LPPool extends Module {
   }
 
   protected pool(dims: number, x: Tensor): Tensor {
-    return P.lpPool(dims, x, this.norm_type, this.kernel_size, [{ stride: this.stride, ceil_mode: this.ceil_mode }]);
+    return P.lpPool(dims, x, this.norm_type, this.kernel_size, [
+      { stride: this.stride, ceil_mode: this.ceil_mode },
+    ]);
   }
 
   override extra_repr(): string {
@@ -284,7 +308,10 @@ export class AdaptiveAvgPool3d extends _AdaptivePool {
 abstract class _AdaptiveMaxPool extends _AdaptivePool {
   readonly return_indices: boolean;
 
-  constructor(output_size: P.OutputSizes, ...rest: Rest<[return_indices: boolean], { return_indices?: boolean | undefined }>) {
+  constructor(
+    output_size: P.OutputSizes,
+    ...rest: Rest<[return_indices: boolean], { return_indices?: boolean | undefined }>
+  ) {
     super(output_size);
     this.return_indices = bind(new.target.name, rest, { return_indices: false }).return_indices;
   }

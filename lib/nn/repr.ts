@@ -20,6 +20,7 @@ export function py(value: unknown): string {
   if (typeof value === "boolean") return value ? "True" : "False";
   if (typeof value === "string") return `'${value}'`;
   if (typeof value === "number") return Number.isInteger(value) ? String(value) : pyFloat(value);
-  if (Array.isArray(value)) return value.length === 1 ? `(${py(value[0])},)` : `(${value.map(py).join(", ")})`;
+  if (Array.isArray(value))
+    return value.length === 1 ? `(${py(value[0])},)` : `(${value.map(py).join(", ")})`;
   return String(value);
 }

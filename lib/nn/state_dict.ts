@@ -35,7 +35,7 @@ export type LoadContext = [
 export class StateDictHooks {
   readonly preSave = new HookList<(prefix: string, keep_vars: boolean) => void>();
   readonly postSave = new HookList<
-    (state_dict: StateDict, prefix: string, local_metadata: LocalMetadata) => StateDict | undefined | void
+    (state_dict: StateDict, prefix: string, local_metadata: LocalMetadata) => StateDict | undefined
   >();
   readonly preLoad = new HookList<(...context: LoadContext) => void>();
   readonly postLoad = new HookList<(keys: IncompatibleKeys) => void>();
@@ -44,14 +44,25 @@ export class StateDictHooks {
 /** Versions by module path; rides on a state dict as a property that is not enumerable, so it is never taken for a tensor. */
 type Metadata = Record<string, LocalMetadata>;
 
-const metadataOf = (state_dict: object): Metadata | undefined => (state_dict as { _metadata?: Metadata })._metadata;
+const metadataOf = (state_dict: object): Metadata | undefined =>
+  (state_dict as { _metadata?: Metadata })._metadata;
 
 function setMetadata<T extends object>(state_dict: T, metadata: Metadata): T {
-  return Object.defineProperty(state_dict, "_metadata", { value: metadata, enumerable: false, writable: true, configurable: true });
+  return Object.defineProperty(state_dict, "_metadata", {
+    value: metadata,
+    enumerable: false,
+    writable: true,
+    configurable: true,
+  });
 }
 
 /** The state of `module` and its children, into `given` or a new object. */
-export function saveState(module: Module, given: StateDict | undefined, prefix: string, keep_vars: boolean): StateDict {
+export function saveState(
+  module: Module,
+  given: StateDict | undefined,
+  prefix: string,
+  keep_vars: boolean,
+): StateDict {
   let destination = given ?? {};
   const metadata = metadataOf(destination) ?? {};
   setMetadata(destination, metadata);
@@ -95,14 +106,18 @@ export function loadStateDict(
   if (strict) {
     const quoted = (names: readonly string[]) => names.map((name) => `"${name}"`).join(", ");
     if (missing_keys.length > 0) error_msgs.unshift(`Missing key(s) in state_dict: ${quoted(missing_keys)}.`);
-    if (unexpected_keys.length > 0) error_msgs.unshift(`Unexpected key(s) in state_dict: ${quoted(unexpected_keys)}.`);
+    if (unexpected_keys.length > 0)
+      error_msgs.unshift(`Unexpected key(s) in state_dict: ${quoted(unexpected_keys)}.`);
   }
   if (error_msgs.length > 0) {
-    throw new CheckpointError(`Error(s) in loading state_dict for ${root._get_name()}:\n\t${error_msgs.join("\n\t")}`, {
-      missing_keys,
-      unexpected_keys,
-      mismatched_keys: mismatches(root, given),
-    });
+    throw new CheckpointError(
+      `Error(s) in loading state_dict for ${root._get_name()}:\n\t${error_msgs.join("\n\t")}`,
+      {
+        missing_keys,
+        unexpected_keys,
+        mismatched_keys: mismatches(root, given),
+      },
+    );
   }
   return { missing_keys, unexpected_keys };
 }
@@ -113,7 +128,10 @@ function entriesUnder(state_dict: StateDict, prefix: string): StateDict {
   return part;
 }
 
-function mismatches(root: Module, given: Readonly<StateDict>): [string, readonly number[], readonly number[]][] {
+function mismatches(
+  root: Module,
+  given: Readonly<StateDict>,
+): [string, readonly number[], readonly number[]][] {
   const found: [string, readonly number[], readonly number[]][] = [];
   for (const [name, tensor] of Object.entries(root.state_dict())) {
     const shape = given[name]?.shape;
@@ -122,10 +140,13 @@ function mismatches(root: Module, given: Readonly<StateDict>): [string, readonly
   return found;
 }
 
-const sameShape = (a: readonly number[], b: readonly number[]) => a.length === b.length && a.every((n, i) => n === b[i]);
+const sameShape = (a: readonly number[], b: readonly number[]) =>
+  a.length === b.length && a.every((n, i) => n === b[i]);
 /** Early checkpoints stored scalars as one-element vectors. */
-const isOldScalar = (stored: readonly number[], own: readonly number[]) => own.length === 0 && stored.length === 1 && stored[0] === 1;
-const fits = (stored: readonly number[], own: readonly number[]) => sameShape(stored, own) || isOldScalar(stored, own);
+const isOldScalar = (stored: readonly number[], own: readonly number[]) =>
+  own.length === 0 && stored.length === 1 && stored[0] === 1;
+const fits = (stored: readonly number[], own: readonly number[]) =>
+  sameShape(stored, own) || isOldScalar(stored, own);
 const printShape = (shape: readonly number[]) => `torch.Size([${shape.join(", ")}])`;
 
 /** The default `_load_from_state_dict`: this module's own parameters and stored buffers. */
@@ -134,7 +155,10 @@ export function loadOwnState(module: Module, ...context: LoadContext): void {
   for (const hook of module._state_dict_hooks().preLoad) hook(...context);
 
   const { parameters, buffers, children } = module._own_state();
-  const own = new Map<string, Tensor>([...parameters, ...buffers.filter(([name]) => module._is_persistent(name))]);
+  const own = new Map<string, Tensor>([
+    ...parameters,
+    ...buffers.filter(([name]) => module._is_persistent(name)),
+  ]);
   const assign = local_metadata.assign_to_params_buffers ?? false;
   for (const [name, tensor] of own) {
     const key = prefix + name;

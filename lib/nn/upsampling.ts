@@ -2,12 +2,15 @@
 
 import type { Tensor } from "../torch/index.ts";
 import { bind, type Rest, type Sizes } from "./arguments.ts";
-import * as F from "./functional.ts";
 import type { InterpolateOptions, InterpolationMode } from "./functional/vision.ts";
+import * as F from "./functional.ts";
 import { Module } from "./module.ts";
 import { py, pyFloat } from "./repr.ts";
 
-type UpsampleRest = Rest<[size: Sizes | null, scale_factor: Sizes | null, mode: InterpolationMode], Omit<InterpolateOptions, "antialias">>;
+type UpsampleRest = Rest<
+  [size: Sizes | null, scale_factor: Sizes | null, mode: InterpolationMode],
+  Omit<InterpolateOptions, "antialias">
+>;
 
 /**
  * Resizes [batch, channels, …] to a size or by a factor.
@@ -44,12 +47,20 @@ export class Upsample extends Module {
 
   override extra_repr(): string {
     const factor = this.scale_factor;
-    const factors = factor === null ? "" : typeof factor === "number" ? pyFloat(factor) : `(${factor.map(pyFloat).join(", ")})`;
+    const factors =
+      factor === null
+        ? ""
+        : typeof factor === "number"
+          ? pyFloat(factor)
+          : `(${factor.map(pyFloat).join(", ")})`;
     return `${factor === null ? `size=${py(this.size)}` : `scale_factor=${factors}`}, mode=${py(this.mode)}`;
   }
 }
 
-type SizeOrFactor = Rest<[size: Sizes | null, scale_factor: Sizes | null], { size?: Sizes | null; scale_factor?: Sizes | null }>;
+type SizeOrFactor = Rest<
+  [size: Sizes | null, scale_factor: Sizes | null],
+  { size?: Sizes | null; scale_factor?: Sizes | null }
+>;
 const SIZE_OR_FACTOR = { size: null as Sizes | null, scale_factor: null as Sizes | null };
 
 export class UpsamplingNearest2d extends Upsample {

@@ -1,8 +1,8 @@
 // torch.nn.utils: gradients and parameters as a whole.
 
 import { InvalidArgumentError, OpError } from "../errors/index.ts";
-import * as torch from "../torch/index.ts";
 import type { Tensor } from "../torch/index.ts";
+import * as torch from "../torch/index.ts";
 import { bind, type Rest } from "./arguments.ts";
 
 type Tensors = Tensor | Iterable<Tensor>;
@@ -20,17 +20,27 @@ export interface ClipGradNormOptions {
 }
 
 /** The norm of all tensors together, without recording it. */
-export function get_total_norm(tensors: Tensors, ...rest: Rest<[norm_type: number, error_if_nonfinite: boolean], ClipGradNormOptions>): Tensor {
-  const { norm_type, error_if_nonfinite } = bind("get_total_norm", rest, { norm_type: 2, error_if_nonfinite: false });
+export function get_total_norm(
+  tensors: Tensors,
+  ...rest: Rest<[norm_type: number, error_if_nonfinite: boolean], ClipGradNormOptions>
+): Tensor {
+  const { norm_type, error_if_nonfinite } = bind("get_total_norm", rest, {
+    norm_type: 2,
+    error_if_nonfinite: false,
+  });
   const list = tensors instanceof torch.Tensor ? [tensors] : [...tensors];
   const [first] = list;
   if (first === undefined) return torch.tensor(0);
   const total = torch.no_grad(() => {
-    const norms = list.map((tensor) => torch.linalg.vector_norm(tensor, norm_type).to({ device: first.device }));
+    const norms = list.map((tensor) =>
+      torch.linalg.vector_norm(tensor, norm_type).to({ device: first.device }),
+    );
     return torch.linalg.vector_norm(torch.stack(norms), norm_type);
   });
   if (error_if_nonfinite && !Number.isFinite(Number(total.item()))) {
-    throw new OpError(`[clip_grad_norm_] the norm of order ${norm_type} of the gradients is ${total.item()}.`);
+    throw new OpError(
+      `[clip_grad_norm_] the norm of order ${norm_type} of the gradients is ${total.item()}.`,
+    );
   }
   return total;
 }
@@ -75,7 +85,9 @@ export function vector_to_parameters(vector: Tensor, parameters: Iterable<Tensor
   for (const parameter of parameters) {
     const count = parameter.numel();
     if (begin + count > vector.numel()) {
-      throw new InvalidArgumentError(`vector_to_parameters: a vector of ${vector.numel()} entries is too short.`);
+      throw new InvalidArgumentError(
+        `vector_to_parameters: a vector of ${vector.numel()} entries is too short.`,
+      );
     }
     parameter.data = vector.narrow(0, begin, count).view_as(parameter).detach();
     begin += count;

@@ -1,7 +1,7 @@
 // Activation functions.
 
-import * as torch from "../../torch/index.ts";
 import type { Dtype, Tensor } from "../../torch/index.ts";
+import * as torch from "../../torch/index.ts";
 import * as ops from "../../torch/nn.generated.ts";
 import { bind, type Rest } from "../arguments.ts";
 
@@ -9,7 +9,8 @@ import { bind, type Rest } from "../arguments.ts";
 type Inplace = Rest<[inplace: boolean], { inplace?: boolean | undefined }>;
 type WithInplace<O> = O & { inplace?: boolean | undefined };
 
-const inPlace = (name: string, rest: Inplace) => rest.length > 0 && bind(name, rest, { inplace: false }).inplace;
+const inPlace = (name: string, rest: Inplace) =>
+  rest.length > 0 && bind(name, rest, { inplace: false }).inplace;
 
 /** max(0, x) */
 export function relu(input: Tensor, ...rest: Inplace): Tensor {
@@ -23,20 +24,28 @@ export function relu6(input: Tensor, ...rest: Inplace): Tensor {
 
 /** x above `threshold`, else `value`. */
 export function threshold(input: Tensor, threshold: number, value: number, ...rest: Inplace): Tensor {
-  return inPlace("threshold", rest) ? torch.threshold_(input, threshold, value) : torch.threshold(input, threshold, value);
+  return inPlace("threshold", rest)
+    ? torch.threshold_(input, threshold, value)
+    : torch.threshold(input, threshold, value);
 }
 
 /** x cut to lie between `min_val` (default -1) and `max_val` (default 1). */
 export function hardtanh(
   input: Tensor,
-  ...rest: Rest<[min_val: number, max_val: number, inplace: boolean], WithInplace<{ min_val?: number; max_val?: number }>>
+  ...rest: Rest<
+    [min_val: number, max_val: number, inplace: boolean],
+    WithInplace<{ min_val?: number; max_val?: number }>
+  >
 ): Tensor {
   const { min_val, max_val, inplace } = bind("hardtanh", rest, { min_val: -1, max_val: 1, inplace: false });
   return inplace ? ops.hardtanh_(input, min_val, max_val) : ops.hardtanh(input, min_val, max_val);
 }
 
 /** x above 0, else alpha (exp(x) - 1). Default alpha: 1. */
-export function elu(input: Tensor, ...rest: Rest<[alpha: number, inplace: boolean], WithInplace<{ alpha?: number }>>): Tensor {
+export function elu(
+  input: Tensor,
+  ...rest: Rest<[alpha: number, inplace: boolean], WithInplace<{ alpha?: number }>>
+): Tensor {
   const { alpha, inplace } = bind("elu", rest, { alpha: 1, inplace: false });
   return inplace ? ops.elu_(input, alpha) : ops.elu(input, alpha);
 }
@@ -46,7 +55,10 @@ export function selu(input: Tensor, ...rest: Inplace): Tensor {
 }
 
 /** max(0, x) + min(0, alpha (exp(x / alpha) - 1)). Default alpha: 1. */
-export function celu(input: Tensor, ...rest: Rest<[alpha: number, inplace: boolean], WithInplace<{ alpha?: number }>>): Tensor {
+export function celu(
+  input: Tensor,
+  ...rest: Rest<[alpha: number, inplace: boolean], WithInplace<{ alpha?: number }>>
+): Tensor {
   const { alpha, inplace } = bind("celu", rest, { alpha: 1, inplace: false });
   return inplace ? torch.celu_(input, alpha) : torch.celu(input, alpha);
 }
@@ -158,7 +170,11 @@ type Softmax = Rest<[dim: number | null], SoftmaxOptions>;
 /** The dimension that torch takes when none is given. */
 const implicitDim = (input: Tensor) => ([0, 1, 3].includes(input.ndim) ? 0 : 1);
 
-function softmaxOptions(name: string, input: Tensor, rest: Softmax): [dim: number, options: { dtype?: Dtype }] {
+function softmaxOptions(
+  name: string,
+  input: Tensor,
+  rest: Softmax,
+): [dim: number, options: { dtype?: Dtype }] {
   const defaults = { dim: null as number | null | undefined, dtype: null as Dtype | null | undefined };
   const { dim, dtype } = bind(name, rest, defaults);
   return [dim ?? implicitDim(input), dtype ? { dtype } : {}];

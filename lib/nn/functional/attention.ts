@@ -1,8 +1,8 @@
 // Attention: the operator, and torch's multi-head attention around it.
 
 import { InvalidArgumentError, ShapeError } from "../../errors/index.ts";
-import * as torch from "../../torch/index.ts";
 import type { Dtype, Tensor } from "../../torch/index.ts";
+import * as torch from "../../torch/index.ts";
 import * as ops from "../../torch/nn.generated.ts";
 import { bind, type Rest } from "../arguments.ts";
 
@@ -33,7 +33,10 @@ export function scaled_dot_product_attention(
     scale: null as number | null,
     enable_gqa: false,
   });
-  return ops.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, { scale, enable_gqa });
+  return ops.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, {
+    scale,
+    enable_gqa,
+  });
 }
 
 /** What `nn.MultiheadAttention` passes on; torch's names. */
@@ -118,21 +121,36 @@ export function multi_head_attention_forward(
 
   const source = k.size(1);
   if (padding) {
-    const perHead = padding.reshape([batch, 1, 1, source]).expand([-1, num_heads, -1, -1]).reshape([batch * num_heads, 1, source]);
+    const perHead = padding
+      .reshape([batch, 1, 1, source])
+      .expand([-1, num_heads, -1, -1])
+      .reshape([batch * num_heads, 1, source]);
     mask = mask ? mask.add(perHead) : perHead;
   }
   const dropout_p = training ? (inputs.dropout_p ?? 0) : 0;
   const join = (x: Tensor) =>
-    ops.linear(x.contiguous().reshape([target * batch, width]), inputs.out_proj_weight, inputs.out_proj_bias).reshape([target, batch, -1]);
+    ops
+      .linear(x.contiguous().reshape([target * batch, width]), inputs.out_proj_weight, inputs.out_proj_bias)
+      .reshape([target, batch, -1]);
 
   if (!need_weights) {
     const split = (x: Tensor) => x.reshape([batch, num_heads, -1, headDim]);
-    const lastMask = mask && (mask.size(0) === 1 ? mask.unsqueeze(0) : mask.reshape([batch, num_heads, -1, source]));
-    const attended = ops.scaled_dot_product_attention(split(q), split(k), split(v), lastMask, dropout_p, hinted);
+    const lastMask =
+      mask && (mask.size(0) === 1 ? mask.unsqueeze(0) : mask.reshape([batch, num_heads, -1, source]));
+    const attended = ops.scaled_dot_product_attention(
+      split(q),
+      split(k),
+      split(v),
+      lastMask,
+      dropout_p,
+      hinted,
+    );
     return [join(attended.permute(2, 0, 1, 3)), null];
   }
   const scaled = q.mul(Math.sqrt(1 / headDim));
-  const scores = mask ? torch.baddbmm(mask, scaled, k.transpose(-2, -1)) : torch.bmm(scaled, k.transpose(-2, -1));
+  const scores = mask
+    ? torch.baddbmm(mask, scaled, k.transpose(-2, -1))
+    : torch.bmm(scaled, k.transpose(-2, -1));
   let weights = torch.softmax(scores, -1);
   if (dropout_p > 0) weights = torch.dropout(weights, dropout_p, true);
   const output = join(torch.bmm(weights, v).transpose(0, 1));
@@ -140,7 +158,12 @@ export function multi_head_attention_forward(
   return [output, average_attn_weights ? weights.mean([1]) : weights];
 }
 
-function checkInputs(query: Tensor, key: Tensor, value: Tensor, { num_heads, key_padding_mask, attn_mask, is_causal }: MultiHeadAttentionInputs): void {
+function checkInputs(
+  query: Tensor,
+  key: Tensor,
+  value: Tensor,
+  { num_heads, key_padding_mask, attn_mask, is_causal }: MultiHeadAttentionInputs,
+): void {
   const dims = query.ndim;
   if ((dims !== 2 && dims !== 3) || key.ndim !== dims || value.ndim !== dims) {
     throw new ShapeError(
@@ -148,16 +171,24 @@ function checkInputs(query: Tensor, key: Tensor, value: Tensor, { num_heads, key
     );
   }
   if (key_padding_mask && key_padding_mask.ndim !== dims - 1) {
-    throw new ShapeError(`[multi_head_attention] key_padding_mask must have ${dims - 1} dimensions, got ${key_padding_mask.ndim}.`);
+    throw new ShapeError(
+      `[multi_head_attention] key_padding_mask must have ${dims - 1} dimensions, got ${key_padding_mask.ndim}.`,
+    );
   }
   if (attn_mask && attn_mask.ndim !== 2 && attn_mask.ndim !== 3) {
-    throw new ShapeError(`[multi_head_attention] attn_mask must have 2 or 3 dimensions, got ${attn_mask.ndim}.`);
+    throw new ShapeError(
+      `[multi_head_attention] attn_mask must have 2 or 3 dimensions, got ${attn_mask.ndim}.`,
+    );
   }
   if (query.size(-1) % num_heads !== 0) {
-    throw new ShapeError(`[multi_head_attention] width ${query.size(-1)} is not divisible by ${num_heads} heads.`);
+    throw new ShapeError(
+      `[multi_head_attention] width ${query.size(-1)} is not divisible by ${num_heads} heads.`,
+    );
   }
   if (is_causal && !attn_mask) {
-    throw new InvalidArgumentError("multi_head_attention: is_causal is a hint about attn_mask, which is missing.");
+    throw new InvalidArgumentError(
+      "multi_head_attention: is_causal is a hint about attn_mask, which is missing.",
+    );
   }
 }
 
@@ -165,14 +196,19 @@ function checkInputs(query: Tensor, key: Tensor, value: Tensor, { num_heads, key
 function additive(mask: Tensor | null | undefined, dtype: Dtype, name: string): Tensor | null {
   if (!mask) return null;
   if (mask.is_floating_point()) return mask;
-  if (mask.dtype !== "bool") throw new InvalidArgumentError(`multi_head_attention: ${name} must be of bool or a floating point dtype, got ${mask.dtype}.`);
+  if (mask.dtype !== "bool")
+    throw new InvalidArgumentError(
+      `multi_head_attention: ${name} must be of bool or a floating point dtype, got ${mask.dtype}.`,
+    );
   return torch.zeros_like(mask, { dtype }).masked_fill_(mask, Number.NEGATIVE_INFINITY);
 }
 
 function withHeads(mask: Tensor, full: readonly number[]): Tensor {
   const expected = mask.ndim === 2 ? full.slice(1) : full;
   if (mask.shape.join() !== expected.join()) {
-    throw new ShapeError(`[multi_head_attention] attn_mask must have the shape [${expected.join(", ")}], got [${mask.shape.join(", ")}].`);
+    throw new ShapeError(
+      `[multi_head_attention] attn_mask must have the shape [${expected.join(", ")}], got [${mask.shape.join(", ")}].`,
+    );
   }
   return mask.ndim === 2 ? mask.unsqueeze(0) : mask;
 }
@@ -185,14 +221,27 @@ function project(query: Tensor, key: Tensor, value: Tensor, inputs: MultiHeadAtt
   const [qBias = null, kBias = null, vBias = null] = biases;
   if (inputs.use_separate_proj_weight) {
     if (!q_proj_weight || !k_proj_weight || !v_proj_weight) {
-      throw new InvalidArgumentError("multi_head_attention: use_separate_proj_weight needs q_proj_weight, k_proj_weight and v_proj_weight.");
+      throw new InvalidArgumentError(
+        "multi_head_attention: use_separate_proj_weight needs q_proj_weight, k_proj_weight and v_proj_weight.",
+      );
     }
-    return [ops.linear(query, q_proj_weight, qBias), ops.linear(key, k_proj_weight, kBias), ops.linear(value, v_proj_weight, vBias)];
+    return [
+      ops.linear(query, q_proj_weight, qBias),
+      ops.linear(key, k_proj_weight, kBias),
+      ops.linear(value, v_proj_weight, vBias),
+    ];
   }
   if (!in_proj_weight) throw new InvalidArgumentError("multi_head_attention: in_proj_weight is missing.");
   const split = (x: Tensor, parts: number) =>
-    x.unflatten(-1, [parts, width]).unsqueeze(0).transpose(0, -2).squeeze(-2).contiguous().unbind(0) as Tensor[];
-  if (key === value && query === key) return split(ops.linear(query, in_proj_weight, in_proj_bias), 3) as Projected;
+    x
+      .unflatten(-1, [parts, width])
+      .unsqueeze(0)
+      .transpose(0, -2)
+      .squeeze(-2)
+      .contiguous()
+      .unbind(0) as Tensor[];
+  if (key === value && query === key)
+    return split(ops.linear(query, in_proj_weight, in_proj_bias), 3) as Projected;
   if (key === value) {
     const [qWeight, rest] = in_proj_weight.split([width, width * 2]) as [Tensor, Tensor];
     const [, restBias = null] = in_proj_bias ? in_proj_bias.split([width, width * 2]) : [];
@@ -200,5 +249,9 @@ function project(query: Tensor, key: Tensor, value: Tensor, inputs: MultiHeadAtt
     return [ops.linear(query, qWeight, qBias), k, v];
   }
   const [qWeight, kWeight, vWeight] = in_proj_weight.chunk(3) as Projected;
-  return [ops.linear(query, qWeight, qBias), ops.linear(key, kWeight, kBias), ops.linear(value, vWeight, vBias)];
+  return [
+    ops.linear(query, qWeight, qBias),
+    ops.linear(key, kWeight, kBias),
+    ops.linear(value, vWeight, vBias),
+  ];
 }

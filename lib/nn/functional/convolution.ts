@@ -1,7 +1,7 @@
 // Convolutions, and the patches they look at.
 
-import * as torch from "../../torch/index.ts";
 import type { Tensor } from "../../torch/index.ts";
+import * as torch from "../../torch/index.ts";
 import * as ops from "../../torch/nn.generated.ts";
 import { bind, ntuple, type Rest, type Sizes } from "../arguments.ts";
 
@@ -25,7 +25,13 @@ const PATCHES = { dilation: 1 as Sizes, padding: 0 as Sizes, stride: 1 as Sizes 
 /** Patches as columns: [batch, channels, height, width] gives [batch, channels · kernel, positions]. */
 export function unfold(input: Tensor, kernel_size: Sizes, ...rest: Patches): Tensor {
   const { dilation, padding, stride } = bind("unfold", rest, PATCHES);
-  return ops.im2col(input, ntuple(kernel_size, 2), ntuple(dilation, 2), ntuple(padding, 2), ntuple(stride, 2));
+  return ops.im2col(
+    input,
+    ntuple(kernel_size, 2),
+    ntuple(dilation, 2),
+    ntuple(padding, 2),
+    ntuple(stride, 2),
+  );
 }
 
 /** The sum of patches in their places: undoes {@link unfold} up to how often each place was covered. */

@@ -1,7 +1,7 @@
 // Distances and similarities.
 
-import * as torch from "../../torch/index.ts";
 import type { Tensor } from "../../torch/index.ts";
+import * as torch from "../../torch/index.ts";
 import { bind, type Rest } from "../arguments.ts";
 
 /** The cosine of the angle along a dimension. Default: dim 1, eps 1e-8. */

@@ -1,8 +1,8 @@
 // Dropout of entries and of whole channels.
 
 import { InvalidArgumentError } from "../../errors/index.ts";
-import * as torch from "../../torch/index.ts";
 import type { Tensor } from "../../torch/index.ts";
+import * as torch from "../../torch/index.ts";
 import { bind, type Rest } from "../arguments.ts";
 
 export interface DropoutFunctionOptions {
@@ -14,7 +14,11 @@ export interface DropoutFunctionOptions {
 }
 type Dropout = Rest<[p: number, training: boolean, inplace: boolean], DropoutFunctionOptions>;
 
-function dropoutOptions(name: string, rest: Dropout, training: boolean): { p: number; training: boolean; inplace: boolean } {
+function dropoutOptions(
+  name: string,
+  rest: Dropout,
+  training: boolean,
+): { p: number; training: boolean; inplace: boolean } {
   const options = bind(name, rest, { p: 0.5, training, inplace: false });
   if (!(options.p >= 0 && options.p <= 1)) {
     throw new InvalidArgumentError(`${name}: the probability must be between 0 and 1, got ${options.p}.`);
@@ -37,14 +41,18 @@ export function alpha_dropout(input: Tensor, ...rest: Dropout): Tensor {
 /** alpha_dropout of whole channels. Default: p 0.5, not training. */
 export function feature_alpha_dropout(input: Tensor, ...rest: Dropout): Tensor {
   const { p, training, inplace } = dropoutOptions("feature_alpha_dropout", rest, false);
-  return inplace ? torch.feature_alpha_dropout_(input, p, training) : torch.feature_alpha_dropout(input, p, training);
+  return inplace
+    ? torch.feature_alpha_dropout_(input, p, training)
+    : torch.feature_alpha_dropout(input, p, training);
 }
 
 /** Drops channels; an input without batch dimension gets one meanwhile. */
 function channelDropout(name: string, input: Tensor, batched: number, rest: Dropout): Tensor {
   const { p, training, inplace } = dropoutOptions(name, rest, true);
   if (input.ndim !== batched && input.ndim !== batched - 1) {
-    throw new InvalidArgumentError(`${name} takes ${batched - 1} or ${batched} dimensions, got ${input.ndim}.`);
+    throw new InvalidArgumentError(
+      `${name} takes ${batched - 1} or ${batched} dimensions, got ${input.ndim}.`,
+    );
   }
   const lone = input.ndim === batched - 1;
   const x = lone ? (inplace ? input.unsqueeze_(0) : input.unsqueeze(0)) : input;

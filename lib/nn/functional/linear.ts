@@ -1,8 +1,8 @@
 // Products with weights, and tables of vectors.
 
 import { InvalidArgumentError } from "../../errors/index.ts";
-import * as torch from "../../torch/index.ts";
 import type { Tensor } from "../../torch/index.ts";
+import * as torch from "../../torch/index.ts";
 import * as ops from "../../torch/nn.generated.ts";
 import { bind, type Rest } from "../arguments.ts";
 
@@ -42,7 +42,10 @@ function paddingRow(name: string, padding_idx: number | null | undefined, rows: 
 export function embedding(
   input: Tensor,
   weight: Tensor,
-  ...rest: Rest<[padding_idx: number | null, max_norm: number | null, norm_type: number], EmbeddingFunctionOptions>
+  ...rest: Rest<
+    [padding_idx: number | null, max_norm: number | null, norm_type: number],
+    EmbeddingFunctionOptions
+  >
 ): Tensor {
   if (rest.length === 0) return torch.embedding(weight, input);
   const { padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse } = bind("embedding", rest, {
@@ -73,7 +76,11 @@ export interface EmbeddingBagFunctionOptions extends EmbeddingFunctionOptions {
 }
 
 /** Sums, means or maxima of rows of a table: one row [width] per bag of indices. */
-export function embedding_bag(input: Tensor, weight: Tensor, ...rest: Rest<[offsets: Tensor | null], EmbeddingBagFunctionOptions>): Tensor {
+export function embedding_bag(
+  input: Tensor,
+  weight: Tensor,
+  ...rest: Rest<[offsets: Tensor | null], EmbeddingBagFunctionOptions>
+): Tensor {
   const o = bind("embedding_bag", rest, {
     offsets: null as Tensor | null,
     max_norm: null as number | null,
@@ -88,7 +95,8 @@ export function embedding_bag(input: Tensor, weight: Tensor, ...rest: Rest<[offs
   let { offsets, per_sample_weights } = o;
   let indices = input;
   if (input.ndim === 2) {
-    if (offsets) throw new InvalidArgumentError("embedding_bag: offsets go with indices of one dimension only.");
+    if (offsets)
+      throw new InvalidArgumentError("embedding_bag: offsets go with indices of one dimension only.");
     offsets = torch.arange(0, input.numel(), input.size(1), { dtype: input.dtype, device: input.device });
     indices = input.reshape([-1]);
     per_sample_weights = per_sample_weights?.reshape([-1]) ?? null;
@@ -96,7 +104,9 @@ export function embedding_bag(input: Tensor, weight: Tensor, ...rest: Rest<[offs
     throw new InvalidArgumentError("embedding_bag: indices of one dimension need offsets.");
   }
   if (per_sample_weights && o.mode !== "sum") {
-    throw new InvalidArgumentError(`embedding_bag: per_sample_weights go with the mode "sum", not "${o.mode}".`);
+    throw new InvalidArgumentError(
+      `embedding_bag: per_sample_weights go with the mode "sum", not "${o.mode}".`,
+    );
   }
   const { max_norm } = o;
   if (max_norm !== null) {
@@ -107,11 +117,24 @@ export function embedding_bag(input: Tensor, weight: Tensor, ...rest: Rest<[offs
   const mode = { sum: 0, mean: 1, max: 2 }[o.mode];
   const row = o.padding_idx === null ? null : paddingRow("embedding_bag", o.padding_idx, weight.size(0));
   const bag = torch.embedding_bag as (...args: unknown[]) => readonly [Tensor, ...unknown[]];
-  const [result] = bag(weight, indices, offsets, o.scale_grad_by_freq, mode, o.sparse, per_sample_weights, o.include_last_offset, row);
+  const [result] = bag(
+    weight,
+    indices,
+    offsets,
+    o.scale_grad_by_freq,
+    mode,
+    o.sparse,
+    per_sample_weights,
+    o.include_last_offset,
+    row,
+  );
   return result;
 }
 
 /** Ones at the given indices: int64 [...] gives [..., num_classes]. Default: as many classes as the largest index asks for. */
-export function one_hot(tensor: Tensor, ...rest: Rest<[num_classes: number], { num_classes?: number }>): Tensor {
+export function one_hot(
+  tensor: Tensor,
+  ...rest: Rest<[num_classes: number], { num_classes?: number }>
+): Tensor {
   return ops.one_hot(tensor, bind("one_hot", rest, { num_classes: -1 }).num_classes);
 }

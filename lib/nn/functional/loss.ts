@@ -2,8 +2,8 @@
 
 import { InvalidArgumentError, ShapeError } from "../../errors/index.ts";
 import { suggest } from "../../errors/suggest.ts";
-import * as torch from "../../torch/index.ts";
 import type { Tensor } from "../../torch/index.ts";
+import * as torch from "../../torch/index.ts";
 import * as ops from "../../torch/nn.generated.ts";
 import { bind, type Rest } from "../arguments.ts";
 
@@ -21,7 +21,9 @@ const REDUCTIONS: Readonly<Record<string, number>> = { none: 0, mean: 1, sum: 2 
 function reductionIndex(reduction: string): number {
   const index = REDUCTIONS[reduction];
   if (index === undefined) {
-    throw new InvalidArgumentError(`'${reduction}' is not a valid reduction.`, { suggestion: suggest(reduction, Object.keys(REDUCTIONS)) });
+    throw new InvalidArgumentError(`'${reduction}' is not a valid reduction.`, {
+      suggestion: suggest(reduction, Object.keys(REDUCTIONS)),
+    });
   }
   return index;
 }
@@ -47,14 +49,25 @@ export interface CrossEntropyOptions extends Reduced {
  *
  * @example F.cross_entropy(logits.view(-1, vocab), labels.view(-1), { ignore_index: -100 });
  */
-export function cross_entropy(input: Tensor, target: Tensor, ...rest: Rest<[weight: Tensor | null], CrossEntropyOptions>): Tensor {
+export function cross_entropy(
+  input: Tensor,
+  target: Tensor,
+  ...rest: Rest<[weight: Tensor | null], CrossEntropyOptions>
+): Tensor {
   const { weight, ignore_index, reduction, label_smoothing } = bind("cross_entropy", rest, {
     weight: null as Tensor | null,
     ignore_index: -100,
     ...REDUCTION,
     label_smoothing: 0,
   });
-  return ops.cross_entropy_loss(input, target, weight, reductionIndex(reduction), ignore_index, label_smoothing);
+  return ops.cross_entropy_loss(
+    input,
+    target,
+    weight,
+    reductionIndex(reduction),
+    ignore_index,
+    label_smoothing,
+  );
 }
 
 /** The negative log likelihood of targets [batch, …] under log-probabilities [batch, classes, …]. */
@@ -81,7 +94,10 @@ export function binary_cross_entropy(
   target: Tensor,
   ...rest: Rest<[weight: Tensor | null], BinaryCrossEntropyOptions>
 ): Tensor {
-  const { weight, reduction } = bind("binary_cross_entropy", rest, { weight: null as Tensor | null, ...REDUCTION });
+  const { weight, reduction } = bind("binary_cross_entropy", rest, {
+    weight: null as Tensor | null,
+    ...REDUCTION,
+  });
   sameShape("binary_cross_entropy", input, target);
   const factors = weight?.expand(broadcastShape(target.shape, weight.shape)) ?? null;
   return ops.binary_cross_entropy(input, target, factors, reductionIndex(reduction));
@@ -91,7 +107,10 @@ export function binary_cross_entropy(
 export function binary_cross_entropy_with_logits(
   input: Tensor,
   target: Tensor,
-  ...rest: Rest<[weight: Tensor | null], BinaryCrossEntropyOptions & { pos_weight?: Tensor | null | undefined }>
+  ...rest: Rest<
+    [weight: Tensor | null],
+    BinaryCrossEntropyOptions & { pos_weight?: Tensor | null | undefined }
+  >
 ): Tensor {
   const { weight, reduction, pos_weight } = bind("binary_cross_entropy_with_logits", rest, {
     weight: null as Tensor | null,
@@ -106,7 +125,10 @@ export function binary_cross_entropy_with_logits(
 export function multi_margin_loss(
   input: Tensor,
   target: Tensor,
-  ...rest: Rest<[p: number, margin: number, weight: Tensor | null], Reduced & { p?: number; margin?: number; weight?: Tensor | null }>
+  ...rest: Rest<
+    [p: number, margin: number, weight: Tensor | null],
+    Reduced & { p?: number; margin?: number; weight?: Tensor | null }
+  >
 ): Tensor {
   const { p, margin, weight, reduction } = bind("multi_margin_loss", rest, {
     p: 1,
@@ -129,7 +151,10 @@ export function multilabel_soft_margin_loss(
   target: Tensor,
   ...rest: Rest<[weight: Tensor | null], BinaryCrossEntropyOptions>
 ): Tensor {
-  const { weight, reduction } = bind("multilabel_soft_margin_loss", rest, { weight: null as Tensor | null, ...REDUCTION });
+  const { weight, reduction } = bind("multilabel_soft_margin_loss", rest, {
+    weight: null as Tensor | null,
+    ...REDUCTION,
+  });
   const yes = target.mul(ops.log_sigmoid(input));
   const no = target.neg().add(1).mul(ops.log_sigmoid(input.neg()));
   const losses = yes.add(no).neg();
@@ -139,7 +164,11 @@ export function multilabel_soft_margin_loss(
 
 /** log(1 + exp(-target · input)), for targets 1 and -1. */
 export function soft_margin_loss(input: Tensor, target: Tensor, ...rest: Rest<[], Reduced>): Tensor {
-  return ops.soft_margin_loss(input, target, reductionIndex(bind("soft_margin_loss", rest, REDUCTION).reduction));
+  return ops.soft_margin_loss(
+    input,
+    target,
+    reductionIndex(bind("soft_margin_loss", rest, REDUCTION).reduction),
+  );
 }
 
 // numbers ---------------------------------------------------------------------------------------------------
@@ -177,9 +206,14 @@ export function l1_loss(input: Tensor, target: Tensor, ...rest: Rest<[], Weighte
 }
 
 /** Squared below `beta`, absolute above. Default beta: 1. */
-export function smooth_l1_loss(input: Tensor, target: Tensor, ...rest: Rest<[], Reduced & { beta?: number }>): Tensor {
+export function smooth_l1_loss(
+  input: Tensor,
+  target: Tensor,
+  ...rest: Rest<[], Reduced & { beta?: number }>
+): Tensor {
   const { reduction, beta } = bind("smooth_l1_loss", rest, { ...REDUCTION, beta: 1 });
-  const loss = beta === 0 ? ops.l1_loss : (x: Tensor, y: Tensor, r: number) => ops.smooth_l1_loss(x, y, r, beta);
+  const loss =
+    beta === 0 ? ops.l1_loss : (x: Tensor, y: Tensor, r: number) => ops.smooth_l1_loss(x, y, r, beta);
   return elementLoss([input, target], { reduction, weight: null }, loss);
 }
 
@@ -189,7 +223,11 @@ export function huber_loss(
   target: Tensor,
   ...rest: Rest<[reduction: Reduction, delta: number], Weighted & { delta?: number }>
 ): Tensor {
-  const { reduction, delta, weight } = bind("huber_loss", rest, { ...REDUCTION, delta: 1, weight: null as Tensor | null });
+  const { reduction, delta, weight } = bind("huber_loss", rest, {
+    ...REDUCTION,
+    delta: 1,
+    weight: null as Tensor | null,
+  });
   return elementLoss([input, target], { reduction, weight }, (x, y, r) => ops.huber_loss(x, y, r, delta));
 }
 
@@ -197,9 +235,17 @@ export function huber_loss(
 export function poisson_nll_loss(
   input: Tensor,
   target: Tensor,
-  ...rest: Rest<[log_input: boolean, full: boolean], Reduced & { log_input?: boolean; full?: boolean; eps?: number }>
+  ...rest: Rest<
+    [log_input: boolean, full: boolean],
+    Reduced & { log_input?: boolean; full?: boolean; eps?: number }
+  >
 ): Tensor {
-  const { log_input, full, eps, reduction } = bind("poisson_nll_loss", rest, { log_input: true, full: false, eps: 1e-8, ...REDUCTION });
+  const { log_input, full, eps, reduction } = bind("poisson_nll_loss", rest, {
+    log_input: true,
+    full: false,
+    eps: 1e-8,
+    ...REDUCTION,
+  });
   return torch.poisson_nll_loss(input, target, log_input, full, eps, reductionIndex(reduction));
 }
 
@@ -226,7 +272,10 @@ export function kl_div(
   target: Tensor,
   ...rest: Rest<[], { reduction?: Reduction | "batchmean" | undefined; log_target?: boolean | undefined }>
 ): Tensor {
-  const { reduction, log_target } = bind("kl_div", rest, { reduction: "mean" as Reduction | "batchmean", log_target: false });
+  const { reduction, log_target } = bind("kl_div", rest, {
+    reduction: "mean" as Reduction | "batchmean",
+    log_target: false,
+  });
   const batchmean = reduction === "batchmean";
   const result = torch.kl_div(input, target, reductionIndex(batchmean ? "sum" : reduction), { log_target });
   return batchmean && input.ndim > 0 ? result.div(input.size(0)) : result;
@@ -239,19 +288,33 @@ interface Margin extends Reduced {
 }
 
 /** max(0, -target (x1 - x2) + margin), for targets 1 and -1. Default margin: 0. */
-export function margin_ranking_loss(input1: Tensor, input2: Tensor, target: Tensor, ...rest: Rest<[margin: number], Margin>): Tensor {
+export function margin_ranking_loss(
+  input1: Tensor,
+  input2: Tensor,
+  target: Tensor,
+  ...rest: Rest<[margin: number], Margin>
+): Tensor {
   const { margin, reduction } = bind("margin_ranking_loss", rest, { margin: 0, ...REDUCTION });
   return torch.margin_ranking_loss(input1, input2, target, margin, reductionIndex(reduction));
 }
 
 /** x for target 1, max(0, margin - x) for target -1. Default margin: 1. */
-export function hinge_embedding_loss(input: Tensor, target: Tensor, ...rest: Rest<[margin: number], Margin>): Tensor {
+export function hinge_embedding_loss(
+  input: Tensor,
+  target: Tensor,
+  ...rest: Rest<[margin: number], Margin>
+): Tensor {
   const { margin, reduction } = bind("hinge_embedding_loss", rest, { margin: 1, ...REDUCTION });
   return torch.hinge_embedding_loss(input, target, margin, reductionIndex(reduction));
 }
 
 /** 1 - cos(x1, x2) for target 1, max(0, cos(x1, x2) - margin) for target -1. Default margin: 0. */
-export function cosine_embedding_loss(input1: Tensor, input2: Tensor, target: Tensor, ...rest: Rest<[margin: number], Margin>): Tensor {
+export function cosine_embedding_loss(
+  input1: Tensor,
+  input2: Tensor,
+  target: Tensor,
+  ...rest: Rest<[margin: number], Margin>
+): Tensor {
   const { margin, reduction } = bind("cosine_embedding_loss", rest, { margin: 0, ...REDUCTION });
   return torch.cosine_embedding_loss(input1, input2, target, margin, reductionIndex(reduction));
 }
@@ -272,8 +335,23 @@ export function triplet_margin_loss(
   negative: Tensor,
   ...rest: Rest<[margin: number, p: number, eps: number, swap: boolean], TripletMarginOptions>
 ): Tensor {
-  const { margin, p, eps, swap, reduction } = bind("triplet_margin_loss", rest, { margin: 1, p: 2, eps: 1e-6, swap: false, ...REDUCTION });
-  return torch.triplet_margin_loss(anchor, positive, negative, margin, p, eps, swap, reductionIndex(reduction));
+  const { margin, p, eps, swap, reduction } = bind("triplet_margin_loss", rest, {
+    margin: 1,
+    p: 2,
+    eps: 1e-6,
+    swap: false,
+    ...REDUCTION,
+  });
+  return torch.triplet_margin_loss(
+    anchor,
+    positive,
+    negative,
+    margin,
+    p,
+    eps,
+    swap,
+    reductionIndex(reduction),
+  );
 }
 
 export interface TripletDistanceOptions extends Margin {
@@ -322,14 +400,28 @@ export function ctc_loss(
   target_lengths: Tensor | readonly number[],
   ...rest: Rest<[blank: number, reduction: Reduction, zero_infinity: boolean], CTCOptions>
 ): Tensor {
-  const { blank, reduction, zero_infinity } = bind("ctc_loss", rest, { blank: 0, ...REDUCTION, zero_infinity: false });
+  const { blank, reduction, zero_infinity } = bind("ctc_loss", rest, {
+    blank: 0,
+    ...REDUCTION,
+    zero_infinity: false,
+  });
   const ctc = torch.ctc_loss as (...args: unknown[]) => Tensor;
-  return ctc(log_probs, targets, input_lengths, target_lengths, blank, reductionIndex(reduction), zero_infinity);
+  return ctc(
+    log_probs,
+    targets,
+    input_lengths,
+    target_lengths,
+    blank,
+    reductionIndex(reduction),
+    zero_infinity,
+  );
 }
 
 function sameShape(name: string, input: Tensor, target: Tensor): void {
   if (input.shape.join() === target.shape.join()) return;
-  throw new ShapeError(`[${name}] the shapes must be equal, got [${input.shape.join(", ")}] and [${target.shape.join(", ")}].`);
+  throw new ShapeError(
+    `[${name}] the shapes must be equal, got [${input.shape.join(", ")}] and [${target.shape.join(", ")}].`,
+  );
 }
 
 function broadcastShape(a: readonly number[], b: readonly number[]): number[] {

@@ -1,8 +1,8 @@
 // Normalization.
 
 import { InvalidArgumentError } from "../../errors/index.ts";
-import * as torch from "../../torch/index.ts";
 import type { Tensor } from "../../torch/index.ts";
+import * as torch from "../../torch/index.ts";
 import * as ops from "../../torch/nn.generated.ts";
 import { bind, type Rest } from "../arguments.ts";
 
@@ -27,7 +27,10 @@ export function rms_norm(
   normalized_shape: readonly number[],
   ...rest: Rest<[weight: Tensor | null, eps: number | null], { weight?: Tensor | null; eps?: number | null }>
 ): Tensor {
-  const { weight, eps } = bind("rms_norm", rest, { weight: null as Tensor | null, eps: null as number | null });
+  const { weight, eps } = bind("rms_norm", rest, {
+    weight: null as Tensor | null,
+    eps: null as number | null,
+  });
   return torch.rms_norm(input, normalized_shape, weight, eps);
 }
 
@@ -65,7 +68,9 @@ export function batch_norm(
     const { shape } = input;
     const values = shape.reduce((product, size) => product * size, 1) / (shape[1] ?? 1);
     if (values === 1) {
-      throw new InvalidArgumentError(`batch_norm: more than 1 value per channel is needed to train, got the shape [${shape.join(", ")}].`);
+      throw new InvalidArgumentError(
+        `batch_norm: more than 1 value per channel is needed to train, got the shape [${shape.join(", ")}].`,
+      );
     }
   }
   return torch.batch_norm(input, weight, bias, running_mean, running_var, training, momentum, eps, true);
@@ -85,21 +90,35 @@ export function instance_norm(
   input: Tensor,
   ...rest: Rest<[running_mean: Tensor | null, running_var: Tensor | null], InstanceNormFunctionOptions>
 ): Tensor {
-  const { running_mean, running_var, weight, bias, use_input_stats, momentum, eps } = bind("instance_norm", rest, {
-    running_mean: null as Tensor | null,
-    running_var: null as Tensor | null,
-    weight: null as Tensor | null,
-    bias: null as Tensor | null,
-    use_input_stats: true,
-    momentum: 0.1,
-    eps: 1e-5,
-  });
+  const { running_mean, running_var, weight, bias, use_input_stats, momentum, eps } = bind(
+    "instance_norm",
+    rest,
+    {
+      running_mean: null as Tensor | null,
+      running_var: null as Tensor | null,
+      weight: null as Tensor | null,
+      bias: null as Tensor | null,
+      use_input_stats: true,
+      momentum: 0.1,
+      eps: 1e-5,
+    },
+  );
   if (use_input_stats && input.shape.slice(2).reduce((product, size) => product * size, 1) === 1) {
     throw new InvalidArgumentError(
       `instance_norm: more than 1 position per channel is needed, got the shape [${input.shape.join(", ")}].`,
     );
   }
-  return torch.instance_norm(input, weight, bias, running_mean, running_var, use_input_stats, momentum, eps, true);
+  return torch.instance_norm(
+    input,
+    weight,
+    bias,
+    running_mean,
+    running_var,
+    use_input_stats,
+    momentum,
+    eps,
+    true,
+  );
 }
 
 /** Divides by a power of the mean square of `size` neighbouring channels. Default: alpha 1e-4, beta 0.75, k 1. */

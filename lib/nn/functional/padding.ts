@@ -17,10 +17,17 @@ export type PaddingMode = "constant" | "reflect" | "replicate" | "circular";
 export function pad(
   input: Tensor,
   pad: readonly number[],
-  ...rest: Rest<[mode: PaddingMode, value: number | null], { mode?: PaddingMode | undefined; value?: number | null | undefined }>
+  ...rest: Rest<
+    [mode: PaddingMode, value: number | null],
+    { mode?: PaddingMode | undefined; value?: number | null | undefined }
+  >
 ): Tensor {
-  const { mode, value } = bind("pad", rest, { mode: "constant" as PaddingMode, value: null as number | null });
-  if (pad.length % 2 !== 0) throw new InvalidArgumentError(`pad: the counts must come in pairs, got ${pad.length}.`);
+  const { mode, value } = bind("pad", rest, {
+    mode: "constant" as PaddingMode,
+    value: null as number | null,
+  });
+  if (pad.length % 2 !== 0)
+    throw new InvalidArgumentError(`pad: the counts must come in pairs, got ${pad.length}.`);
   return ops.pad(input, pad, mode, value);
 }
 

@@ -1,8 +1,8 @@
 // Pooling: one value for each window, or for each of a given number of windows.
 
 import { InvalidArgumentError } from "../../errors/index.ts";
-import * as torch from "../../torch/index.ts";
 import type { Tensor } from "../../torch/index.ts";
+import * as torch from "../../torch/index.ts";
 import * as ops from "../../torch/nn.generated.ts";
 import { bind, ntuple, type Rest, type Sizes } from "../arguments.ts";
 
@@ -21,10 +21,26 @@ export interface MaxPoolFunctionOptions {
   /** Also give the position of each maximum. Default: false. */
   return_indices?: boolean | undefined;
 }
-type MaxPool = Rest<[stride: Sizes | null, padding: Sizes, dilation: Sizes, ceil_mode: boolean], MaxPoolFunctionOptions>;
-const MAX_POOL = { stride: null as Sizes | null, padding: 0 as Sizes, dilation: 1 as Sizes, ceil_mode: false, return_indices: false };
+type MaxPool = Rest<
+  [stride: Sizes | null, padding: Sizes, dilation: Sizes, ceil_mode: boolean],
+  MaxPoolFunctionOptions
+>;
+const MAX_POOL = {
+  stride: null as Sizes | null,
+  padding: 0 as Sizes,
+  dilation: 1 as Sizes,
+  ceil_mode: false,
+  return_indices: false,
+};
 
-type Pool = (x: Tensor, kernel: number[], stride: number[], padding: number[], dilation: number[], ceil: boolean) => unknown;
+type Pool = (
+  x: Tensor,
+  kernel: number[],
+  stride: number[],
+  padding: number[],
+  dilation: number[],
+  ceil: boolean,
+) => unknown;
 const MAX_POOLS: Readonly<Record<number, Pool>> = {
   1: torch.max_pool1d_with_indices as unknown as Pool,
   2: ops.max_pool2d_with_indices as unknown as Pool,
@@ -37,11 +53,23 @@ const PLAIN_MAX_POOLS: Readonly<Record<number, Pool>> = {
 };
 
 /** One body for one, two and three dimensions; results as `return_indices` asks. */
-export function maxPool(dims: number, input: Tensor, kernel_size: Sizes, rest: MaxPool): Tensor | WithIndices {
+export function maxPool(
+  dims: number,
+  input: Tensor,
+  kernel_size: Sizes,
+  rest: MaxPool,
+): Tensor | WithIndices {
   const { stride, padding, dilation, ceil_mode, return_indices } = bind(`max_pool${dims}d`, rest, MAX_POOL);
   const pool = (return_indices ? MAX_POOLS : PLAIN_MAX_POOLS)[dims] as Pool;
   const kernel = ntuple(kernel_size, dims);
-  const result = pool(input, kernel, stride === null ? kernel : ntuple(stride, dims), ntuple(padding, dims), ntuple(dilation, dims), ceil_mode);
+  const result = pool(
+    input,
+    kernel,
+    stride === null ? kernel : ntuple(stride, dims),
+    ntuple(padding, dims),
+    ntuple(dilation, dims),
+    ceil_mode,
+  );
   return result as Tensor | WithIndices;
 }
 
@@ -66,10 +94,19 @@ interface MaxUnpoolOptions {
   /** Default: the smallest input that pools to this. */
   output_size?: readonly number[] | null | undefined;
 }
-type MaxUnpool = Rest<[stride: Sizes | null, padding: Sizes, output_size: readonly number[] | null], MaxUnpoolOptions>;
+type MaxUnpool = Rest<
+  [stride: Sizes | null, padding: Sizes, output_size: readonly number[] | null],
+  MaxUnpoolOptions
+>;
 
 /** Puts maxima back where `indices` says, zeros elsewhere; for one, two and three dimensions. */
-export function maxUnpool(dims: number, input: Tensor, indices: Tensor, kernel_size: Sizes, rest: MaxUnpool): Tensor {
+export function maxUnpool(
+  dims: number,
+  input: Tensor,
+  indices: Tensor,
+  kernel_size: Sizes,
+  rest: MaxUnpool,
+): Tensor {
   const { stride, padding, output_size } = bind(`max_unpool${dims}d`, rest, {
     stride: null as Sizes | null,
     padding: 0 as Sizes,
@@ -80,7 +117,9 @@ export function maxUnpool(dims: number, input: Tensor, indices: Tensor, kernel_s
   const pads = ntuple(padding, dims);
   const size =
     output_size?.slice(-dims) ??
-    input.shape.slice(-dims).map((n, i) => (n - 1) * (strides[i] as number) + (kernel[i] as number) - 2 * (pads[i] as number));
+    input.shape
+      .slice(-dims)
+      .map((n, i) => (n - 1) * (strides[i] as number) + (kernel[i] as number) - 2 * (pads[i] as number));
   if (dims === 3) return ops.max_unpool3d(input, indices, size, strides, pads);
   if (dims === 2) return ops.max_unpool2d(input, indices, size);
   return ops.max_unpool2d(input.unsqueeze(-1), indices.unsqueeze(-1), [...size, 1]).squeeze(-1);
@@ -110,7 +149,10 @@ export interface AvgPoolFunctionOptions {
   /** Divide by this instead of the number of entries. Two and three dimensions only. */
   divisor_override?: number | null | undefined;
 }
-type AvgPool = Rest<[stride: Sizes | null, padding: Sizes, ceil_mode: boolean, count_include_pad: boolean], AvgPoolFunctionOptions>;
+type AvgPool = Rest<
+  [stride: Sizes | null, padding: Sizes, ceil_mode: boolean, count_include_pad: boolean],
+  AvgPoolFunctionOptions
+>;
 
 /** The mean of each window, for one, two and three dimensions. */
 export function avgPool(dims: number, input: Tensor, kernel_size: Sizes, rest: AvgPool): Tensor {
@@ -154,11 +196,24 @@ interface LpPoolOptions {
 type LpPool = Rest<[stride: Sizes | null, ceil_mode: boolean], LpPoolOptions>;
 
 /** The p-norm of each window, for one, two and three dimensions. */
-export function lpPool(dims: number, input: Tensor, norm_type: number, kernel_size: Sizes, rest: LpPool): Tensor {
-  const { stride, ceil_mode } = bind(`lp_pool${dims}d`, rest, { stride: null as Sizes | null, ceil_mode: false });
+export function lpPool(
+  dims: number,
+  input: Tensor,
+  norm_type: number,
+  kernel_size: Sizes,
+  rest: LpPool,
+): Tensor {
+  const { stride, ceil_mode } = bind(`lp_pool${dims}d`, rest, {
+    stride: null as Sizes | null,
+    ceil_mode: false,
+  });
   const entries = ntuple(kernel_size, dims).reduce((product, n) => product * n, 1);
   const mean = avgPool(dims, input.pow(norm_type), kernel_size, [{ stride, ceil_mode }]);
-  return mean.sign().mul(mean.abs().relu()).mul(entries).pow(1 / norm_type);
+  return mean
+    .sign()
+    .mul(mean.abs().relu())
+    .mul(entries)
+    .pow(1 / norm_type);
 }
 
 export function lp_pool1d(input: Tensor, norm_type: number, kernel_size: number, ...rest: LpPool): Tensor {
@@ -192,12 +247,17 @@ export function adaptiveAvgPool(dims: number, input: Tensor, output_size: Output
 export function adaptiveMaxPool(dims: number, input: Tensor, output_size: OutputSizes): WithIndices {
   const sizes = outputSizes(input, output_size, dims);
   if (dims === 1) return torch.adaptive_max_pool1d(input, sizes) as WithIndices;
-  return (dims === 2 ? ops.adaptive_max_pool2d(input, sizes) : ops.adaptive_max_pool3d(input, sizes)) as WithIndices;
+  return (
+    dims === 2 ? ops.adaptive_max_pool2d(input, sizes) : ops.adaptive_max_pool3d(input, sizes)
+  ) as WithIndices;
 }
 
-export const adaptive_avg_pool1d = (input: Tensor, output_size: OutputSizes): Tensor => adaptiveAvgPool(1, input, output_size);
-export const adaptive_avg_pool2d = (input: Tensor, output_size: OutputSizes): Tensor => adaptiveAvgPool(2, input, output_size);
-export const adaptive_avg_pool3d = (input: Tensor, output_size: OutputSizes): Tensor => adaptiveAvgPool(3, input, output_size);
+export const adaptive_avg_pool1d = (input: Tensor, output_size: OutputSizes): Tensor =>
+  adaptiveAvgPool(1, input, output_size);
+export const adaptive_avg_pool2d = (input: Tensor, output_size: OutputSizes): Tensor =>
+  adaptiveAvgPool(2, input, output_size);
+export const adaptive_avg_pool3d = (input: Tensor, output_size: OutputSizes): Tensor =>
+  adaptiveAvgPool(3, input, output_size);
 
 /** Called with `{ return_indices: true }`, the pooling functions give a pair. */
 type AdaptiveMaxPool = {

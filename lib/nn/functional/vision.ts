@@ -2,14 +2,21 @@
 
 import { InvalidArgumentError } from "../../errors/index.ts";
 import { suggest } from "../../errors/suggest.ts";
-import * as torch from "../../torch/index.ts";
 import type { Tensor } from "../../torch/index.ts";
+import * as torch from "../../torch/index.ts";
 import * as ops from "../../torch/nn.generated.ts";
 import { tensorOp } from "../../torch/resolve.ts";
 import { bind, ntuple, type Rest, type Sizes } from "../arguments.ts";
 import { adaptiveAvgPool } from "./pooling.ts";
 
-export type InterpolationMode = "nearest" | "nearest-exact" | "linear" | "bilinear" | "bicubic" | "trilinear" | "area";
+export type InterpolationMode =
+  | "nearest"
+  | "nearest-exact"
+  | "linear"
+  | "bilinear"
+  | "bicubic"
+  | "trilinear"
+  | "area";
 
 export interface InterpolateOptions {
   /** The sizes of the result. Either these or factors. */
@@ -36,7 +43,12 @@ const DIMS: Readonly<Record<InterpolationMode, readonly number[]>> = {
   trilinear: [3],
 };
 
-type Upsample = (x: Tensor, size: readonly number[] | null, align: boolean, scales: readonly number[] | null) => Tensor;
+type Upsample = (
+  x: Tensor,
+  size: readonly number[] | null,
+  align: boolean,
+  scales: readonly number[] | null,
+) => Tensor;
 const LINEAR: Readonly<Record<string, Upsample>> = {
   linear: ops.upsample_linear1d,
   bilinear: ops.upsample_bilinear2d,
@@ -84,21 +96,32 @@ export function interpolate(
 const native = (name: string, input: Tensor, ...args: (readonly number[] | boolean | null)[]) =>
   tensorOp(name, "vec", input._handle, ...args);
 
-function checkMode(mode: InterpolationMode, dims: number, align_corners: boolean | null, antialias: boolean): void {
+function checkMode(
+  mode: InterpolationMode,
+  dims: number,
+  align_corners: boolean | null,
+  antialias: boolean,
+): void {
   const fitting = DIMS[mode];
   if (fitting === undefined) {
-    throw new InvalidArgumentError(`interpolate: unknown mode '${mode}'.`, { suggestion: suggest(mode, Object.keys(DIMS)) });
+    throw new InvalidArgumentError(`interpolate: unknown mode '${mode}'.`, {
+      suggestion: suggest(mode, Object.keys(DIMS)),
+    });
   }
   if (!fitting.includes(dims)) {
     const wanted = fitting.map((n) => n + 2).join(", ");
-    throw new InvalidArgumentError(`interpolate: mode '${mode}' takes an input of ${wanted} dimensions, got ${dims + 2}.`);
+    throw new InvalidArgumentError(
+      `interpolate: mode '${mode}' takes an input of ${wanted} dimensions, got ${dims + 2}.`,
+    );
   }
   const exact = mode === "nearest" || mode === "nearest-exact" || mode === "area";
   if (exact && align_corners !== null) {
     throw new InvalidArgumentError(`interpolate: align_corners has no meaning in mode '${mode}'.`);
   }
   if (antialias && mode !== "bilinear" && mode !== "bicubic") {
-    throw new InvalidArgumentError(`interpolate: antialias goes with 'bilinear' and 'bicubic', not '${mode}'.`);
+    throw new InvalidArgumentError(
+      `interpolate: antialias goes with 'bilinear' and 'bicubic', not '${mode}'.`,
+    );
   }
 }
 
@@ -118,7 +141,9 @@ function targetSize(input: Tensor, o: Target): { size: number[] | null; scales: 
   const dims = input.ndim - 2;
   const values = ntuple(given, dims);
   if (values.length !== dims) {
-    throw new InvalidArgumentError(`interpolate: got ${values.length} sizes or factors for an input with ${dims} dimensions to resize.`);
+    throw new InvalidArgumentError(
+      `interpolate: got ${values.length} sizes or factors for an input with ${dims} dimensions to resize.`,
+    );
   }
   if (o.size !== null) {
     if (o.recompute_scale_factor) {
@@ -148,9 +173,12 @@ export interface GridSampleOptions {
 function oneOf(name: string, option: string, value: string, allowed: readonly string[]): number {
   const at = allowed.indexOf(value);
   if (at < 0) {
-    throw new InvalidArgumentError(`${name}: ${option} must be one of ${allowed.join(", ")}, got '${value}'.`, {
-      suggestion: suggest(value, allowed),
-    });
+    throw new InvalidArgumentError(
+      `${name}: ${option} must be one of ${allowed.join(", ")}, got '${value}'.`,
+      {
+        suggestion: suggest(value, allowed),
+      },
+    );
   }
   return at;
 }
@@ -159,7 +187,10 @@ function oneOf(name: string, option: string, value: string, allowed: readonly st
 export function grid_sample(
   input: Tensor,
   grid: Tensor,
-  ...rest: Rest<[mode: "bilinear" | "nearest" | "bicubic", padding_mode: "zeros" | "border" | "reflection"], GridSampleOptions>
+  ...rest: Rest<
+    [mode: "bilinear" | "nearest" | "bicubic", padding_mode: "zeros" | "border" | "reflection"],
+    GridSampleOptions
+  >
 ): Tensor {
   const { mode, padding_mode, align_corners } = bind("grid_sample", rest, {
     mode: "bilinear" as string,
