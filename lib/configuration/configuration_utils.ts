@@ -179,7 +179,8 @@ export class PretrainedConfig {
   declare quantization_config?: Record<string, unknown> | null;
   declare auto_map?: Record<string, unknown>;
 
-  readonly #given: Fields;
+  /** Fields given by an older or another name, until `post_init` puts them in place. */
+  readonly #given: Fields = {};
   /** Fields whose names are members of the class: kept to be written back, out of reach of code. */
   readonly #shadowed: Fields = {};
   /** What constructors had stored before a subclass's class fields could run; see `#checkOverwritten`. */
@@ -224,7 +225,6 @@ export class PretrainedConfig {
     this._experts_implementation = experts_implementation as string | null;
     // The class says the model type; only a configuration of no known class keeps what it was given.
     if (model_type !== undefined && Config.model_type === "") this.#shadowed.model_type = model_type;
-    this.#given = {};
     for (const [key, value] of Object.entries(others)) this.#setUnknown(key, value);
     Object.assign(this.#stored, this);
     if (Config === PretrainedConfig) this.post_init();
@@ -337,20 +337,10 @@ export class PretrainedConfig {
    */
   post_init(): void {
     const types = this.#fieldTypes();
-    if (!this.#isSettled)
-      for (const [key, value] of Object.entries(this))
-        if (!(key in this.#stored)) put(this.#stored, key, value);
-    if (
-      Object.keys(types).some((name) => !Object.hasOwn(this, name) && !(name in this.#class().attribute_map))
-    )
-      return;
+    this.#rememberStored();
+    if (!this.#isComplete(types)) return;
     this.#makeSubConfigs();
-    for (const [alias, field] of Object.entries(
-      inheritedTable<Record<string, string>>(this.#class(), "attribute_map"),
-    )) {
-      if (Object.hasOwn(this.#given, alias)) (this as Fields)[field] = this.#given[alias];
-      delete this.#given[alias];
-    }
+    this.#applyAliases();
     this.#standardizeRope(types);
     renameLayerTypes(this as Fields);
     markFloatFields(this, types);
@@ -743,6 +733,27 @@ export class PretrainedConfig {
         `num_labels is ${num_labels}, but id2label has ${this.num_labels} labels; new labels are made.`,
       );
       this.num_labels = num_labels as number;
+    }
+  }
+
+  #rememberStored(): void {
+    if (this.#isSettled) return;
+    for (const [key, value] of Object.entries(this))
+      if (!(key in this.#stored)) put(this.#stored, key, value);
+  }
+
+  /** Whether all classes of the chain have set their fields. */
+  #isComplete(types: FieldTypes): boolean {
+    const { attribute_map } = this.#class();
+    return Object.keys(types).every((name) => Object.hasOwn(this, name) || name in attribute_map);
+  }
+
+  /** Fields given by another name: the constructor knew nothing of them, and has set their defaults meanwhile. */
+  #applyAliases(): void {
+    const aliases = inheritedTable<Record<string, string>>(this.#class(), "attribute_map");
+    for (const [alias, field] of Object.entries(aliases)) {
+      if (Object.hasOwn(this.#given, alias)) (this as Fields)[field] = this.#given[alias];
+      delete this.#given[alias];
     }
   }
 
