@@ -90,9 +90,8 @@ Executor::Executor() {
   std::thread thread([&] {
     pthread_setname_np(pthread_self(), "tf-executor");
     on_executor_thread = true;
-    // torch's own default: OMP_NUM_THREADS, MKL_NUM_THREADS, else the cores.
+    // Asking sets torch's own default here: OMP_NUM_THREADS, MKL_NUM_THREADS, else the cores.
     num_threads_.store(at::get_num_threads(), std::memory_order_relaxed);
-    at::set_num_threads(num_threads());
     started.store(1, std::memory_order_release);
     started.notify_one();
     Loop();

@@ -79,6 +79,14 @@ bool MayCopy(std::string_view name) {
   return std::find(kNames.begin(), kNames.end(), name) != kNames.end();
 }
 
+bool IsHeavy(std::string_view name) {
+  static constexpr std::array<std::string_view, 16> kParts{
+      "::mm",     "::addmm",  "::bmm",    "::baddbmm",   "::matmul",     "::linear",        "conv",      "einsum",
+      "addbmm",   "::mv",     "attention", "linalg_",    "::lstm",       "::gru",           "cdist",     "tensordot"};
+  return std::any_of(kParts.begin(), kParts.end(),
+                     [&](std::string_view part) { return name.find(part) != std::string_view::npos; });
+}
+
 }  // namespace
 
 OpPlan::OpPlan(c10::OperatorHandle handle) : handle(handle) {
@@ -97,6 +105,7 @@ OpPlan::OpPlan(c10::OperatorHandle handle) : handle(handle) {
     may_alias |= alias != nullptr && !alias->isWrite();
     computes |= returns.back() == ArgumentKind::kTensor;
   }
+  heavy = IsHeavy(name);
   hand_over = (computes || writes) && (!may_alias || MayCopy(schema.name()));
 }
 

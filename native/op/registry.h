@@ -52,6 +52,7 @@ struct OpPlan {
   bool writes = false;     // some argument
   bool may_alias = false;  // a result may be a view: it makes no values, as a rule
   bool hand_over = false;  // big calls go to the executor
+  bool heavy = false;      // many operations per element: products, convolutions, attention
 };
 
 // Process-wide, append-only, safe from all threads. Plans live for ever.
