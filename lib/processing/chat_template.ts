@@ -6,6 +6,7 @@ import { InvalidArgumentError, TemplateError } from "../errors/index.ts";
 import { suggest } from "../errors/suggest.ts";
 import { warnOnce } from "../errors/warnings.ts";
 import type { Rendered } from "./jinja_runtime.ts";
+import { HEAP_LIMIT_MB } from "./jinja_values.ts";
 
 /** A message: `role`, `content` and whatever else the template reads. */
 export type ChatMessage = Readonly<Record<string, unknown>>;
@@ -33,7 +34,6 @@ export type RenderAnswer = { readonly rendered: readonly Rendered[] } | { readon
 
 /** Rendering a long conversation takes milliseconds. */
 const TIME_LIMIT_MS = 5_000;
-const MEMORY_LIMIT_MB = 512;
 
 /** The template to use, by the reference's rules: as given, by name, `tool_use` where there are tools, `default`. */
 export function pickTemplate(own: ChatTemplates | null, given: string | null, withTools: boolean): string {
@@ -195,7 +195,7 @@ class Renderer {
         worker.once("message", resolve);
         worker.once("error", (cause: NodeJS.ErrnoException) => {
           const isMemory = cause.code === "ERR_WORKER_OUT_OF_MEMORY";
-          reject(this.#failure(isMemory ? `needs more than ${MEMORY_LIMIT_MB} MB` : "failed", cause));
+          reject(this.#failure(isMemory ? `needs more than ${HEAP_LIMIT_MB} MB` : "failed", cause));
         });
         worker.once("exit", () => reject(this.#failure("was interrupted")));
         worker.postMessage(job);
@@ -211,7 +211,7 @@ class Renderer {
 
   #start(): Worker {
     return new Worker(new URL("./chat_template_worker.js", import.meta.url), {
-      resourceLimits: { maxOldGenerationSizeMb: MEMORY_LIMIT_MB },
+      resourceLimits: { maxOldGenerationSizeMb: HEAP_LIMIT_MB },
       // The template's thread needs nothing of the program's.
       env: {},
       execArgv: [],

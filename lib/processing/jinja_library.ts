@@ -11,11 +11,15 @@ import {
   isNumber,
   items,
   JinjaError,
+  join,
   type JsonOptions,
   lengthOf,
+  limited,
+  MAX_ITEMS,
   Namespace,
   numberOf,
   PLAIN_JSON,
+  repeat,
   repr,
   splitSpace,
   strip,
@@ -90,10 +94,14 @@ function split(value: string, separator: Value | undefined, limit: number, fromR
     : [...parts.slice(0, limit), parts.slice(limit).join(sep)];
 }
 
+/** Puts `next` before each character and after the last, `count` times at most. */
+function weave(chars: readonly string[], next: string, count: number): string {
+  return join([...chars, ""].map((char, i) => (i < count ? next + char : char)), "");
+}
+
 function replace(value: string, old: string, next: string, count: number): string {
-  if (count < 0) return old === "" ? [...["", ...points(value)].map((c) => c + next)].join("") : value.replaceAll(old, () => next);
-  if (old === "") return points(value).map((char, i) => (i < count ? next + char : char)).join("");
-  return split(value, old, count, false).join(next);
+  if (old !== "") return join(split(value, old, count, false), next);
+  return weave(points(value), next, count < 0 ? Number.POSITIVE_INFINITY : count);
 }
 
 function find(value: string, part: string, start: number, fromRight: boolean): number {
@@ -105,7 +113,7 @@ function find(value: string, part: string, start: number, fromRight: boolean): n
 const affixes = (value: Value | undefined): string[] => (Array.isArray(value) ? value.map(string) : [string(value)]);
 
 const pad = (value: string, width: number, fill: string, side: "left" | "right"): string => {
-  const missing = fill.repeat(Math.max(0, width - points(value).length));
+  const missing = repeat(fill, width - points(value).length);
   return side === "left" ? missing + value : value + missing;
 };
 
@@ -141,7 +149,7 @@ const STRING_METHODS: ReadonlyMap<string, readonly [names: readonly string[], ru
   ["rfind", [["sub"], (s, [part]) => find(s, string(part), 0, true)]],
   ["index", [["sub", "start"], (s, [part, start]) => orFail(find(s, string(part), integer(start, 0), false), "substring not found")]],
   ["count", [["sub"], (s, [part]) => (part === "" ? points(s).length + 1 : s.split(string(part)).length - 1)]],
-  ["join", [["iterable"], (s, [parts]) => items(parts ?? null).map(string).join(s)]],
+  ["join", [["iterable"], (s, [parts]) => join(items(parts ?? null).map(string), s)]],
   ["isdigit", [[], isAll(/\p{Nd}/u)]],
   ["isnumeric", [[], isAll(/\p{N}/u)]],
   ["isdecimal", [[], isAll(/\p{Nd}/u)]],
@@ -193,11 +201,19 @@ export function method(value: Value, name: string): Callable | undefined {
   return undefined;
 }
 
+/** Replaces what `marks` captures; the text grows to the limit at most. */
+function substitute(pattern: string, marks: RegExp, value: (mark: string) => string): string {
+  let out = "";
+  for (const [i, part] of pattern.split(marks).entries()) out = limited(out + (i % 2 === 1 ? value(part) : part));
+  return out;
+}
+
 /** `str.format` with plain fields: `{}`, `{0}`, `{name}`. */
 function format(pattern: string, args: readonly Value[], kwargs: Arguments): string {
   let next = 0;
-  return pattern.replaceAll(/\{\{|\}\}|\{([^{}]*)\}/g, (whole, field: string | undefined) => {
-    if (field === undefined) return whole[0] as string;
+  return substitute(pattern, /(\{\{|\}\}|\{[^{}]*\})/, (mark) => {
+    if (mark === "{{" || mark === "}}") return mark[0] as string;
+    const field = mark.slice(1, -1);
     const value = field === "" ? args[next++] : /^\d+$/.test(field) ? args[Number(field)] : kwargs.get(field);
     if (value === undefined) throw new JinjaError(`str.format: no argument for '{${field}}'`);
     return text(value);
@@ -207,7 +223,8 @@ function format(pattern: string, args: readonly Value[], kwargs: Arguments): str
 /** `pattern % values`, for %s, %d, %r and %%. */
 export function percentFormat(pattern: string, values: readonly Value[]): string {
   let next = 0;
-  return pattern.replaceAll(/%(.)/g, (_, kind: string) => {
+  return substitute(pattern, /(%.)/, (mark) => {
+    const kind = mark[1];
     if (kind === "%") return "%";
     const value = values[next++];
     if (value === undefined) throw new JinjaError("not enough arguments for format string");
@@ -295,9 +312,9 @@ const folded = (value: Value, caseSensitive: boolean): Value =>
   typeof value === "string" && !caseSensitive ? value.toLowerCase() : value;
 
 function indent(value: string, width: Value, first: boolean, blank: boolean): string {
-  const by = typeof width === "string" ? width : " ".repeat(integer(width, 4));
+  const by = typeof width === "string" ? width : repeat(" ", integer(width, 4));
   const [head = "", ...rest] = splitLines(`${value}\n`);
-  const lines = [head, ...rest.map((line) => (line !== "" || blank ? by + line : line))].join("\n");
+  const lines = join([head, ...rest.map((line) => (line !== "" || blank ? by + line : line))], "\n");
   return first ? by + lines : lines;
 }
 
@@ -365,7 +382,7 @@ const FILTERS: ReadonlyMap<string, FilterRow> = new Map<string, FilterRow>([
   ["int", [["default", "base"], (v, [other = 0]) => toInteger(v, other)]],
   ["indent", [["width", "first", "blank"], (v, [width = 4, first, blank]) => indent(text(v), width, truth(first ?? false), truth(blank ?? false))]],
   ["items", [[], (v) => (v instanceof Undefined ? [] : v instanceof Map ? pairs(v) : fail(`Can only get item pairs from a mapping.`))]],
-  ["join", [["d", "attribute"], (v, [by = "", path], attribute) => items(v).map((item) => text(path === undefined || path === null ? item : readPath(item, path, attribute))).join(text(by))]],
+  ["join", [["d", "attribute"], (v, [by = "", path], attribute) => join(items(v).map((item) => text(path === undefined || path === null ? item : readPath(item, path, attribute))), text(by))]],
   ["length", [[], lengthOf]],
   ["list", [[], (v) => [...items(v)]]],
   ["lower", [[], (v) => text(v).toLowerCase()]],
@@ -396,7 +413,7 @@ function batches(list: readonly Value[], size: number, fill: Value): Value[] {
   const out: Value[][] = [];
   for (let i = 0; i < list.length; i += Math.max(1, size)) out.push(list.slice(i, i + size));
   const last = out.at(-1);
-  while (fill !== null && last !== undefined && last.length < size) last.push(fill);
+  while (fill !== null && last !== undefined && last.length < Math.min(size, MAX_ITEMS)) last.push(fill);
   return out;
 }
 
@@ -454,6 +471,7 @@ function overItems(name: string, value: Value, args: Value[], kwargs: Arguments,
 }
 
 export function runFilter(name: string, value: Value, args: Value[], kwargs: Arguments, attribute: Attribute): Value {
+  limited(value);
   const over = overItems(name, value, args, kwargs, attribute);
   if (over !== undefined) return over;
   if (name === "format") return percentFormat(text(value), args);

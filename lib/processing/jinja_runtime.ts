@@ -6,6 +6,8 @@ import { bind, checkNamespaceName, GLOBALS, method, percentFormat, runFilter, ru
 import {
   type Arguments,
   type Callable,
+  checkHeap,
+  checkSize,
   compare,
   contains,
   equal,
@@ -13,8 +15,11 @@ import {
   isNumber,
   items,
   JinjaError,
+  limited,
+  MAX_ITEMS,
   Namespace,
   numberOf,
+  repeat,
   slice,
   text,
   truth,
@@ -65,6 +70,8 @@ class LeaveLoop extends Error {
 /** Statements print their text, expressions their value: `None` included. */
 const STATEMENTS = new Set(["If", "For", "Set", "Macro", "Comment", "CallStatement", "FilterStatement", "Break", "Continue"]);
 
+const STEPS_PER_LOOK = 4096;
+
 /** Names that stand for `{% generation %}` and `{% endgeneration %}`, which the parser does not know. */
 const GENERATION = "__generation__";
 const GENERATION_TAGS = /\{%(-?)\s*(end)?generation\s*(-?)%\}/g;
@@ -95,6 +102,7 @@ export class Template {
 /** One rendering. */
 class Run {
   #marks: string[] = [];
+  #steps = 0;
 
   program(program: Node, variables: ReadonlyMap<string, Value>): Rendered {
     const globals = new Scope();
@@ -130,7 +138,7 @@ class Run {
     try {
       for (const node of body) {
         const value = this.#run(node, scope);
-        out += STATEMENTS.has(node.type) ? (value as string) : text(value);
+        out = limited(out + (STATEMENTS.has(node.type) ? (value as string) : text(value)));
       }
     } catch (error) {
       if (error instanceof LeaveLoop) throw new LeaveLoop(out + error.written, error.ends);
@@ -140,6 +148,11 @@ class Run {
   }
 
   #run(node: Node, scope: Scope): Value {
+    if (++this.#steps % STEPS_PER_LOOK === 0) checkHeap();
+    return limited(this.#evaluate(node, scope));
+  }
+
+  #evaluate(node: Node, scope: Scope): Value {
     switch (node.type) {
       case "StringLiteral":
       case "IntegerLiteral":
@@ -220,7 +233,7 @@ class Run {
         return isNew;
       }));
       try {
-        out += this.#block(node.body, inner);
+        out = limited(out + this.#block(node.body, inner));
       } catch (error) {
         if (!(error instanceof LeaveLoop)) throw error;
         out += error.written;
@@ -437,13 +450,14 @@ function arithmetic(operator: string, left: Value, right: Value): Value {
   if (operator === "+") {
     if (typeof left === "string" && typeof right === "string") return left + right;
     if (left instanceof Tuple && right instanceof Tuple) return Tuple.make([...left, ...right]);
-    if (Array.isArray(left) && Array.isArray(right)) return [...left, ...right];
+    if (Array.isArray(left) && Array.isArray(right)) return left.concat(right);
   }
   if (operator === "*") {
     const [sequence, times] = typeof left === "number" ? [right, left] : [left, right];
-    if (typeof times === "number" && typeof sequence === "string") return sequence.repeat(Math.max(0, times));
+    if (typeof times === "number" && typeof sequence === "string") return repeat(sequence, times);
     if (typeof times === "number" && Array.isArray(sequence)) {
-      return Array.from({ length: Math.max(0, times) }, () => sequence).flat();
+      checkSize(sequence.length * times, MAX_ITEMS);
+      return Array.from({ length: sequence.length === 0 ? 0 : Math.max(0, times) }, () => sequence).flat();
     }
   }
   throw new JinjaError(`unsupported operand type(s) for ${operator}: '${typeName(left)}' and '${typeName(right)}'`);

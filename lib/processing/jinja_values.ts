@@ -1,6 +1,7 @@
 // Values of chat templates and what Python does with them: printing, comparing, truth. Templates were written for
 // Python, where 1.0 is not 1, None prints as "None" and strings count code points; each of these shows in the output.
 
+import { getHeapStatistics } from "node:v8";
 import { floatText } from "../json/json.ts";
 
 /** A Python float; whole numbers in plain JavaScript numbers are Python's integers. */
@@ -43,6 +44,38 @@ export type Value = Undefined | null | boolean | number | Float | string | Value
 
 /** An error of the template: what Python would raise. */
 export class JinjaError extends Error {}
+
+// A thread that reaches the limit of its heap in one large allocation takes the process along, so templates are stopped
+// well before: single values are limited, and the heap is looked at when one is large.
+
+/** Code units of a text, about a million tokens. */
+export const MAX_TEXT = 4_000_000;
+export const MAX_ITEMS = 1_000_000;
+export const HEAP_LIMIT_MB = 1024;
+const LARGE = 65_536;
+
+/** Refuses a size beyond the limits; gives the value back otherwise. */
+export function limited<T extends Value>(value: T): T {
+  if (typeof value === "string") checkSize(value.length, MAX_TEXT);
+  else if (Array.isArray(value)) checkSize(value.length, MAX_ITEMS);
+  return value;
+}
+
+export function checkSize(size: number, most: number): void {
+  if (size > most) throw new JinjaError(`The chat template makes a value of ${size} ${most === MAX_TEXT ? "characters" : "items"}; the limit is ${most}.`);
+  if (size > LARGE) checkHeap();
+}
+
+export function checkHeap(): void {
+  if (getHeapStatistics().used_heap_size < 0.75 * HEAP_LIMIT_MB * 2 ** 20) return;
+  throw new JinjaError(`The chat template needs more than ${0.75 * HEAP_LIMIT_MB} MB.`);
+}
+
+/** Joins texts, and stops at the limit before the result is made. */
+export function join(parts: readonly string[], separator: string): string {
+  checkSize(parts.reduce((size, part) => size + part.length, separator.length * Math.max(0, parts.length - 1)), MAX_TEXT);
+  return parts.join(separator);
+}
 
 /** Plain data as template values. */
 export function fromPlain(value: unknown): Value {
@@ -144,10 +177,10 @@ export function repr(value: Value): string {
   if (typeof value === "boolean") return value ? "True" : "False";
   if (typeof value === "number") return integerText(value);
   if (value instanceof Float) return floatText(value.value).replace("Infinity", "inf").replace("NaN", "nan");
-  if (typeof value === "string") return quoted(value);
-  if (value instanceof Tuple) return `(${value.map(repr).join(", ")}${value.length === 1 ? "," : ""})`;
-  if (Array.isArray(value)) return `[${value.map(repr).join(", ")}]`;
-  if (value instanceof Map) return `{${[...value].map(([key, item]) => `${repr(key)}: ${repr(item)}`).join(", ")}}`;
+  if (typeof value === "string") return limited(quoted(value));
+  if (value instanceof Tuple) return `(${join(value.map(repr), ", ")}${value.length === 1 ? "," : ""})`;
+  if (Array.isArray(value)) return `[${join(value.map(repr), ", ")}]`;
+  if (value instanceof Map) return `{${join([...value].map(([key, item]) => `${repr(key)}: ${repr(item)}`), ", ")}}`;
   if (value instanceof Namespace) return `<Namespace ${repr(value.attributes as Dict)}>`;
   throw new JinjaError("A function cannot be printed.");
 }
@@ -180,18 +213,18 @@ export interface JsonOptions {
 
 /** `json.dumps(value)`. */
 export function toJson(value: Value, options: JsonOptions): string {
-  const unit = typeof options.indent === "number" ? " ".repeat(Math.max(0, options.indent)) : options.indent;
+  const unit = typeof options.indent === "number" ? repeat(" ", options.indent) : options.indent;
   const [comma, colon] = options.separators ?? [unit === null ? ", " : ",", ": "];
   const string = (plain: string): string => {
-    const json = JSON.stringify(plain);
+    const json = limited(JSON.stringify(plain));
     if (!options.ensureAscii) return json;
     return json.replaceAll(/[\u007f-\uffff]/g, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`);
   };
   const list = (open: string, lines: string[], close: string, depth: number): string => {
     if (lines.length === 0) return open + close;
-    if (unit === null) return open + lines.join(comma) + close;
-    const inner = `\n${unit.repeat(depth + 1)}`;
-    return `${open}${inner}${lines.join(comma + inner)}\n${unit.repeat(depth)}${close}`;
+    if (unit === null) return open + join(lines, comma) + close;
+    const inner = `\n${repeat(unit, depth + 1)}`;
+    return `${open}${inner}${join(lines, comma + inner)}\n${repeat(unit, depth)}${close}`;
   };
   const write = (item: Value, depth: number): string => {
     if (item === null) return "null";
@@ -209,6 +242,12 @@ export function toJson(value: Value, options: JsonOptions): string {
     throw new JinjaError(`Object of type ${typeName(item)} is not JSON serializable`);
   };
   return write(value, 0);
+}
+
+/** `text * times`. */
+export function repeat(value: string, times: number): string {
+  checkSize(value.length * Math.max(0, times), MAX_TEXT);
+  return value.repeat(Math.max(0, times));
 }
 
 /** JSON has string keys only; Python writes the others as JSON would. */

@@ -691,7 +691,7 @@ export class PreTrainedTokenizerFast extends Callable {
    */
   async apply_chat_template(
     conversation: readonly ChatMessage[] | readonly (readonly ChatMessage[])[],
-    options: ChatTemplateOptions & { tokenize: false },
+    options: { tokenize: false } & ChatTemplateOptions,
   ): Promise<string>;
   async apply_chat_template(
     conversation: readonly ChatMessage[] | readonly (readonly ChatMessage[])[],

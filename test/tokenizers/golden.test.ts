@@ -3,7 +3,7 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import t from "tap";
-import { AutoTokenizer, type PreTrainedTokenizerFast } from "torchformers";
+import { AutoTokenizer, type PreTrainedTokenizerFast, type TokenizerLoadOptions } from "torchformers";
 import { fixture } from "../support/fixtures.js";
 
 type Data = Record<string, unknown>;
@@ -12,7 +12,7 @@ interface Check {
   readonly name: string;
   readonly method: string;
   readonly checkpoint: string;
-  readonly load?: Data;
+  readonly load?: TokenizerLoadOptions;
   readonly setup?: { call: string; tokens: never[]; special_tokens: boolean }[];
   readonly inputs: Data;
   readonly options: Data;
@@ -99,8 +99,8 @@ const methods: Record<string, (given: Case) => Promise<Data>> = {
     const { conversation, ...more } = check.inputs as { conversation: Data[] };
     const { return_assistant_tokens_mask = false, ...options } = { ...more, ...check.options } as Data;
     const text = await tokenizer.apply_chat_template(conversation, { ...options, tokenize: false });
-    const encoding = await tokenizer.apply_chat_template(conversation, { ...options, return_assistant_tokens_mask } as never);
-    return { text, ...(encoding as object) };
+    const encoding = await tokenizer.apply_chat_template(conversation, { ...options, return_assistant_tokens_mask, tokenize: true });
+    return { text, ...encoding };
   },
 };
 
