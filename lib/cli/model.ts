@@ -2,9 +2,10 @@
 
 import { type Command, InvalidArgumentError, Option } from "commander";
 import type { AutoModelForCausalLM as AutoModel, AutoTokenizer as Auto } from "../index.ts";
+import type { Dtype } from "../torch/index.ts";
 
 export interface ModelFlags {
-  readonly dtype: string;
+  readonly dtype: Dtype | "auto";
   readonly device?: string;
 }
 
