@@ -238,7 +238,9 @@ async function loadGenerationConfig(config: PretrainedConfig, dirOrRepo: string,
     if ((error as { code?: string }).code !== "ERR_ENTRY_NOT_FOUND") {
       warn(`${(error as Error).message} Default generation settings are used instead.`);
     }
-    return GenerationConfig.from_model_config(config);
+    // A configuration drops generation settings; those of an older checkpoint stand in its config.json.
+    const older = { ...hub, config_file_name: "config.json", _from_model_config: true };
+    return GenerationConfig.from_pretrained(dirOrRepo, older).catch(() => GenerationConfig.from_model_config(config));
   }
 }
 
