@@ -173,6 +173,24 @@ function* changelog() {
     yield "CHANGELOG.md: lib/ or native/ changed, it did not";
 }
 
+/** `npm ci` refuses a lockfile that lacks a platform's package; an address in it would bind it to one registry. */
+function* lockfile() {
+  const { packages } = JSON.parse(readFileSync(join(root, "package-lock.json"), "utf8"));
+  const has = (path, name) => {
+    for (let base = path; ; base = base.replace(/(^|\/)node_modules\/[^/]+(\/[^/]+)?$/, "")) {
+      if (packages[join(base, "node_modules", name)]) return true;
+      if (base === "") return false;
+    }
+  };
+  for (const [path, { resolved, dependencies, optionalDependencies }] of Object.entries(packages)) {
+    if (resolved !== undefined)
+      yield `package-lock.json: ${path} has "resolved"; npm install --omit-lockfile-registry-resolved`;
+    for (const name of Object.keys({ ...dependencies, ...optionalDependencies })) {
+      if (!has(path, name)) yield `package-lock.json: ${path} needs ${name}, which has no entry`;
+    }
+  }
+}
+
 /** Not a rule: told, so that it is seen. A header of more than one line is taken as the reason. */
 function tellLong(files) {
   const long = files
@@ -191,6 +209,7 @@ export function check() {
     "native loading": nativeLoading,
     "class fields": classFields,
     banners,
+    lockfile,
     changelog,
   };
   let failed = 0;
