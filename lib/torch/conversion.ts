@@ -78,7 +78,7 @@ function readTarget(args: readonly unknown[]): Target {
   const names: ("dtype" | "device" | "non_blocking" | "copy")[] = ["non_blocking", "copy"];
   const like = rest[0] instanceof Tensor ? (rest.shift() as Tensor) : (options.other as Tensor | undefined);
   if (like !== undefined) Object.assign(target, { dtype: like.dtype, device: like.device });
-  else if (isDtype(rest[0])) target.dtype = rest.shift() as Dtype;
+  else if (isDtype(rest[0])) names.unshift("dtype");
   else if (rest[0] !== undefined && typeof rest[0] !== "boolean") names.unshift("device", "dtype");
   for (const [i, value] of rest.entries()) {
     const name = names[i];

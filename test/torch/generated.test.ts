@@ -47,9 +47,9 @@ const image = (n: number) => f(...[1, 2, 6, 6, 6].slice(0, n + 2));
 const mask = () => torch.tensor([[true, false, true], [false, true, true], [true, true, false]]);
 
 /** Arguments of operators whose inputs are particular; by name, or by name and overload. */
-const ARGUMENTS: Record<string, () => Any[]> = JSON_FREE();
+const ARGUMENTS: Record<string, () => Any[]> = particular();
 
-function JSON_FREE(): Record<string, () => Any[]> {
+function particular(): Record<string, () => Any[]> {
   const integers = () => [torch.tensor([[1, 2, 3]]), torch.tensor([[3, 2, 1]])];
   const table: Record<string, () => Any[]> = {
     addbmm: () => [f(3, 3), f(2, 3, 3), f(2, 3, 3)], baddbmm: () => [f(2, 3, 3), f(2, 3, 3), f(2, 3, 3)], bmm: () => [f(2, 3, 3), f(2, 3, 3)],
@@ -117,7 +117,7 @@ function JSON_FREE(): Record<string, () => Any[]> {
     linalg_matrix_power: () => [square(), 2], fft_fftfreq: () => [4], fft_rfftfreq: () => [4], special_polygamma: () => [1, f(3)], hash_tensor: () => [f(3), [0]], slow_conv3d_forward: () => [image(3), f(3, 2, 3, 3, 3), [3, 3, 3], null, [1, 1, 1], [0, 0, 0]],
     choose_qparams_optimized: () => [f(100), 100, 10, 0.16, 8], index_put_: () => [f(3), [long(0)], f(1)], multilabel_margin_loss_forward: () => [f(3), long(0, 1, -1), 1], nll_loss_forward: () => [f(2, 3), long(0, 1), null, 1, -100], nll_loss2d_forward: () => [f(1, 3, 2, 2), torch.zeros([1, 2, 2], { dtype: "int64" }), null, 1, -100],
     conv_depthwise3d: () => [image(3), f(2, 1, 3, 3, 3), [3, 3, 3], null, [1, 1, 1], [0, 0, 0], [1, 1, 1]], glu_jvp: () => [f(2), f(4), f(4), 0], linalg_ldl_factor: () => [square()], linalg_ldl_factor_ex: () => [square()],
-    unsqueeze: () => [f(3), 0], mvlgamma: () => [f(3).add(3), 1], special_multigammaln: () => [f(3).add(3), 1], chunk: () => [f(4), 2], pairwise_distance: () => [f(2, 3), f(2, 3)], moveaxis: () => [f(2, 3), 0, 1], movedim: () => [f(2, 3), 0, 1],
+    unsqueeze: () => [f(3), 0], normal_: () => [f(3)], count_nonzero: () => [f(3, 3)], float_power_: () => [square(), 2], mvlgamma: () => [f(3).add(3), 1], special_multigammaln: () => [f(3).add(3), 1], chunk: () => [f(4), 2], pairwise_distance: () => [f(2, 3), f(2, 3)], moveaxis: () => [f(2, 3), 0, 1], movedim: () => [f(2, 3), 0, 1],
     binary_cross_entropy: () => [f(3), f(3)], copysign: () => [f(3), f(3)], random_: () => [f(3)], geometric_: () => [f(3), 0.5], cauchy_: () => [f(3)], fill_diagonal_: () => [f(3, 3), 1], empty: () => [[2]], ldexp: () => [f(3), f(3)], dropout: () => [f(3), 0.5, true], native_dropout: () => [f(3), 0.5, true],
     celu: () => [f(3)], native_norm: () => [f(3)], is_nonzero: () => [f(1)], pow: () => [f(3), 2], std: () => [f(3)], hann_window: () => [4], hamming_window: () => [4], bartlett_window: () => [4], blackman_window: () => [4], kaiser_window: () => [4],
   };
@@ -156,11 +156,14 @@ t.test("every generated function runs", (test) => {
         const args = argumentsOf(name, schema);
         const as = find(name);
         if (as) as(...args);
-        if ((torch.Tensor.prototype as Any)[name] && args[0] instanceof torch.Tensor && schemas.some((one) => one.name === name && one.parameters[0]?.name === "self")) {
-          const [self, ...rest] = argumentsOf(name, schema);
-          if (name in torch.Tensor.prototype) self[name](...rest);
+        // A method's receiver is the argument named self, wherever the function has it.
+        const descriptor = Object.getOwnPropertyDescriptor(torch.Tensor.prototype, name);
+        if (descriptor?.value) {
+          const again = argumentsOf(name, schema);
+          const [self] = again.splice(Math.max(0, schema.parameters.findIndex((parameter) => parameter.name === "self")), 1);
+          if (self instanceof torch.Tensor) (self as Any)[name](...again);
         }
-        if (!as && !(name in torch.Tensor.prototype)) throw new Error("is neither a function nor a method");
+        if (!as && !descriptor) throw new Error("is neither a function nor a method");
       });
       called++;
     } catch (error) {
@@ -169,6 +172,6 @@ t.test("every generated function runs", (test) => {
   }
   const unexpected = Object.entries(failures).filter(([name]) => !(name in LEFT_OUT));
   test.same(unexpected, [], `${called} of ${names.length} operators run`);
-  test.same(Object.keys(LEFT_OUT).filter((name) => !(name in failures)), [], "what is left out does fail");
+  if (!torch.cuda.is_available()) test.same(Object.keys(LEFT_OUT).filter((name) => !(name in failures)), [], "what is left out does fail");
   test.end();
 });
