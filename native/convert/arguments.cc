@@ -1,6 +1,7 @@
 #include "native/convert/arguments.h"
 
 #include <ATen/ATen.h>
+#include <ATen/ScalarOps.h>
 
 #include <cmath>
 
@@ -40,6 +41,7 @@ const char* KindName(ArgumentKind kind) {
     case ArgumentKind::kMemoryFormat: return "MemoryFormat";
     case ArgumentKind::kGenerator: return "Generator";
     case ArgumentKind::kStream: return "Stream";
+    case ArgumentKind::kNumberTensor: return "number";
     case ArgumentKind::kUnsupported: break;
   }
   return "unsupported";
@@ -170,6 +172,13 @@ at::Scalar ToScalar(const Argument& argument) {
   }
 }
 
+// Marked, so that it yields to the dtypes of the tensors beside it.
+at::Tensor NumberTensor(const Argument& argument) {
+  at::Tensor tensor = c10::scalar_to_tensor(ToScalar(argument));
+  tensor.unsafeGetTensorImpl()->set_wrapped_number(true);
+  return tensor;
+}
+
 c10::complex<double> ToComplex(const Argument& argument) { return ToScalar(argument).toComplexDouble(); }
 
 int64_t ToDtype(const Argument& argument) {
@@ -205,6 +214,7 @@ c10::IValue ToItem(const Argument& argument) {
     case ArgumentKind::kLayout: return ToLayout(argument);
     case ArgumentKind::kMemoryFormat: return ToMemoryFormat(argument);
     case ArgumentKind::kGenerator: return argument.environment.generators().Get(static_cast<Handle>(ToInt(argument)));
+    case ArgumentKind::kNumberTensor: return NumberTensor(argument);
     case ArgumentKind::kStream:
     case ArgumentKind::kUnsupported: break;
   }

@@ -87,6 +87,15 @@ bool IsHeavy(std::string_view name) {
                      [&](std::string_view part) { return name.find(part) != std::string_view::npos; });
 }
 
+// In Python, arithmetic with a number takes the overload for two tensors: with it go the names of the graph's nodes,
+// and a dispatch is saved. "Scalar" becomes "Tensor", "Scalar_mode" "Tensor_mode".
+bool TakesNumberAsTensor(std::string_view name, std::string_view overload) {
+  static constexpr std::array<std::string_view, 8> kNames{"aten::add",  "aten::sub",  "aten::mul",  "aten::div",
+                                                          "aten::add_", "aten::sub_", "aten::mul_", "aten::div_"};
+  return (overload == "Scalar" || overload == "Scalar_mode") &&
+         std::find(kNames.begin(), kNames.end(), name) != kNames.end();
+}
+
 }  // namespace
 
 OpPlan::OpPlan(c10::OperatorHandle handle) : handle(handle) {
@@ -113,13 +122,17 @@ uint32_t OpRegistry::Find(const std::string& name, const std::string& overload) 
   const std::lock_guard lock(registering);
   const std::string key = name + "." + overload;
   if (const auto known = Ids().find(key); known != Ids().end()) return known->second;
-  const auto handle = c10::Dispatcher::singleton().findSchema({name, overload});
+  const bool number_as_tensor = TakesNumberAsTensor(name, overload);
+  const std::string chosen = number_as_tensor ? "Tensor" + overload.substr(6) : overload;
+  const auto handle = c10::Dispatcher::singleton().findSchema({name, chosen});
   if (!handle) {
     throw Failure(code::kOp, "libtorch has no operator '" + name + (overload.empty() ? "" : "." + overload) + "'");
   }
   if (plan_count == kMaxOps) throw Failure(code::kOp, "more than 16,384 operators are in use");
   const uint32_t id = plan_count++;
-  plans[id].store(new OpPlan(*handle), std::memory_order_release);
+  auto* const plan = new OpPlan(*handle);
+  if (number_as_tensor) plan->arguments[1].kind = ArgumentKind::kNumberTensor;
+  plans[id].store(plan, std::memory_order_release);
   Ids().emplace(key, id);
   return id;
 }

@@ -26,6 +26,7 @@ enum class ArgumentKind : uint8_t {
   kMemoryFormat,
   kGenerator,
   kStream,
+  kNumberTensor,  // a number that the operator gets as a tensor without dimensions
   kUnsupported,
 };
 
