@@ -86,7 +86,7 @@ void Backward(Environment& environment, const Tensors& tensors, const MaybeTenso
               bool create_graph, const std::optional<Tensors>& inputs) {
   if (inputs && inputs->empty()) throw Failure(code::kInvalidArgument, "[backward] `inputs` must not be empty");
   const Tensors outputs = GradOutputs("backward", tensors, grads);
-  RunEngine(environment, "backward", [&] {
+  RunEngine(environment, "backward", tensors, [&] {
     torch::autograd::backward(tensors, outputs, retain_graph, create_graph, inputs.value_or(Tensors()));
   });
 }
@@ -96,7 +96,7 @@ std::vector<std::optional<Handle>> AutogradGrad(Environment& environment, const 
                                                 bool create_graph, bool allow_unused) {
   const Tensors grad_outputs = GradOutputs("autograd.grad", outputs, grads);
   Tensors result;
-  RunEngine(environment, "autograd.grad", [&] {
+  RunEngine(environment, "autograd.grad", outputs, [&] {
     result = torch::autograd::grad(outputs, inputs, grad_outputs, retain_graph, create_graph, allow_unused);
   });
   std::vector<std::optional<Handle>> handles;

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "native/addon.h"
+#include "native/autograd/graph.h"
 #include "native/autograd/hooks.h"
 #include "native/error/error.h"
 #include "native/executor/executor.h"
@@ -39,12 +40,14 @@ void RunOnHelper(const std::function<void()>& body, HookQueue& queue) {
   if (error) std::rethrow_exception(error);
 }
 
-// Engine threads of a device would call JavaScript while its thread sits in backward: so with hooks about, the engine
-// runs elsewhere and this thread serves them.
-void Run(Hooks& hooks, const std::function<void()>& body) {
+// A small graph on the CPU runs in place, hooks too. Else the engine runs elsewhere; and since its threads, those of a
+// device too, may call JavaScript, this thread serves hooks meanwhile if there are any.
+void Run(Hooks& hooks, const std::vector<at::Tensor>& roots, const std::function<void()>& body) {
   Executor& executor = Executor::Cpu();
   HookQueue& queue = hooks.queue();
-  if (!hooks.any()) {
+  if (IsSmallGraph(roots)) {
+    body();
+  } else if (!hooks.any()) {
     executor.RunAndWait(body);
   } else if (executor.OnExecutorThread()) {
     RunOnHelper(body, queue);
@@ -60,10 +63,11 @@ void Run(Hooks& hooks, const std::function<void()>& body) {
 
 }  // namespace
 
-void RunEngine(Environment& environment, const char* name, const std::function<void()>& body) {
+void RunEngine(Environment& environment, const char* name, const std::vector<at::Tensor>& roots,
+               const std::function<void()>& body) {
   Hooks& hooks = environment.Room<Hooks>();
   try {
-    Run(hooks, body);
+    Run(hooks, roots, body);
   } catch (const HookThrew&) {
     hooks.Rethrow();
   } catch (...) {

@@ -1,5 +1,6 @@
 #include "native/autograd/hooks.h"
 
+#include <ATen/ThreadLocalState.h>
 #include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/variable.h>
 
@@ -17,7 +18,13 @@ void HookQueue::Run(const std::function<void()>& call) {
     call();
     return;
   }
-  Request request{&call, nullptr};
+  // A hook sees the modes of the engine: it records gradients in `create_graph` only.
+  const at::ThreadLocalState modes;
+  const std::function<void()> here = [&] {
+    const at::ThreadLocalStateGuard guard(modes);
+    call();
+  };
+  Request request{&here, nullptr};
   std::unique_lock lock(mutex_);
   if (serving_ == 0) {
     throw Failure(code::kOp, "a gradient hook was reached outside of its own thread's backward and cannot run");

@@ -1,0 +1,122 @@
+// Synchronous loops that never yield to the event loop must not gather memory: live tensors come back exactly, and
+// private memory grows by less than 2 % after warm-up.
+import t, { type Test } from "tap";
+import { safetensors, type Tensor, torch } from "torchformers";
+import { addon } from "#lib/addon/loader.js";
+import { fixture } from "../support/fixtures.js";
+import { live_tensors, privateMemory, settle, soak } from "../support/memory.js";
+
+const STEPS = soak ? 20_000 : 2_000;
+const ALLOWED = 1.02;
+
+/** Two layers of attention and feed-forward, small enough that the loops take seconds. */
+class Tiny {
+  readonly parameters: Tensor[] = [];
+
+  constructor() {
+    torch.manual_seed(0);
+    for (let layer = 0; layer < 2; layer++) {
+      for (const shape of [[96, 32], [32, 32], [64, 32], [32, 64]]) {
+        const weight = torch.randn(shape).mul(0.1).requires_grad_();
+        this.parameters.push(weight);
+      }
+    }
+  }
+
+  forward(x: Tensor): Tensor {
+    let h = x;
+    for (let layer = 0; layer < 2; layer++) {
+      const [qkv, out, up, down] = this.parameters.slice(4 * layer, 4 * layer + 4) as [Tensor, Tensor, Tensor, Tensor];
+      const [q, k, v] = torch.matmul(h, qkv.t()).chunk(3, -1) as [Tensor, Tensor, Tensor];
+      const weights = q.matmul(k.transpose(1, 2)).div(Math.sqrt(32)).softmax(-1);
+      h = h.add(weights.matmul(v).matmul(out.t()));
+      h = h.add(torch.matmul(torch.matmul(h, up.t()).relu(), down.t()));
+    }
+    return h;
+  }
+
+  /** One step of gradient descent; the loss. */
+  train(x: Tensor): number {
+    const loss = this.forward(x).pow(2).mean();
+    loss.backward();
+    torch.no_grad(() => {
+      for (const parameter of this.parameters) {
+        parameter.add_(parameter.grad as Tensor, { alpha: -0.01 });
+        parameter.grad = null;
+      }
+    });
+    return loss.item();
+  }
+}
+
+/** Runs `step` without a break and looks at what is left; warm-up is a quarter of it. */
+function loop(t: Test, step: (i: number) => void): void {
+  settle();
+  const tensors = live_tensors();
+  for (let i = 0; i < STEPS / 4; i++) step(i);
+  settle();
+  t.equal(live_tensors(), tensors, "live tensors after warm-up");
+  const before = privateMemory();
+  const sweeps = addon().memoryStats().sweeps;
+  for (let i = 0; i < STEPS; i++) step(i);
+  t.ok(addon().memoryStats().sweeps >= sweeps);
+  settle();
+  const grown = privateMemory() / before;
+  t.equal(live_tensors(), tensors, "live tensors");
+  t.ok(grown < ALLOWED, `private memory: ${((grown - 1) * 100).toFixed(2)} % of ${(before / 1e6).toFixed(0)} MB`);
+  t.end();
+}
+
+const model = new Tiny();
+const x = torch.randn([2, 8, 32]);
+
+t.test("forwards", (t) => loop(t, () => void torch.no_grad(() => model.forward(x))));
+t.test("forwards within tidy", (t) => {
+  const tensors = live_tensors();
+  torch.tidy(() => void torch.no_grad(() => model.forward(x)));
+  t.equal(live_tensors(), tensors, "freed at the end of the scope");
+  loop(t, () => torch.tidy(() => void torch.no_grad(() => model.forward(x))));
+});
+t.test("forwards that record gradients", (t) => loop(t, () => void model.forward(x)));
+t.test("training", (t) => loop(t, () => void model.train(x)));
+t.test("training within tidy", (t) => loop(t, () => void torch.tidy(() => model.train(x))));
+t.test("training with hooks", (t) =>
+  loop(t, (i) => {
+    const hidden = model.forward(x);
+    hidden.register_hook((grad) => (i % 2 ? grad.mul(0.5) : undefined));
+    const handle = (model.parameters[0] as Tensor).register_post_accumulate_grad_hook(() => undefined);
+    hidden.pow(2).mean().backward();
+    handle.remove();
+    for (const parameter of model.parameters) parameter.grad = null;
+  }),
+);
+
+t.test("large tensors are freed without a break, though nothing is disposed", (t) => {
+  settle();
+  const before = privateMemory();
+  let most = 0;
+  for (let i = 0; i < 400; i++) {
+    torch.ones([1024, 1024]).add(1); // 8 MB of garbage
+    if (i % 20 === 0) most = Math.max(most, privateMemory() - before);
+  }
+  t.ok(most < 1.5e9, `${(most / 1e6).toFixed(0)} MB at most, of 3,200 made`);
+  t.end();
+});
+
+t.test("files: opened, used and let go", async (t) => {
+  const path = fixture("demo-llama/model.safetensors");
+  const once = async () => {
+    for (const tensor of Object.values(await safetensors.load_file(path))) {
+      tensor.sum();
+      tensor.dispose();
+    }
+  };
+  for (let i = 0; i < 10; i++) await once();
+  settle();
+  const [tensors, before] = [live_tensors(), privateMemory()];
+  for (let i = 0; i < 50; i++) await once();
+  settle();
+  t.equal(live_tensors(), tensors);
+  t.equal(addon().memoryStats().mapped_bytes, 0);
+  t.ok(privateMemory() / before < ALLOWED, `private memory: ${((privateMemory() / before - 1) * 100).toFixed(2)} %`);
+});
