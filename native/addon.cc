@@ -4,6 +4,7 @@
 #include "native/convert/bind.h"
 #include "native/error/guard.h"
 #include "native/executor/executor.h"
+#include "native/tensor/small_blocks.h"
 
 namespace tf {
 
@@ -41,6 +42,7 @@ napi_value Init(napi_env env, napi_value object) {
   const auto end = [](napi_env, void* data, void*) { delete static_cast<Environment*>(data); };
   napi_set_instance_data(env, environment, end, nullptr);
   return Guard(*environment, [&] {
+    UseSmallBlocks();
     UseOneThreadHere();
     Exports exports(*environment, object);
     InitErrors(exports);

@@ -88,9 +88,9 @@ bool WorthHandingOver(const OpPlan& plan, const torch::jit::Stack& stack) {
     }
   }
   if (!extent.any()) return MakesLarge(stack);
+  if (!extent.IsLarge()) return false;
   // Already as it should be: `contiguous` then only returns its argument.
-  if (plan.name == "aten::contiguous" && stack[0].toTensor().is_contiguous()) return false;
-  return extent.IsLarge();
+  return plan.name != "aten::contiguous" || !stack[0].toTensor().is_contiguous();
 }
 
 }  // namespace tf
