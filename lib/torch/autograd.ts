@@ -2,6 +2,7 @@
 import type { TypedArray } from "../addon/addon.ts";
 import { addon } from "../addon/loader.ts";
 import { InvalidArgumentError } from "../errors/index.ts";
+import { tensorOp } from "./native_op.ts";
 import { readOptions } from "./options.ts";
 import { adopt, extendTensor, Tensor, type TensorData } from "./tensor.ts";
 import type { RemovableHandle } from "./types.ts";
@@ -41,13 +42,19 @@ export interface AutogradMethods {
    * @example
    * loss.backward();
    */
-  backward(gradient?: Tensor | null, retain_graph?: boolean | null, create_graph?: boolean, options?: BackwardOptions): void;
+  backward(
+    gradient?: Tensor | null,
+    retain_graph?: boolean | null,
+    create_graph?: boolean,
+    options?: BackwardOptions,
+  ): void;
   backward(options: BackwardOptions): void;
   backward(gradient: Tensor | null, options: BackwardOptions): void;
   requires_grad_(requires_grad?: boolean): this;
   /** Keeps the gradient of a tensor that is not a leaf. */
   retain_grad(): void;
   /** `hook` sees the gradient each time it is computed and may return another one. */
+  // biome-ignore lint/suspicious/noConfusingVoidType: a hook may have no return statement
   register_hook(hook: (grad: Tensor) => Tensor | null | undefined | void): RemovableHandle;
   /** `hook` is called with this leaf after its `grad` has been added to. */
   register_post_accumulate_grad_hook(hook: (parameter: Tensor) => void): RemovableHandle;
@@ -58,7 +65,8 @@ const handles = (tensors: Tensor | readonly Tensor[]): number[] =>
 
 /** `p.data`: its handle is made on first use, since a call for the values needs none. */
 function dataOf(tensor: Tensor): TensorData {
-  const values = async ({ raw = false }: { raw?: boolean } = {}): Promise<TypedArray> => addon().toData(tensor._handle, raw);
+  const values = async ({ raw = false }: { raw?: boolean } = {}): Promise<TypedArray> =>
+    addon().toData(tensor._handle, raw);
   let handle: number | undefined;
   Object.setPrototypeOf(values, Tensor.prototype);
   Object.defineProperty(values, "_handle", {
@@ -106,10 +114,21 @@ extendTensor({
     return addon().outputNr((this as unknown as Tensor)._handle);
   },
   backward(this: Tensor, ...args: unknown[]): void {
-    const options = readOptions("backward", args, ["gradient", "retain_graph", "create_graph", "inputs"]) as BackwardOptions;
+    const options = readOptions("backward", args, [
+      "gradient",
+      "retain_graph",
+      "create_graph",
+      "inputs",
+    ]) as BackwardOptions;
     const { gradient, create_graph = false, retain_graph, inputs } = options;
     const grads = gradient ? [gradient._handle] : null;
-    addon().backward([this._handle], grads, retain_graph ?? create_graph, create_graph, inputs ? handles(inputs) : null);
+    addon().backward(
+      [this._handle],
+      grads,
+      retain_graph ?? create_graph,
+      create_graph,
+      inputs ? handles(inputs) : null,
+    );
   },
   requires_grad_(this: Tensor, requires_grad = true): Tensor {
     addon().setRequiresGrad(this._handle, requires_grad);
@@ -147,7 +166,12 @@ export function scoped<T>(name: string, enter: () => void, leave: () => void, bo
 function withGradMode<T>(name: string, enabled: boolean, body: () => T): T {
   const native = addon();
   const before = native.gradMode();
-  return scoped(name, () => native.setGradMode(enabled), () => native.setGradMode(before), body);
+  return scoped(
+    name,
+    () => native.setGradMode(enabled),
+    () => native.setGradMode(before),
+    body,
+  );
 }
 
 /**
@@ -179,7 +203,12 @@ export function inference_mode<T>(enabled: boolean | (() => T), body?: () => T):
   const native = addon();
   const mode = typeof enabled === "boolean" ? enabled : true;
   const run = typeof enabled === "function" ? enabled : (body as () => T);
-  return scoped("inference_mode", () => native.pushInferenceMode(mode), () => native.popInferenceMode(), run);
+  return scoped(
+    "inference_mode",
+    () => native.pushInferenceMode(mode),
+    () => native.popInferenceMode(),
+    run,
+  );
 }
 
 export const is_inference_mode_enabled = (): boolean => addon().inferenceMode();
@@ -237,35 +266,67 @@ const gradHandles = (grads: GradOptions["grad_outputs"]): number[] | null =>
  * @example
  * const [dx] = torch.autograd.grad(y.sum(), [x]);
  */
-export function grad(outputs: Tensor | readonly Tensor[], inputs: Tensor | readonly Tensor[], options?: GradOptions & { allow_unused?: false }): Tensor[];
-export function grad(outputs: Tensor | readonly Tensor[], inputs: Tensor | readonly Tensor[], options: GradOptions): (Tensor | null)[];
 export function grad(
   outputs: Tensor | readonly Tensor[],
   inputs: Tensor | readonly Tensor[],
-  { grad_outputs, retain_graph, create_graph = false, materialize_grads = false, allow_unused }: GradOptions = {},
+  options?: GradOptions & { allow_unused?: false },
+): Tensor[];
+export function grad(
+  outputs: Tensor | readonly Tensor[],
+  inputs: Tensor | readonly Tensor[],
+  options: GradOptions,
+): (Tensor | null)[];
+export function grad(
+  outputs: Tensor | readonly Tensor[],
+  inputs: Tensor | readonly Tensor[],
+  {
+    grad_outputs,
+    retain_graph,
+    create_graph = false,
+    materialize_grads = false,
+    allow_unused,
+  }: GradOptions = {},
 ): (Tensor | null)[] {
   const keepGraph = retain_graph ?? create_graph;
   const unused = allow_unused ?? materialize_grads;
   const sources = inputs instanceof Tensor ? [inputs] : inputs;
-  const found = addon().autogradGrad(handles(outputs), gradHandles(grad_outputs), handles(sources), keepGraph, create_graph, unused);
+  const found = addon().autogradGrad(
+    handles(outputs),
+    gradHandles(grad_outputs),
+    handles(sources),
+    keepGraph,
+    create_graph,
+    unused,
+  );
   return found.map((handle, i) => {
     if (handle) return adopt(handle);
     if (!materialize_grads) return null;
-    return (sources[i] as Tensor).detach().mul(0);
+    return tensorOp("zeros_like", "", (sources[i] as Tensor)._handle);
   });
 }
 
 /** `backward` of several tensors at once. */
 export function backward(
   tensors: Tensor | readonly Tensor[],
-  { grad_tensors, retain_graph, create_graph = false, inputs }: {
+  {
+    grad_tensors,
+    retain_graph,
+    create_graph = false,
+    inputs,
+  }: {
     grad_tensors?: Tensor | readonly (Tensor | null)[] | null;
     retain_graph?: boolean | null;
     create_graph?: boolean;
     inputs?: Tensor | readonly Tensor[] | null;
   } = {},
 ): void {
-  addon().backward(handles(tensors), gradHandles(grad_tensors), retain_graph ?? create_graph, create_graph, inputs ? handles(inputs) : null);
+  addon().backward(
+    handles(tensors),
+    gradHandles(grad_tensors),
+    retain_graph ?? create_graph,
+    create_graph,
+    inputs ? handles(inputs) : null,
+  );
 }
 
 /** Finds the forward operation whose gradient is not a number or fails; slow. */

@@ -2,7 +2,7 @@
 import { InvalidArgumentError } from "../errors/index.ts";
 import { suggest } from "../errors/suggest.ts";
 import { asDtype, isDtype } from "./dtype.ts";
-import { tensorOp } from "./resolve.ts";
+import { tensorOp } from "./native_op.ts";
 import { extendTensor, Tensor } from "./tensor.ts";
 import type { Device, Dtype, MemoryFormat } from "./types.ts";
 
@@ -24,7 +24,13 @@ export interface ConversionMethods {
    * x.to("bfloat16"); x.to("cuda:0", "float16"); x.to(y); x.to({ dtype: "float64", copy: true });
    */
   to(dtype: Dtype, non_blocking?: boolean, copy?: boolean, options?: Omit<ToOptions, "dtype">): Tensor;
-  to(device: Device | number, dtype?: Dtype | null, non_blocking?: boolean, copy?: boolean, options?: ToOptions): Tensor;
+  to(
+    device: Device | number,
+    dtype?: Dtype | null,
+    non_blocking?: boolean,
+    copy?: boolean,
+    options?: ToOptions,
+  ): Tensor;
   to(other: Tensor, non_blocking?: boolean, copy?: boolean, options?: ToOptions): Tensor;
   to(target: Device | Dtype | Tensor, options?: ToOptions): Tensor;
   to(options: ToOptions & { other?: Tensor | undefined }): Tensor;
@@ -69,10 +75,13 @@ function readTarget(args: readonly unknown[]): Target {
   const target: Target = { non_blocking: false, copy: false, memory_format: null };
   const last = rest.at(-1);
   const options: Record<string, unknown> = {};
-  if (typeof last === "object" && last !== null && !(last instanceof Tensor)) Object.assign(options, rest.pop());
+  if (typeof last === "object" && last !== null && !(last instanceof Tensor))
+    Object.assign(options, rest.pop());
   for (const name of Object.keys(options)) {
     if (!OPTIONS.includes(name)) {
-      throw new InvalidArgumentError(`[to] unknown option '${name}'.`, { suggestion: suggest(name, OPTIONS) });
+      throw new InvalidArgumentError(`[to] unknown option '${name}'.`, {
+        suggestion: suggest(name, OPTIONS),
+      });
     }
   }
   const names: ("dtype" | "device" | "non_blocking" | "copy")[] = ["non_blocking", "copy"];
@@ -98,9 +107,21 @@ function readTarget(args: readonly unknown[]): Target {
 
 function convert(tensor: Tensor, { dtype, device, non_blocking, copy, memory_format }: Target): Tensor {
   const same =
-    (dtype === undefined || dtype === tensor.dtype) && (device === undefined || withIndex(device) === withIndex(tensor.device));
+    (dtype === undefined || dtype === tensor.dtype) &&
+    (device === undefined || withIndex(device) === withIndex(tensor.device));
   if (same && !copy && memory_format === null) return tensor;
-  return tensorOp("to", "dtype_layout", tensor._handle, dtype, undefined, device, undefined, non_blocking, copy, memory_format);
+  return tensorOp(
+    "to",
+    "dtype_layout",
+    tensor._handle,
+    dtype,
+    undefined,
+    device,
+    undefined,
+    non_blocking,
+    copy,
+    memory_format,
+  );
 }
 
 const cast = (dtype: Dtype) =>
@@ -109,8 +130,18 @@ const cast = (dtype: Dtype) =>
   };
 
 const TYPE_NAMES: Partial<Record<Dtype, string>> = {
-  float32: "Float", float64: "Double", float16: "Half", bfloat16: "BFloat16", int64: "Long", int32: "Int", int16: "Short", int8: "Char",
-  uint8: "Byte", bool: "Bool", complex64: "ComplexFloat", complex128: "ComplexDouble",
+  float32: "Float",
+  float64: "Double",
+  float16: "Half",
+  bfloat16: "BFloat16",
+  int64: "Long",
+  int32: "Int",
+  int16: "Short",
+  int8: "Char",
+  uint8: "Byte",
+  bool: "Bool",
+  complex64: "ComplexFloat",
+  complex128: "ComplexDouble",
 };
 
 extendTensor({

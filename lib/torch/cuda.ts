@@ -7,7 +7,8 @@ import type { Tensor } from "./tensor.ts";
 export const device_count = (): number => addon().deviceCount("cuda");
 export const is_available = (): boolean => device_count() > 0;
 
-const name = (device: string | number | undefined) => (typeof device === "number" ? `cuda:${device}` : (device ?? "cuda"));
+const name = (device: string | number | undefined) =>
+  typeof device === "number" ? `cuda:${device}` : (device ?? "cuda");
 const index = (device: string | number | undefined) => Number(name(device).split(":")[1] ?? 0);
 
 /** Waits until the work queued on a device is done. */
@@ -25,8 +26,13 @@ export interface DeviceProperties {
 }
 
 function info(device?: string | number) {
-  const found = addon().deviceInfo().find((one) => one.type === "cuda" && one.index === index(device));
-  if (found === undefined) throw new CudaUnavailableError(`[cuda] there is no device ${name(device)}; ${device_count()} are visible.`);
+  const found = addon()
+    .deviceInfo()
+    .find((one) => one.type === "cuda" && one.index === index(device));
+  if (found === undefined)
+    throw new CudaUnavailableError(
+      `[cuda] there is no device ${name(device)}; ${device_count()} are visible.`,
+    );
   return found;
 }
 
@@ -55,7 +61,8 @@ export const is_bf16_supported = (): boolean => is_available() && get_device_pro
 /** Bytes that tensors of this process hold on devices. */
 export const memory_allocated = (): number => addon().memoryStats().device_bytes;
 
-const generator = (device?: string | number) => new Generator(name(device), addon().defaultGenerator(name(device)));
+const generator = (device?: string | number) =>
+  new Generator(name(device), addon().defaultGenerator(name(device)));
 
 export const manual_seed = (seed: number | bigint): void => {
   if (is_available()) generator().manual_seed(seed);

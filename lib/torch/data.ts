@@ -6,7 +6,14 @@ import { suggest } from "../errors/suggest.ts";
 import { defaultDevice } from "./default_device.ts";
 import { asDtype, dtypeBytes, dtypeCategory, isComplexDtype, isIntegralDtype } from "./dtype.ts";
 import { extendTensor, Tensor } from "./tensor.ts";
-import { type Device, type Dtype, FloatScalar, type NestedArray, type TensorList, type TensorOptions } from "./types.ts";
+import {
+  type Device,
+  type Dtype,
+  FloatScalar,
+  type NestedArray,
+  type TensorList,
+  type TensorOptions,
+} from "./types.ts";
 
 export interface DataMethods {
   /**
@@ -33,12 +40,23 @@ const OPTIONS = ["dtype", "device", "requires_grad", "shape", "pin_memory", "lay
 // Typed arrays ------------------------------------------------------------------------------------------------
 
 const TYPED: Record<string, Dtype> = {
-  Float64Array: "float64", Float32Array: "float32", Float16Array: "float16", BigInt64Array: "int64", BigUint64Array: "uint64",
-  Int32Array: "int32", Uint32Array: "uint32", Int16Array: "int16", Uint16Array: "uint16", Int8Array: "int8", Uint8Array: "uint8",
-  Uint8ClampedArray: "uint8", Buffer: "uint8",
+  Float64Array: "float64",
+  Float32Array: "float32",
+  Float16Array: "float16",
+  BigInt64Array: "int64",
+  BigUint64Array: "uint64",
+  Int32Array: "int32",
+  Uint32Array: "uint32",
+  Int16Array: "int16",
+  Uint16Array: "uint16",
+  Int8Array: "int8",
+  Uint8Array: "uint8",
+  Uint8ClampedArray: "uint8",
+  Buffer: "uint8",
 };
 
-const isTypedArray = (value: unknown): value is TypedArray => ArrayBuffer.isView(value) && !(value instanceof DataView);
+const isTypedArray = (value: unknown): value is TypedArray =>
+  ArrayBuffer.isView(value) && !(value instanceof DataView);
 
 function typedDtype(array: TypedArray): Dtype {
   const dtype = TYPED[Object.prototype.toString.call(array).slice(8, -1)];
@@ -48,7 +66,9 @@ function typedDtype(array: TypedArray): Dtype {
 
 /** float16 arrays cross as their bits. */
 const bitsOf = (array: TypedArray, dtype: Dtype): TypedArray =>
-  dtype === "float16" && !(array instanceof Uint16Array) ? new Uint16Array(array.buffer, array.byteOffset, array.length) : array;
+  dtype === "float16" && !(array instanceof Uint16Array)
+    ? new Uint16Array(array.buffer, array.byteOffset, array.length)
+    : array;
 
 // Nested arrays -----------------------------------------------------------------------------------------------
 
@@ -65,17 +85,30 @@ function shapeOf(values: unknown): number[] {
 }
 
 /** All values in order; names the place where the nest is ragged. */
-function flatten(values: unknown, shape: readonly number[], depth: number, place: string, flat: unknown[]): void {
+function flatten(
+  values: unknown,
+  shape: readonly number[],
+  depth: number,
+  place: string,
+  flat: unknown[],
+): void {
   if (depth === shape.length) {
-    if (isNest(values)) throw new ShapeError(`[tensor] expected a value at ${place || "the top"}, got an array of ${values.length}.`);
+    if (isNest(values))
+      throw new ShapeError(
+        `[tensor] expected a value at ${place || "the top"}, got an array of ${values.length}.`,
+      );
     flat.push(values);
     return;
   }
   if (!isNest(values)) {
-    throw new ShapeError(`[tensor] expected an array of ${shape[depth]} at ${place || "the top"}, got ${describe(values)}.`);
+    throw new ShapeError(
+      `[tensor] expected an array of ${shape[depth]} at ${place || "the top"}, got ${describe(values)}.`,
+    );
   }
   if (values.length !== shape[depth]) {
-    throw new ShapeError(`[tensor] expected ${shape[depth]} entries at ${place || "the top"}, got ${values.length}.`);
+    throw new ShapeError(
+      `[tensor] expected ${shape[depth]} entries at ${place || "the top"}, got ${values.length}.`,
+    );
   }
   if (depth === shape.length - 1 && isTypedArray(values)) {
     const floats = dtypeCategory(typedDtype(values)) === 2;
@@ -85,7 +118,12 @@ function flatten(values: unknown, shape: readonly number[], depth: number, place
   for (let i = 0; i < values.length; i++) flatten(values[i], shape, depth + 1, `${place}[${i}]`, flat);
 }
 
-const describe = (value: unknown) => (value === null ? "null" : typeof value === "object" ? value.constructor?.name : `${typeof value} ${String(value)}`);
+const describe = (value: unknown) =>
+  value === null
+    ? "null"
+    : typeof value === "object"
+      ? value.constructor?.name
+      : `${typeof value} ${String(value)}`;
 
 /** Python's rule over the whole nest: any float makes floats, else any integer int64, else bool. */
 function inferDtype(flat: readonly unknown[]): Dtype {
@@ -97,7 +135,8 @@ function inferDtype(flat: readonly unknown[]): Dtype {
     else if (typeof value === "bigint") own = 1;
     else if (value instanceof FloatScalar) own = 2;
     else if (value instanceof Tensor) own = dtypeCategory(value.dtype);
-    else if (typeof value !== "boolean") throw new InvalidArgumentError(`[tensor] ${describe(value)} is not a number, bigint or boolean.`);
+    else if (typeof value !== "boolean")
+      throw new InvalidArgumentError(`[tensor] ${describe(value)} is not a number, bigint or boolean.`);
     if (own === 3) complex = true;
     if (own > category) category = own;
   }
@@ -112,27 +151,44 @@ const plainValue = (value: unknown): number | bigint | boolean => {
 };
 
 const RANGES: Partial<Record<Dtype, readonly [number, number]>> = {
-  int32: [-(2 ** 31), 2 ** 31 - 1], int16: [-32768, 32767], int8: [-128, 127], uint8: [0, 255], uint16: [0, 65535], uint32: [0, 2 ** 32 - 1],
+  int32: [-(2 ** 31), 2 ** 31 - 1],
+  int16: [-32768, 32767],
+  int8: [-128, 127],
+  uint8: [0, 255],
+  uint16: [0, 65535],
+  uint32: [0, 2 ** 32 - 1],
 };
 
-const ARRAYS = { int32: Int32Array, int16: Int16Array, int8: Int8Array, uint8: Uint8Array, uint16: Uint16Array, uint32: Uint32Array };
+const ARRAYS = {
+  int32: Int32Array,
+  int16: Int16Array,
+  int8: Int8Array,
+  uint8: Uint8Array,
+  uint16: Uint16Array,
+  uint32: Uint32Array,
+};
 
 /** The values as an array of `dtype`, or of one that casts to it without loss; says which. */
 function encode(flat: readonly unknown[], dtype: Dtype): [TypedArray, Dtype] {
-  if (dtype === "bool") return [Uint8Array.from(flat, (value) => (Number(plainValue(value)) !== 0 ? 1 : 0)), "bool"];
+  if (dtype === "bool")
+    return [Uint8Array.from(flat, (value) => (Number(plainValue(value)) !== 0 ? 1 : 0)), "bool"];
   if (dtype === "int64" || dtype === "uint64") {
     const whole = (value: unknown) => {
       const plain = plainValue(value);
-      if (typeof plain === "number" && !Number.isFinite(plain)) throw new InvalidArgumentError(`[tensor] cannot convert ${plain} to ${dtype}.`);
+      if (typeof plain === "number" && !Number.isFinite(plain))
+        throw new InvalidArgumentError(`[tensor] cannot convert ${plain} to ${dtype}.`);
       return typeof plain === "number" ? BigInt(Math.trunc(plain)) : BigInt(plain);
     };
-    return dtype === "int64" ? [BigInt64Array.from(flat, whole), dtype] : [BigUint64Array.from(flat, whole), dtype];
+    return dtype === "int64"
+      ? [BigInt64Array.from(flat, whole), dtype]
+      : [BigUint64Array.from(flat, whole), dtype];
   }
   if (isIntegralDtype(dtype)) {
     const [low, high] = RANGES[dtype] as readonly [number, number];
     const whole = (value: unknown) => {
       const number = Math.trunc(Number(plainValue(value)));
-      if (!(number >= low && number <= high)) throw new InvalidArgumentError(`[tensor] ${number} does not fit into ${dtype}.`);
+      if (!(number >= low && number <= high))
+        throw new InvalidArgumentError(`[tensor] ${number} does not fit into ${dtype}.`);
       return number;
     };
     return [(ARRAYS[dtype as keyof typeof ARRAYS] as Int32ArrayConstructor).from(flat, whole), dtype];
@@ -152,7 +208,8 @@ export interface TensorFromOptions extends TensorOptions {
 function fromTyped(data: TypedArray, dtype: Dtype, shape: readonly number[]): Tensor {
   const count = shape.reduce((product, size) => product * size, 1);
   const entries = isComplexDtype(dtype) ? data.length / 2 : data.length;
-  if (count !== entries) throw new ShapeError(`[tensor] ${entries} values do not fill the shape [${shape.join(", ")}].`);
+  if (count !== entries)
+    throw new ShapeError(`[tensor] ${entries} values do not fill the shape [${shape.join(", ")}].`);
   const out = new Tensor();
   out._handle = addon().fromData(out, data, dtype, shape);
   return out;
@@ -172,7 +229,10 @@ function fromTyped(data: TypedArray, dtype: Dtype, shape: readonly number[]): Te
  */
 export function tensor(values: TensorInput, options: TensorFromOptions = {}): Tensor {
   for (const name of Object.keys(options)) {
-    if (!OPTIONS.includes(name)) throw new InvalidArgumentError(`[tensor] unknown option '${name}'.`, { suggestion: suggest(name, OPTIONS) });
+    if (!OPTIONS.includes(name))
+      throw new InvalidArgumentError(`[tensor] unknown option '${name}'.`, {
+        suggestion: suggest(name, OPTIONS),
+      });
   }
   const { requires_grad = false, shape } = options;
   const device = options.device ?? defaultDevice.name;
@@ -198,13 +258,22 @@ export function tensor(values: TensorInput, options: TensorFromOptions = {}): Te
 }
 
 /** The tensor itself where dtype and device fit already; else like `torch.tensor`. */
-export function as_tensor(values: TensorInput, options: Pick<TensorOptions, "dtype" | "device"> = {}): Tensor {
+export function as_tensor(
+  values: TensorInput,
+  options: Pick<TensorOptions, "dtype" | "device"> = {},
+): Tensor {
   return values instanceof Tensor ? values.to(options) : tensor(values, options);
 }
 
 /** Like `as_tensor`; `copy: true` always copies. */
-export function asarray(values: TensorInput, { copy = false, requires_grad = false, ...options }: TensorOptions & { copy?: boolean | null } = {}): Tensor {
-  const out = values instanceof Tensor ? values.to({ dtype: options.dtype, device: options.device, copy: copy ?? false }) : tensor(values, options);
+export function asarray(
+  values: TensorInput,
+  { copy = false, requires_grad = false, ...options }: TensorOptions & { copy?: boolean | null } = {},
+): Tensor {
+  const out =
+    values instanceof Tensor
+      ? values.to({ dtype: options.dtype, device: options.device, copy: copy ?? false })
+      : tensor(values, options);
   if (requires_grad) out.requires_grad = true;
   return out;
 }
@@ -234,7 +303,9 @@ export function from_buffer(
   const sizes = shape ?? [there];
   const count = sizes.reduce((product, size) => product * size, 1);
   if (offset < 0 || !Number.isSafeInteger(offset) || count > there) {
-    throw new ShapeError(`[from_buffer] ${count} values of ${name} from byte ${offset} on do not fit into ${buffer.byteLength} bytes.`);
+    throw new ShapeError(
+      `[from_buffer] ${count} values of ${name} from byte ${offset} on do not fit into ${buffer.byteLength} bytes.`,
+    );
   }
   const out = new Tensor();
   out._handle = addon().fromBuffer(out, buffer, name, sizes, offset);
@@ -286,8 +357,8 @@ extendTensor({
     return tensor(values, { dtype: this.dtype, device: this.device as Device, ...options });
   },
   *[Symbol.iterator](this: Tensor): IterableIterator<Tensor> {
-    if (this.ndim === 0) throw new ShapeError("[iterate] a tensor without dimensions has nothing to go over.");
+    if (this.ndim === 0)
+      throw new ShapeError("[iterate] a tensor without dimensions has nothing to go over.");
     for (const part of this.unbind(0)) yield part;
   },
 });
-

@@ -21,14 +21,20 @@ export const get_default_dtype = (): Dtype => addon().defaultDtype() as Dtype;
 
 export function set_default_dtype(dtype: Dtype): void {
   const name = asDtype(dtype);
-  if (!isFloatingDtype(name)) throw new InvalidArgumentError(`[set_default_dtype] ${name} is not a floating dtype.`);
+  if (!isFloatingDtype(name))
+    throw new InvalidArgumentError(`[set_default_dtype] ${name} is not a floating dtype.`);
   addon().setDefaultDtype(name);
 }
 
 /** Runs a callback with another default dtype, and returns its result. */
 export function with_default_dtype<T>(dtype: Dtype, body: () => T): T {
   const before = get_default_dtype();
-  return scoped("with_default_dtype", () => set_default_dtype(dtype), () => set_default_dtype(before), body);
+  return scoped(
+    "with_default_dtype",
+    () => set_default_dtype(dtype),
+    () => set_default_dtype(before),
+    body,
+  );
 }
 
 /** Where tensors are made when no device is given. */
@@ -46,7 +52,12 @@ export function set_default_device(device: Device | null): void {
  */
 export function with_device<T>(device: Device, body: () => T): T {
   const before = defaultDevice.name;
-  return scoped("with_device", () => set_default_device(device), () => set_default_device(before ?? null), body);
+  return scoped(
+    "with_device",
+    () => set_default_device(device),
+    () => set_default_device(before ?? null),
+    body,
+  );
 }
 
 /** Threads that operators may use. */
@@ -54,8 +65,10 @@ export const get_num_threads = (): number => addon().getNumThreads();
 export const set_num_threads = (count: number): void => addon().setNumThreads(count);
 
 /** Refuse (or warn about) operators that may give different results for the same input. */
-export const use_deterministic_algorithms = (enabled: boolean, { warn_only = false }: { warn_only?: boolean } = {}): void =>
-  addon().setDeterministic(enabled, warn_only);
+export const use_deterministic_algorithms = (
+  enabled: boolean,
+  { warn_only = false }: { warn_only?: boolean } = {},
+): void => addon().setDeterministic(enabled, warn_only);
 
 /** Live tensors, bytes by kind of memory, and sweeps of this environment. */
 export const memory_stats = (): MemoryStats => addon().memoryStats();
@@ -65,7 +78,12 @@ export const version = (): string => addon().torchVersion();
 
 // Type promotion ----------------------------------------------------------------------------------------------
 
-const COMPLEX_OF: Partial<Record<Dtype, Dtype>> = { float16: "complex32", bfloat16: "complex64", float32: "complex64", float64: "complex128" };
+const COMPLEX_OF: Partial<Record<Dtype, Dtype>> = {
+  float16: "complex32",
+  bfloat16: "complex64",
+  float32: "complex64",
+  float64: "complex128",
+};
 const UNSIGNED = new Set<Dtype>(["uint16", "uint32", "uint64"]);
 
 /**
@@ -90,11 +108,13 @@ function promoteWithin(a: Dtype, b: Dtype): Dtype {
   const [small, large] = dtypeBytes(a) <= dtypeBytes(b) ? [a, b] : [b, a];
   const category = dtypeCategory(a);
   if (category === 1) {
-    if (UNSIGNED.has(a) || UNSIGNED.has(b)) throw new InvalidArgumentError(`[promote_types] ${a} and ${b} have no common dtype.`);
+    if (UNSIGNED.has(a) || UNSIGNED.has(b))
+      throw new InvalidArgumentError(`[promote_types] ${a} and ${b} have no common dtype.`);
     return dtypeBytes(a) === 1 && dtypeBytes(b) === 1 ? "int16" : large;
   }
   if (category === 2 && dtypeBytes(large) === dtypeBytes(small)) {
-    if (dtypeBytes(a) === 1) throw new InvalidArgumentError(`[promote_types] ${a} and ${b} have no common dtype.`);
+    if (dtypeBytes(a) === 1)
+      throw new InvalidArgumentError(`[promote_types] ${a} and ${b} have no common dtype.`);
     return "float32"; // float16 with bfloat16
   }
   return large;
@@ -108,7 +128,11 @@ export function can_cast(from: Dtype, to: Dtype): boolean {
 
 const numberDtype = (value: Scalar): Dtype => {
   if (typeof value === "boolean") return "bool";
-  if (typeof value === "bigint" || (typeof value === "number" && Number.isSafeInteger(value) && !Object.is(value, -0))) return "int64";
+  if (
+    typeof value === "bigint" ||
+    (typeof value === "number" && Number.isSafeInteger(value) && !Object.is(value, -0))
+  )
+    return "int64";
   return get_default_dtype();
 };
 

@@ -36,11 +36,19 @@ const FACTS: Record<Dtype, Facts> = {
 };
 
 const ALIASES: Record<string, Dtype> = {
-  float: "float32", double: "float64", half: "float16", int: "int32", long: "int64", short: "int16", cfloat: "complex64", cdouble: "complex128",
+  float: "float32",
+  double: "float64",
+  half: "float16",
+  int: "int32",
+  long: "int64",
+  short: "int16",
+  cfloat: "complex64",
+  cdouble: "complex128",
 };
 
 /** Is this a dtype's name (and not, say, a device's)? */
-export const isDtype = (name: unknown): name is Dtype => typeof name === "string" && Object.hasOwn(FACTS, name);
+export const isDtype = (name: unknown): name is Dtype =>
+  typeof name === "string" && Object.hasOwn(FACTS, name);
 
 /** Checks a dtype's name; takes torch's short names ("half", "long") too. */
 export function asDtype(name: string): Dtype {
@@ -106,7 +114,9 @@ export interface FloatInfo {
 }
 
 /** Bits of the fraction, the least and the greatest exponent of normal numbers, and the greatest number. */
-const FLOATS: Partial<Record<Dtype, readonly [fraction: number, least: number, max: number, digits: number]>> = {
+const FLOATS: Partial<
+  Record<Dtype, readonly [fraction: number, least: number, max: number, digits: number]>
+> = {
   float64: [52, -1022, Number.MAX_VALUE, 15],
   float32: [23, -126, (2 - 2 ** -23) * 2 ** 127, 6],
   float16: [10, -14, 65504, 3],
@@ -125,12 +135,24 @@ const FLOATS: Partial<Record<Dtype, readonly [fraction: number, least: number, m
  */
 export function finfo(dtype: Dtype): FloatInfo {
   const name = asDtype(dtype);
-  const real = ({ complex32: "float16", complex64: "float32", complex128: "float64" } as Partial<Record<Dtype, Dtype>>)[name] ?? name;
+  const real =
+    ({ complex32: "float16", complex64: "float32", complex128: "float64" } as Partial<Record<Dtype, Dtype>>)[
+      name
+    ] ?? name;
   const facts = FLOATS[real];
   if (facts === undefined) throw new DtypeError(`[finfo] ${name} is not a floating dtype; use iinfo.`);
   const [fraction, least, max, digits] = facts;
   const tiny = 2 ** least;
-  return { dtype: real, bits: FACTS[real].bytes * 8, eps: 2 ** -fraction, max, min: -max, tiny, smallest_normal: tiny, resolution: Number(`1e-${digits}`) };
+  return {
+    dtype: real,
+    bits: FACTS[real].bytes * 8,
+    eps: 2 ** -fraction,
+    max,
+    min: -max,
+    tiny,
+    smallest_normal: tiny,
+    resolution: Number(`1e-${digits}`),
+  };
 }
 
 /** What `iinfo` tells; 64-bit limits are bigints. */

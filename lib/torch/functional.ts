@@ -4,9 +4,8 @@ import { addon } from "../addon/loader.ts";
 import { InvalidArgumentError, ShapeError } from "../errors/index.ts";
 import { isComplexDtype } from "./dtype.ts";
 import * as linalg from "./linalg.generated.ts";
+import { findOp, tensorOp } from "./native_op.ts";
 import { isOptions, readOptions } from "./options.ts";
-import { findOp, pack, tensorOp } from "./resolve.ts";
-import { parseSchema } from "./schema.ts";
 import { adopt, extendTensor, Tensor } from "./tensor.ts";
 import type { Dtype } from "./types.ts";
 
@@ -50,9 +49,15 @@ export interface FunctionalMethods {
   norm(p: NormOptions["p"], dim: NormOptions["dim"], options: NormOptions): Tensor;
   unique(options?: UniqueOptions & { return_inverse?: false; return_counts?: false }): Tensor;
   unique(options: UniqueOptions): Tensor[];
-  unique_consecutive(options?: Omit<UniqueOptions, "sorted"> & { return_inverse?: false; return_counts?: false }): Tensor;
+  unique_consecutive(
+    options?: Omit<UniqueOptions, "sorted"> & { return_inverse?: false; return_counts?: false },
+  ): Tensor;
   unique_consecutive(options: Omit<UniqueOptions, "sorted">): Tensor[];
   stft(n_fft: number, options?: StftOptions): Tensor;
+  readonly retains_grad: boolean;
+  readonly is_sparse: false;
+  readonly is_quantized: false;
+  readonly is_nested: false;
   /** The transpose of a matrix; all dimensions reversed. */
   readonly T: Tensor;
   /** The last two dimensions exchanged. */
@@ -77,7 +82,11 @@ const listOf = (args: readonly (Tensor | readonly Tensor[])[]): readonly Tensor[
 
 // Shapes ------------------------------------------------------------------------------------------------------
 
-export function split(input: Tensor, split_size: number | readonly number[], dim: number | { dim?: number } = 0): Tensor[] {
+export function split(
+  input: Tensor,
+  split_size: number | readonly number[],
+  dim: number | { dim?: number } = 0,
+): Tensor[] {
   const at = typeof dim === "number" ? dim : (dim.dim ?? 0);
   if (typeof split_size === "number") return tensorsOp("split", "Tensor", input._handle, split_size, at);
   return tensorsOp("split_with_sizes", "", input._handle, split_size, at);
@@ -92,7 +101,10 @@ export function broadcast_shapes(...shapes: (readonly number[] | number)[]): num
     for (const [i, size] of shape.entries()) {
       const at = length - shape.length + i;
       if (size === 1 || size === out[at]) continue;
-      if (out[at] !== 1) throw new ShapeError(`[broadcast_shapes] shapes do not fit: ${lists.map((one) => `[${one.join(", ")}]`).join(", ")}.`);
+      if (out[at] !== 1)
+        throw new ShapeError(
+          `[broadcast_shapes] shapes do not fit: ${lists.map((one) => `[${one.join(", ")}]`).join(", ")}.`,
+        );
       out[at] = size;
     }
   }
@@ -124,9 +136,11 @@ export function meshgrid(...args: (Tensor | readonly Tensor[] | { indexing?: "ij
   return tensorsOp("meshgrid", "indexing", handles(listOf(args as Tensor[])), indexing);
 }
 
-export const cartesian_prod = (...tensors: (Tensor | readonly Tensor[])[]): Tensor => tensorOp("cartesian_prod", "", handles(listOf(tensors)));
+export const cartesian_prod = (...tensors: (Tensor | readonly Tensor[])[]): Tensor =>
+  tensorOp("cartesian_prod", "", handles(listOf(tensors)));
 
-export const block_diag = (...tensors: (Tensor | readonly Tensor[])[]): Tensor => tensorOp("block_diag", "", handles(listOf(tensors)));
+export const block_diag = (...tensors: (Tensor | readonly Tensor[])[]): Tensor =>
+  tensorOp("block_diag", "", handles(listOf(tensors)));
 
 /** Coordinates of flat indices in a shape: one tensor per dimension. */
 export function unravel_index(indices: Tensor, shape: number | readonly number[]): Tensor[] {
@@ -149,15 +163,30 @@ export const einsum = (equation: string, ...operands: (Tensor | readonly Tensor[
 type Pairs = readonly [readonly number[], readonly number[]];
 
 /** Contracts the last `dims` dimensions of `a` with the first of `b`, or the pairs of lists given. */
-export function tensordot(a: Tensor, b: Tensor, dims: number | Pairs | { dims?: number | Pairs } = 2): Tensor {
-  const pairs = typeof dims === "number" || Array.isArray(dims) ? (dims as number | Pairs) : ((dims as { dims?: number | Pairs }).dims ?? 2);
+export function tensordot(
+  a: Tensor,
+  b: Tensor,
+  dims: number | Pairs | { dims?: number | Pairs } = 2,
+): Tensor {
+  const pairs =
+    typeof dims === "number" || Array.isArray(dims)
+      ? (dims as number | Pairs)
+      : ((dims as { dims?: number | Pairs }).dims ?? 2);
   if (typeof pairs !== "number") return tensorOp("tensordot", "", a._handle, b._handle, pairs[0], pairs[1]);
   if (pairs < 0) throw new InvalidArgumentError(`[tensordot] dims must not be negative, got ${pairs}.`);
   const count = Array.from({ length: pairs }, (_, i) => i);
-  return tensorOp("tensordot", "", a._handle, b._handle, count.map((i) => i - pairs), count);
+  return tensorOp(
+    "tensordot",
+    "",
+    a._handle,
+    b._handle,
+    count.map((i) => i - pairs),
+    count,
+  );
 }
 
-export const chain_matmul = (...matrices: Tensor[]): Tensor => tensorOp("chain_matmul", "", handles(matrices));
+export const chain_matmul = (...matrices: Tensor[]): Tensor =>
+  tensorOp("chain_matmul", "", handles(matrices));
 
 const CDIST_MODES: Record<string, number | null> = {
   use_mm_for_euclid_dist_if_necessary: null,
@@ -166,8 +195,15 @@ const CDIST_MODES: Record<string, number | null> = {
 };
 
 /** Distances between all rows of `x1` [..., P, M] and `x2` [..., R, M]: [..., P, R]. */
-export function cdist(x1: Tensor, x2: Tensor, ...args: (number | string | { p?: number; compute_mode?: string })[]): Tensor {
-  const { p = 2, compute_mode = "use_mm_for_euclid_dist_if_necessary" } = readOptions("cdist", args, ["p", "compute_mode"]) as {
+export function cdist(
+  x1: Tensor,
+  x2: Tensor,
+  ...args: (number | string | { p?: number; compute_mode?: string })[]
+): Tensor {
+  const { p = 2, compute_mode = "use_mm_for_euclid_dist_if_necessary" } = readOptions("cdist", args, [
+    "p",
+    "compute_mode",
+  ]) as {
     p?: number;
     compute_mode?: string;
   };
@@ -176,20 +212,37 @@ export function cdist(x1: Tensor, x2: Tensor, ...args: (number | string | { p?: 
   return tensorOp("cdist", "", x1._handle, x2._handle, p, mode);
 }
 
+// As functions ------------------------------------------------------------------------------------------------
+
+/** The number of elements. */
+export const numel = (input: Tensor): number => input.numel();
+
+export const index_put_ = (input: Tensor, ...args: Parameters<Tensor["index_put_"]>): Tensor =>
+  input.index_put_(...args);
+
 // Reductions --------------------------------------------------------------------------------------------------
 
 /** torch.norm: the Frobenius norm, or the `p`-norm over all or some dimensions; `"nuc"` of matrices. */
 export function norm(input: Tensor, ...args: unknown[]): Tensor {
-  const { p = "fro", dim = null, keepdim = false, dtype = null } = readOptions("norm", args, ["p", "dim", "keepdim", "dtype"]) as NormOptions;
+  const {
+    p = "fro",
+    dim = null,
+    keepdim = false,
+    dtype = null,
+  } = readOptions("norm", args, ["p", "dim", "keepdim", "dtype"]) as NormOptions;
   const dims = typeof dim === "number" ? [dim] : dim;
   if (typeof p === "string") {
-    if (p === "fro" && (dims === null || dims.length <= 2)) return linalg.vector_norm(input, 2, dims, keepdim, { dtype });
+    if (p === "fro" && (dims === null || dims.length <= 2))
+      return linalg.vector_norm(input, 2, dims, keepdim, { dtype });
     return linalg.matrix_norm(input, p, dims ?? input.shape.map((_, i) => i), keepdim, { dtype });
   }
   return linalg.vector_norm(input, p ?? 2, dims ?? input.shape.map((_, i) => i), keepdim, { dtype });
 }
 
-function uniqueResult(parts: Tensor[], { return_inverse = false, return_counts = false }: UniqueOptions): Tensor | Tensor[] {
+function uniqueResult(
+  parts: Tensor[],
+  { return_inverse = false, return_counts = false }: UniqueOptions,
+): Tensor | Tensor[] {
   const [values, inverse, counts] = parts as [Tensor, Tensor, Tensor];
   if (!return_inverse && !return_counts) return values;
   return [values, ...(return_inverse ? [inverse] : []), ...(return_counts ? [counts] : [])];
@@ -198,22 +251,38 @@ function uniqueResult(parts: Tensor[], { return_inverse = false, return_counts =
 const UNIQUE = ["sorted", "return_inverse", "return_counts", "dim"];
 
 /** The distinct values (flat), or slices of `dim`; with the inverse and the counts when asked for. */
-export function unique(input: Tensor, options?: UniqueOptions & { return_inverse?: false; return_counts?: false }): Tensor;
+export function unique(
+  input: Tensor,
+  options?: UniqueOptions & { return_inverse?: false; return_counts?: false },
+): Tensor;
 export function unique(input: Tensor, options: UniqueOptions): Tensor[];
 export function unique(input: Tensor, ...args: unknown[]): Tensor | Tensor[] {
   const options = readOptions("unique", args, UNIQUE) as UniqueOptions;
   const { sorted = true, return_inverse = false, return_counts = false, dim = null } = options;
-  if (dim === null) return uniqueResult(tensorsOp("_unique2", "", input._handle, sorted, return_inverse, return_counts), options);
-  return uniqueResult(tensorsOp("unique_dim", "", input._handle, dim, sorted, return_inverse, return_counts), options);
+  if (dim === null)
+    return uniqueResult(
+      tensorsOp("_unique2", "", input._handle, sorted, return_inverse, return_counts),
+      options,
+    );
+  return uniqueResult(
+    tensorsOp("unique_dim", "", input._handle, dim, sorted, return_inverse, return_counts),
+    options,
+  );
 }
 
 /** Like `unique`, but merges equal neighbours only. */
-export function unique_consecutive(input: Tensor, options?: Omit<UniqueOptions, "sorted"> & { return_inverse?: false; return_counts?: false }): Tensor;
+export function unique_consecutive(
+  input: Tensor,
+  options?: Omit<UniqueOptions, "sorted"> & { return_inverse?: false; return_counts?: false },
+): Tensor;
 export function unique_consecutive(input: Tensor, options: Omit<UniqueOptions, "sorted">): Tensor[];
 export function unique_consecutive(input: Tensor, ...args: unknown[]): Tensor | Tensor[] {
   const options = readOptions("unique_consecutive", args, UNIQUE.slice(1)) as UniqueOptions;
   const { return_inverse = false, return_counts = false, dim = null } = options;
-  return uniqueResult(tensorsOp("unique_consecutive", "", input._handle, return_inverse, return_counts, dim), options);
+  return uniqueResult(
+    tensorsOp("unique_consecutive", "", input._handle, return_inverse, return_counts, dim),
+    options,
+  );
 }
 
 // Signals -----------------------------------------------------------------------------------------------------
@@ -224,9 +293,17 @@ export function unique_consecutive(input: Tensor, ...args: unknown[]): Tensor | 
  * @throws when `return_complex` is not given for real input, as in Python
  */
 export function stft(input: Tensor, n_fft: number, options: StftOptions = {}): Tensor {
-  const { hop_length = null, win_length = null, window = null, center = true, pad_mode = "reflect", normalized = false } = options;
+  const {
+    hop_length = null,
+    win_length = null,
+    window = null,
+    center = true,
+    pad_mode = "reflect",
+    normalized = false,
+  } = options;
   const { onesided = null, return_complex = null, align_to_window = null } = options;
-  if (align_to_window != null && center) throw new InvalidArgumentError("[stft] align_to_window only works with center: false.");
+  if (align_to_window != null && center)
+    throw new InvalidArgumentError("[stft] align_to_window only works with center: false.");
   if (return_complex == null && !isComplexDtype(input.dtype) && !(window && isComplexDtype(window.dtype))) {
     throw new InvalidArgumentError("[stft] return_complex must be given for real input.");
   }
@@ -237,74 +314,20 @@ export function stft(input: Tensor, n_fft: number, options: StftOptions = {}): T
     const padded = tensorOp("pad", "", batched._handle, [pad, pad], pad_mode, null);
     signal = input.ndim === 1 ? padded.view(-1) : padded.squeeze(1);
   }
-  return tensorOp("stft", "", signal._handle, n_fft, hop_length, win_length, window?._handle ?? null, normalized, onesided, return_complex, align_to_window);
+  return tensorOp(
+    "stft",
+    "",
+    signal._handle,
+    n_fft,
+    hop_length,
+    win_length,
+    window?._handle ?? null,
+    normalized,
+    onesided,
+    return_complex,
+    align_to_window,
+  );
 }
-
-// torch.ops ---------------------------------------------------------------------------------------------------
-
-/** One overload of an operator: arguments in the schema's order, tensors as Tensor. */
-export type OpOverload = (...args: unknown[]) => unknown;
-/** An operator: its overloads by name (`default` where the schema has none). */
-export type OpPacket = Readonly<Record<string, OpOverload>>;
-
-function opOverload(text: string): OpOverload {
-  const schema = parseSchema(text);
-  const name = text.slice(0, text.search(/[.(]/));
-  const cross = (value: unknown): Value => {
-    if (Array.isArray(value)) return value.map(cross);
-    return typeof value === "object" && value !== null && "_handle" in value ? (value._handle as number) : (value as Value);
-  };
-  const fresh = schema.results.length === 1 && schema.results[0]?.type === "Tensor" && !schema.results[0].list && !schema.results[0].written;
-  const written = schema.parameters.findIndex((parameter) => parameter.written);
-  return (...args) => {
-    const values = args.map(cross);
-    if (fresh) return tensorOp(name, schema.overload, ...values);
-    const result = addon().call(findOp(name, schema.overload), null, ...values);
-    if (schema.results.length === 1 && schema.results[0]?.written && !schema.results[0].list) return args[written];
-    return pack(result, schema.results);
-  };
-}
-
-/** All operators of a namespace, by name, made from the registry when they are first asked for. */
-function namespace(prefix: string): Readonly<Record<string, OpPacket>> {
-  const texts = new Map<string, string[]>();
-  for (const text of addon().listOps()) {
-    if (!text.startsWith(`${prefix}::`)) continue;
-    const name = text.slice(prefix.length + 2, text.search(/[.(]/));
-    texts.set(name, [...(texts.get(name) ?? []), text]);
-  }
-  const operators: Record<string, OpPacket> = {};
-  for (const [name, overloads] of texts) lazily(operators, name, () => packet(overloads));
-  return operators;
-}
-
-function packet(texts: readonly string[]): OpPacket {
-  const overloads: Record<string, OpOverload> = {};
-  for (const text of texts) lazily(overloads, text.match(/^\w+::\w+\.(\w+)\(/)?.[1] ?? "default", () => opOverload(text));
-  return overloads;
-}
-
-/** A property that is made when it is read for the first time. */
-function lazily(target: object, name: string, make: () => unknown): void {
-  Object.defineProperty(target, name, {
-    enumerable: true,
-    configurable: true,
-    get: () => {
-      const value = make();
-      Object.defineProperty(target, name, { value, enumerable: true });
-      return value;
-    },
-  });
-}
-
-/**
- * Every operator of the registry, untyped, without conversions beyond Tensor and number.
- *
- * @example
- * torch.ops.aten._fused_adamw_.default(params, grads, …);
- */
-export const ops = {} as { readonly aten: Readonly<Record<string, OpPacket>> };
-lazily(ops, "aten", () => namespace("aten"));
 
 // Methods -----------------------------------------------------------------------------------------------------
 
@@ -326,6 +349,12 @@ extendTensor({
   stft(this: Tensor, n_fft: number, options?: StftOptions): Tensor {
     return stft(this, n_fft, options);
   },
+  get retains_grad(): boolean {
+    return addon().call(findOp("retains_grad", ""), null, handleOf(this)) as boolean;
+  },
+  is_sparse: false,
+  is_quantized: false,
+  is_nested: false,
   get T(): Tensor {
     return tensorOp("numpy_T", "", handleOf(this));
   },

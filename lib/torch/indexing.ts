@@ -3,7 +3,7 @@ import { addon } from "../addon/loader.ts";
 import { InvalidArgumentError, ShapeError } from "../errors/index.ts";
 import { tensor as makeTensor } from "./data.ts";
 import { isIntegralDtype } from "./dtype.ts";
-import { findOp, tensorOp } from "./resolve.ts";
+import { findOp, tensorOp } from "./native_op.ts";
 import { extendTensor, Tensor } from "./tensor.ts";
 import { FloatScalar, type NestedArray, type Scalar } from "./types.ts";
 
@@ -37,7 +37,15 @@ export function slice(...args: (number | null | undefined)[]): Slice {
  * One place of an index: an integer, `null` (a new dimension), `"..."`, a `slice`, a boolean, an integer or boolean
  * tensor, or nested arrays for one.
  */
-export type Index = number | bigint | null | "..." | Slice | boolean | Tensor | readonly NestedArray<number | boolean>[];
+export type Index =
+  | number
+  | bigint
+  | null
+  | "..."
+  | Slice
+  | boolean
+  | Tensor
+  | readonly NestedArray<number | boolean>[];
 
 export interface IndexingMethods {
   /**
@@ -54,7 +62,11 @@ export interface IndexingMethods {
    * @example
    * x.index_put_([slice(0, 2), 1], 0); x.index_put_([rows], torch.ones(2), { accumulate: true });
    */
-  index_put_(indices: Index | readonly Index[], values: Tensor | Scalar, accumulate?: boolean | { accumulate?: boolean }): this;
+  index_put_(
+    indices: Index | readonly Index[],
+    values: Tensor | Scalar,
+    accumulate?: boolean | { accumulate?: boolean },
+  ): this;
 }
 
 /** What one pass over the places gives: a view, and the tensors that index it (null where they leave a dimension alone). */
@@ -66,7 +78,8 @@ interface Sliced {
 const isMask = (tensor: Tensor) => tensor.dtype === "bool" || tensor.dtype === "uint8";
 
 function readIndex(index: Index | Index[]): Index {
-  if (Array.isArray(index)) return makeTensor(index as number[], index.length === 0 ? { dtype: "int64" } : {});
+  if (Array.isArray(index))
+    return makeTensor(index as number[], index.length === 0 ? { dtype: "int64" } : {});
   if (index === null || index instanceof Tensor || index instanceof Slice || index === "...") return index;
   if (typeof index === "boolean" || typeof index === "bigint") return index;
   if (typeof index === "number" && Number.isInteger(index)) return index;
@@ -86,14 +99,19 @@ const booleanIndex = (self: Tensor, value: boolean) =>
 
 function select(view: Tensor, dim: number, index: number | bigint, place: number): Tensor {
   const size = view.shape[dim];
-  if (size === undefined) throw new ShapeError("[index] a tensor without dimensions cannot be indexed by an integer; item() gives its value.");
+  if (size === undefined)
+    throw new ShapeError(
+      "[index] a tensor without dimensions cannot be indexed by an integer; item() gives its value.",
+    );
   const at = Number(index);
-  if (at >= size || at < -size) throw new ShapeError(`[index] ${at} is out of bounds for dimension ${place} of size ${size}.`);
+  if (at >= size || at < -size)
+    throw new ShapeError(`[index] ${at} is out of bounds for dimension ${place} of size ${size}.`);
   return tensorOp("select", "int", view._handle, dim, at);
 }
 
 function applySlice(view: Tensor, dim: number, { start, stop, step }: Slice): Tensor {
-  if (step !== null && step <= 0) throw new InvalidArgumentError(`[index] the step of a slice must be positive, got ${step}.`);
+  if (step !== null && step <= 0)
+    throw new InvalidArgumentError(`[index] the step of a slice must be positive, got ${step}.`);
   return tensorOp("slice", "Tensor", view._handle, dim, start, stop, step ?? 1);
 }
 
@@ -143,7 +161,12 @@ function applyIndices(self: Tensor, indices: readonly Index[]): Sliced {
 function indexTensor(self: Tensor, given: readonly Index[]): Tensor {
   const { view, tensors } = applyIndices(self, given.map(readIndex));
   if (tensors.length === 0) return view === self ? tensorOp("alias", "", self._handle) : view;
-  return tensorOp("index", "Tensor", view._handle, tensors.map((tensor) => tensor?._handle ?? null));
+  return tensorOp(
+    "index",
+    "Tensor",
+    view._handle,
+    tensors.map((tensor) => tensor?._handle ?? null),
+  );
 }
 
 /** Leading dimensions of one are dropped from a value that is assigned, as NumPy does. */
@@ -160,7 +183,14 @@ function assign(target: Tensor, values: Tensor): void {
 
 function valueTensor(self: Tensor, values: Tensor | Scalar): Tensor {
   if (values instanceof Tensor) return values;
-  return tensorOp("scalar_tensor", "", values instanceof FloatScalar ? [values.value] : values, self.dtype, undefined, self.is_meta ? "meta" : "cpu");
+  return tensorOp(
+    "scalar_tensor",
+    "",
+    values instanceof FloatScalar ? [values.value] : values,
+    self.dtype,
+    undefined,
+    self.is_meta ? "meta" : "cpu",
+  );
 }
 
 function indexPut(self: Tensor, given: readonly Index[], values: Tensor | Scalar, accumulate: boolean): void {
@@ -171,7 +201,9 @@ function indexPut(self: Tensor, given: readonly Index[], values: Tensor | Scalar
     throw new InvalidArgumentError("[index_put_] accumulate takes tensors only.");
   }
   // Indices of torch's own form: null leaves a dimension alone, instead of adding one.
-  const plain = accumulate ? { view: self, tensors: indices as (Tensor | null)[] } : applyIndices(self, indices);
+  const plain = accumulate
+    ? { view: self, tensors: indices as (Tensor | null)[] }
+    : applyIndices(self, indices);
   if (plain.tensors.length === 0) {
     assign(plain.view, source);
     return;
@@ -185,7 +217,12 @@ extendTensor({
   index(this: Tensor, ...indices: Index[]): Tensor {
     return indexTensor(this, indices);
   },
-  index_put_(this: Tensor, indices: Index | readonly Index[], values: Tensor | Scalar, options: boolean | { accumulate?: boolean } = {}): Tensor {
+  index_put_(
+    this: Tensor,
+    indices: Index | readonly Index[],
+    values: Tensor | Scalar,
+    options: boolean | { accumulate?: boolean } = {},
+  ): Tensor {
     const accumulate = typeof options === "boolean" ? options : (options.accumulate ?? false);
     indexPut(this, Array.isArray(indices) ? indices : [indices as Index], values, accumulate);
     return this;

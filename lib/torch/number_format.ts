@@ -45,7 +45,8 @@ export function exponential(x: number, digits: number): string {
   let [mantissa = "", exponent = ""] = abs.toExponential(digits).split("e");
   const [long = ""] = abs.toExponential(Math.min(100, digits + 40)).split("e");
   const rest = long.slice(digits > 0 ? digits + 2 : 2);
-  if (/^50*$/.test(rest) && isOdd(mantissa.at(-1)) && Number(mantissa) > Number(long)) mantissa = stepDown(mantissa);
+  if (/^50*$/.test(rest) && isOdd(mantissa.at(-1)) && Number(mantissa) > Number(long))
+    mantissa = stepDown(mantissa);
   const power = exponent.slice(1).padStart(2, "0");
   return `${sign}${mantissa}e${exponent[0]}${power}`;
 }

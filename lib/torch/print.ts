@@ -4,8 +4,8 @@ import { InvalidArgumentError } from "../errors/index.ts";
 import { suggest } from "../errors/suggest.ts";
 import { no_grad } from "./autograd.ts";
 import { isComplexDtype, isFloatingDtype } from "./dtype.ts";
+import { tensorOp } from "./native_op.ts";
 import { exponential, fixed } from "./number_format.ts";
-import { tensorOp } from "./resolve.ts";
 import { extendTensor, type Tensor } from "./tensor.ts";
 import type { Dtype } from "./types.ts";
 
@@ -36,15 +36,21 @@ const PROFILES: Record<string, Partial<PrintOptions>> = {
 const options: PrintOptions = { precision: 4, threshold: 1000, edgeitems: 3, linewidth: 80, sci_mode: null };
 
 /** Changes how tensors print; what is not given stays, except that `sci_mode` goes back to null. */
-export function set_printoptions({ profile, ...given }: Partial<PrintOptions> & { profile?: "default" | "short" | "full" } = {}): void {
+export function set_printoptions({
+  profile,
+  ...given
+}: Partial<PrintOptions> & { profile?: "default" | "short" | "full" } = {}): void {
   for (const name of Object.keys(given)) {
     if (!Object.hasOwn(options, name)) {
-      throw new InvalidArgumentError(`[set_printoptions] unknown option '${name}'.`, { suggestion: suggest(name, Object.keys(options)) });
+      throw new InvalidArgumentError(`[set_printoptions] unknown option '${name}'.`, {
+        suggestion: suggest(name, Object.keys(options)),
+      });
     }
   }
   if (profile !== undefined) Object.assign(options, PROFILES[profile]);
   options.sci_mode = null;
-  for (const [name, value] of Object.entries(given)) if (value !== undefined) Object.assign(options, { [name]: value });
+  for (const [name, value] of Object.entries(given))
+    if (value !== undefined) Object.assign(options, { [name]: value });
 }
 
 export const get_printoptions = (): PrintOptions => ({ ...options });
@@ -105,13 +111,23 @@ function edges(tensor: Tensor): { shown: Tensor; cut: boolean[] } {
   const cut = tensor.shape.map((size, dim) => {
     if (size <= 2 * edgeitems) return false;
     const parts = [shown.narrow(dim, 0, edgeitems), shown.narrow(dim, size - edgeitems, edgeitems)];
-    shown = tensorOp("cat", "", parts.map(({ _handle }) => _handle), dim);
+    shown = tensorOp(
+      "cat",
+      "",
+      parts.map(({ _handle }) => _handle),
+      dim,
+    );
     return true;
   });
   return { shown, cut };
 }
 
-function vector(values: readonly unknown[], indent: number, cut: boolean, { width, format }: Formatter): string {
+function vector(
+  values: readonly unknown[],
+  indent: number,
+  cut: boolean,
+  { width, format }: Formatter,
+): string {
   const perLine = Math.max(1, Math.floor((options.linewidth - indent) / (width + 2)));
   const items = values.map(format);
   if (cut) items.splice(options.edgeitems, 0, " ...");
@@ -120,7 +136,13 @@ function vector(values: readonly unknown[], indent: number, cut: boolean, { widt
   return `[${lines.join(`,\n${" ".repeat(indent + 1)}`)}]`;
 }
 
-function nested(values: unknown, depth: number, indent: number, cut: readonly boolean[], formatter: Formatter): string {
+function nested(
+  values: unknown,
+  depth: number,
+  indent: number,
+  cut: readonly boolean[],
+  formatter: Formatter,
+): string {
   const left = cut.length - depth;
   if (left === 0) return formatter.format(values);
   if (left === 1) return vector(values as unknown[], indent, cut[depth] as boolean, formatter);
@@ -136,7 +158,11 @@ function contents(tensor: Tensor, indent: number): string {
   const { shown, cut } = summarize ? edges(tensor) : { shown: tensor, cut: tensor.shape.map(() => false) };
   const values = shown.tolist();
   const flat = (shown.ndim === 0 ? [values] : (values as unknown[]).flat(shown.ndim - 1)) as never[];
-  const make = isComplexDtype(dtype) ? complexFormatter : isFloatingDtype(dtype) ? floatFormatter : plainFormatter;
+  const make = isComplexDtype(dtype)
+    ? complexFormatter
+    : isFloatingDtype(dtype)
+      ? floatFormatter
+      : plainFormatter;
   return nested(values, 0, indent, cut, make(flat));
 }
 
@@ -145,7 +171,10 @@ const tuple = (sizes: readonly number[]) => `(${sizes.join(", ")}${sizes.length 
 function isDefaultDtype(dtype: Dtype, alsoIntegers: boolean): boolean {
   const float = addon().defaultDtype();
   if (dtype === float) return true;
-  return alsoIntegers && (dtype === "int64" || dtype === "bool" || dtype === (float === "float64" ? "complex128" : "complex64"));
+  return (
+    alsoIntegers &&
+    (dtype === "int64" || dtype === "bool" || dtype === (float === "float64" ? "complex128" : "complex64"))
+  );
 }
 
 const PREFIX = "tensor(";
@@ -155,13 +184,16 @@ function describe(tensor: Tensor): string {
   const empty = tensor.numel() === 0;
   const suffixes: string[] = [];
   if (device !== "cpu") suffixes.push(`device='${device}'`);
-  if (tensor.is_meta || (empty && shape.length !== 1) || (!empty && options.edgeitems === 0)) suffixes.push(`size=${tuple(shape)}`);
+  if (tensor.is_meta || (empty && shape.length !== 1) || (!empty && options.edgeitems === 0))
+    suffixes.push(`size=${tuple(shape)}`);
   if (!isDefaultDtype(dtype, !tensor.is_meta && !empty)) suffixes.push(`dtype=torch.${dtype}`);
   const { grad_fn } = tensor;
   if (grad_fn !== null) suffixes.push(`grad_fn=<${grad_fn}>`);
   else if (tensor.requires_grad) suffixes.push("requires_grad=True");
 
-  let text = PREFIX + (tensor.is_meta ? "..." : empty ? "[]" : no_grad(() => contents(tensor.detach(), PREFIX.length)));
+  let text =
+    PREFIX +
+    (tensor.is_meta ? "..." : empty ? "[]" : no_grad(() => contents(tensor.detach(), PREFIX.length)));
   let column = text.length - text.lastIndexOf("\n") + 1;
   for (const suffix of suffixes) {
     const wraps = column + suffix.length + 2 > options.linewidth;

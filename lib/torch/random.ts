@@ -1,7 +1,7 @@
 // The default generators.
 import { addon } from "../addon/loader.ts";
 import { Generator } from "./generator.ts";
-import { Tensor } from "./tensor.ts";
+import type { Tensor } from "./tensor.ts";
 
 export { Generator };
 

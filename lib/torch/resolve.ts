@@ -1,344 +1,14 @@
-// From a call in JavaScript to one operator overload: what was given is turned into a key of kinds, a key picks a
-// plan, and the plan says how each argument crosses and what the result becomes. Plans are made once per key.
+// Calls of operators: from the arguments of a function or a method to the addon, and back to tensors.
 import type { Addon, OpId, Value } from "../addon/addon.ts";
 import { addon } from "../addon/loader.ts";
-import { InvalidArgumentError } from "../errors/index.ts";
-import { suggest } from "../errors/suggest.ts";
 import { defaultDevice } from "./default_device.ts";
-import { Generator } from "./generator.ts";
+import { pack } from "./native_op.ts";
 import { isOptions } from "./options.ts";
-import { type Parameter, parseSchema, type Result, type Schema } from "./schema.ts";
-import { SCHEMAS } from "./schemas.generated.ts";
-import { adopt, Tensor } from "./tensor.ts";
-import { FloatScalar } from "./types.ts";
+import { isFactory, namedPlan, Operator, type Plan, planFor } from "./plans.ts";
+import { Tensor } from "./tensor.ts";
 
-// Kinds of arguments ----------------------------------------------------------------------------------------
-
-const ABSENT = 0;
-const TENSOR = 1;
-const INT = 2;
-const FLOAT = 3;
-const BOOL = 4;
-const STRING = 5;
-const NULL = 6;
-const EMPTY = 7;
-const INTS = 8;
-const FLOATS = 9;
-const TENSORS = 10;
-const BOOLS = 11;
-const GENERATOR = 12;
-const MARKED = 13;
-const OTHER = 14;
-const NESTED = 15;
-const KIND_NAMES = ["nothing", "Tensor", "int", "float", "bool", "string", "null", "[]", "int[]", "float[]", "Tensor[]", "bool[]",
-  "Generator", "float", "object", "array"];
-
-const isWhole = (value: number) => Number.isSafeInteger(value) && !Object.is(value, -0);
-
-function kindOf(value: unknown): number {
-  switch (typeof value) {
-    case "number":
-      return isWhole(value) ? INT : FLOAT;
-    case "boolean":
-      return BOOL;
-    case "string":
-      return STRING;
-    case "undefined":
-      return ABSENT;
-    case "bigint":
-      return INT;
-  }
-  if (value === null) return NULL;
-  if (value instanceof Tensor) return TENSOR;
-  if (Array.isArray(value)) return kindOfList(value);
-  if (value instanceof Generator) return GENERATOR;
-  return value instanceof FloatScalar ? MARKED : OTHER;
-}
-
-/** Lists are of their widest entry's kind: [1, 0.5] are floats, [null, t] tensors. */
-function kindOfList(values: readonly unknown[]): number {
-  if (values.length === 0) return EMPTY;
-  let kind = EMPTY;
-  for (const value of values) {
-    const one = kindOf(value);
-    if (one === TENSOR || one === NULL) kind = kind === EMPTY || kind === TENSORS ? TENSORS : NESTED;
-    else if (one === INT) kind = kind === EMPTY ? INTS : kind === INTS || kind === FLOATS ? kind : NESTED;
-    else if (one === FLOAT || one === MARKED) kind = kind === EMPTY || kind === INTS || kind === FLOATS ? FLOATS : NESTED;
-    else if (one === BOOL) kind = kind === EMPTY || kind === BOOLS ? BOOLS : NESTED;
-    else return NESTED;
-  }
-  return kind;
-}
-
-// Does a kind fit a parameter? ------------------------------------------------------------------------------
-
-const SCALAR_TYPES: Record<string, readonly number[]> = {
-  Tensor: [TENSOR],
-  Scalar: [INT, FLOAT, BOOL, MARKED],
-  int: [INT],
-  float: [INT, FLOAT, MARKED],
-  bool: [BOOL],
-  str: [STRING],
-  ScalarType: [STRING],
-  Layout: [STRING],
-  Device: [STRING, INT],
-  MemoryFormat: [STRING],
-  Generator: [GENERATOR],
-};
-const LIST_TYPES: Record<string, readonly number[]> = {
-  Tensor: [TENSORS, EMPTY],
-  Scalar: [INTS, FLOATS, EMPTY],
-  int: [INTS, EMPTY],
-  float: [INTS, FLOATS, EMPTY],
-  bool: [BOOLS, EMPTY],
-};
-
-function fits(kind: number, parameter: Parameter, numbersAsTensors: boolean): boolean {
-  if (kind === ABSENT) return parameter.default !== undefined || parameter.nullable;
-  if (kind === NULL) return parameter.nullable;
-  if (parameter.list) {
-    if (LIST_TYPES[parameter.type]?.includes(kind)) return true;
-    return parameter.size > 0 && (SCALAR_TYPES[parameter.type]?.includes(kind) ?? false);
-  }
-  if (SCALAR_TYPES[parameter.type]?.includes(kind)) return true;
-  return numbersAsTensors && parameter.type === "Tensor" && (kind === INT || kind === FLOAT || kind === BOOL || kind === MARKED);
-}
-
-// Plans -----------------------------------------------------------------------------------------------------
-
-type Convert = (value: unknown, args: readonly unknown[]) => Value;
-
-interface Plan {
-  readonly schema: Schema;
-  op: OpId;
-  /** Per parameter of the schema: where its value stands in the call, -1 when absent. */
-  readonly sources: readonly number[];
-  /** Per parameter: how its value crosses; undefined when as it is. */
-  readonly converts: readonly (Convert | undefined)[];
-  /** Every integer from this place on is one entry of the size list; -1 when the list is an array. */
-  readonly varargs: number;
-  /** Index of the argument that the operator writes and returns; -1 when the result is new. */
-  readonly returnsArgument: number;
-  readonly freshTensor: boolean;
-  /** Makes a tensor out of nothing, so the default device applies. */
-  readonly deviceAt: number;
-}
-
-const handleOf = (value: unknown) => (value as Tensor | Generator)._handle;
-const CONVERTS: Record<number, Convert | undefined> = {
-  [TENSOR]: handleOf,
-  [GENERATOR]: handleOf,
-  [TENSORS]: (value) => (value as (Tensor | null)[]).map((item) => (item === null ? null : item._handle)),
-  // The addon reads [x] as a float, whole or not.
-  [MARKED]: (value) => [(value as FloatScalar).value],
-  [FLOATS]: (value) => (value as (number | FloatScalar)[]).map(Number),
-};
-
-function converter(kind: number, parameter: Parameter): Convert | undefined {
-  if (parameter.type === "Tensor" && !parameter.list && kind !== TENSOR && kind !== NULL) return (value, args) => wrapNumber(value, args)._handle;
-  if (parameter.type === "Device" && kind === INT) return (value) => `cuda:${value}`;
-  return CONVERTS[kind];
-}
-
-/**
- * A number where a tensor is wanted, as a tensor without dimensions. In torch such a number yields to the dtype of
- * the tensors beside it as far as its category allows; a tensor of the dtype that both give has the same effect.
- */
-function wrapNumber(value: unknown, args: readonly unknown[]): Tensor {
-  const beside = args.find((arg) => arg instanceof Tensor);
-  const number = value instanceof FloatScalar ? [value.value] : value;
-  const isFloat = value instanceof FloatScalar || (typeof value === "number" && !isWhole(value));
-  const own = typeof value === "boolean" ? "bool" : isFloat ? addon().defaultDtype() : "int64";
-  const dtype = beside ? promoteNumber(beside.dtype, own) : own;
-  return tensorOp("scalar_tensor", "", number as Value, dtype);
-}
-
-const category = (dtype: string) => (dtype === "bool" ? 0 : /^u?int/.test(dtype) ? 1 : dtype.startsWith("complex") ? 3 : 2);
-const promoteNumber = (dtype: string, own: string) => (category(own) > category(dtype) ? own : dtype);
-
-const operators = new Map<string, OpId>();
-
-/** The id of an overload, looked up once. */
-export function findOp(name: string, overload: string): OpId {
-  const key = `${name}.${overload}`;
-  let op = operators.get(key);
-  if (op === undefined) {
-    op = addon().findOp(name.includes("::") ? name : `aten::${name}`, overload);
-    operators.set(key, op);
-  }
-  return op;
-}
-
-/** Runs an overload whose result is one fresh tensor, on values that are ready to cross. */
-export function tensorOp(name: string, overload: string, ...args: Value[]): Tensor {
-  const out = new Tensor();
-  out._handle = addon().call(findOp(name, overload), out, ...args) as number;
-  return out;
-}
-
-function makePlan(schema: Schema, places: readonly number[], kinds: readonly number[], varargs: number): Plan {
-  const { parameters, results } = schema;
-  const [result] = results;
-  const single = results.length === 1 && result !== undefined;
-  const written = parameters.findIndex((parameter) => parameter.written);
-  const factory = parameters.every(({ type }) => type !== "Tensor");
-  return {
-    schema,
-    op: findOp(schema.name, schema.overload),
-    sources: places,
-    converts: parameters.map((parameter, i) => ((places[i] as number) < 0 ? undefined : converter(kinds[places[i] as number] as number, parameter))),
-    varargs,
-    returnsArgument: single && result.written ? (places[written] as number) : -1,
-    freshTensor: single && !result.written && result.type === "Tensor" && !result.list,
-    deviceAt: factory ? parameters.findIndex(({ type }) => type === "Device") : -1,
-  };
-}
-
-/** The overloads of one public name, and the plans made so far. */
-export class Operator {
-  readonly name: string;
-  readonly byKinds = new Map<number, Plan>();
-  readonly byNames = new Map<string, Plan>();
-  #schemas: Schema[] | undefined;
-
-  constructor(name: string) {
-    this.name = name;
-  }
-
-  get schemas(): Schema[] {
-    this.#schemas ??= schemasOf(this.name);
-    return this.#schemas;
-  }
-}
-
-let schemaTexts: Map<string, string[]> | undefined;
-
-function schemasOf(name: string): Schema[] {
-  if (schemaTexts === undefined) {
-    schemaTexts = new Map();
-    for (const line of SCHEMAS.trim().split("\n")) {
-      const key = line.slice(0, line.search(/[.(]/));
-      const lines = schemaTexts.get(key);
-      if (lines) lines.push(line);
-      else schemaTexts.set(key, [line]);
-    }
-  }
-  return (schemaTexts.get(name) ?? []).map(parseSchema);
-}
-
-/** Positional arguments only: kinds by place, four bits each. */
-function planFor(operator: Operator, args: readonly unknown[], count: number, method: boolean): Plan {
-  if (count > 7) return namedPlan(operator, args, count, {}, method);
-  let key = method ? 1 : 0;
-  for (let i = 0; i < count; i++) key = key * 16 + kindOf(args[i]);
-  key = key * 8 + count;
-  let plan = operator.byKinds.get(key);
-  if (plan === undefined) {
-    plan = namedPlan(operator, args, count, {}, method);
-    operator.byKinds.set(key, plan);
-  }
-  return plan;
-}
-
-/** Positional and named arguments; values of the named ones stand behind the positional ones in `args`. */
-function namedPlan(operator: Operator, args: readonly unknown[], count: number, options: Record<string, unknown>, method: boolean): Plan {
-  const names = Object.keys(options).filter((name) => options[name] !== undefined);
-  const kinds = [...args.slice(0, count).map(kindOf), ...names.map((name) => kindOf(options[name]))];
-  const key = `${method} ${count} ${names.join()} ${kinds.join()}`;
-  const known = operator.byNames.get(key);
-  if (known) return known;
-  for (const numbersAsTensors of [false, true]) {
-    if (numbersAsTensors && !NUMBERS_AS_TENSORS.has(operator.name)) break;
-    for (const schema of operator.schemas) {
-      const plan = bind(schema, kinds, count, names, method, numbersAsTensors);
-      if (plan === undefined) continue;
-      operator.byNames.set(key, plan);
-      return plan;
-    }
-  }
-  throw mismatch(operator, kinds, count, names, method);
-}
-
-/** Operators that take a number for any of their tensors, as Python's do. */
-const NUMBERS_AS_TENSORS = new Set(
-  ["add", "sub", "mul", "div", "divide", "multiply", "subtract", "true_divide", "floor_divide"].flatMap((name) => [name, `${name}_`]).concat("copy_"),
-);
-
-const nameOf = (parameter: Parameter, method: boolean) => (parameter.name === "self" && !method ? "input" : parameter.name);
-
-function bind(schema: Schema, kinds: readonly number[], count: number, names: readonly string[], method: boolean, numbersAsTensors: boolean): Plan | undefined {
-  const { parameters, positional } = schema;
-  const receiver = method ? parameters.findIndex(({ name }) => name === "self") : -1;
-  // The receiver of a method stands first in the call, wherever the schema has it.
-  const order = parameters.map((_, i) => i);
-  if (receiver > 0) order.unshift(...order.splice(receiver, 1));
-  const sources = parameters.map(() => -1);
-  const listAt = method ? 1 : 0;
-  const listParameter = positional === listAt + 1 ? parameters[order[listAt] as number] : undefined;
-  let varargs = -1;
-  if (listParameter?.list && listParameter.type === "int" && count > listAt && kinds.slice(listAt, count).every((kind) => kind === INT)) {
-    varargs = listAt;
-    if (method) sources[order[0] as number] = 0;
-    sources[order[listAt] as number] = listAt;
-    if (method && kinds[0] !== TENSOR) return undefined;
-  } else {
-    if (count > positional) return undefined;
-    for (let i = 0; i < count; i++) sources[order[i] as number] = i;
-  }
-  for (const [i, name] of names.entries()) {
-    const at = parameters.findIndex((parameter, j) => nameOf(parameter, method) === name && !(method && j === order[0]));
-    if (at < 0 || sources[at] !== -1) return undefined;
-    sources[at] = count + i;
-  }
-  for (const [i, parameter] of parameters.entries()) {
-    const source = sources[i] as number;
-    if (varargs >= 0 && source === varargs) continue;
-    if (!fits(source < 0 ? ABSENT : (kinds[source] as number), parameter, numbersAsTensors)) return undefined;
-  }
-  return makePlan(schema, sources, kinds, varargs);
-}
-
-function mismatch(operator: Operator, kinds: readonly number[], count: number, names: readonly string[], method: boolean): InvalidArgumentError {
-  const known = new Set(operator.schemas.flatMap(({ parameters }) => parameters.map((parameter) => nameOf(parameter, method))));
-  if (operator.schemas.some(isFactory)) known.add("requires_grad");
-  const where = `[${operator.name}]`;
-  for (const name of names) {
-    if (!known.has(name)) {
-      return new InvalidArgumentError(`${where} unknown option '${name}'.`, { suggestion: suggest(name, known) });
-    }
-  }
-  for (const name of names) {
-    const twice = operator.schemas.every(({ parameters, positional }) => {
-      const at = parameters.findIndex((parameter) => nameOf(parameter, method) === name);
-      return at < 0 || (at < count && at < positional);
-    });
-    if (twice) return new InvalidArgumentError(`${where} '${name}' is given by position and by name.`);
-  }
-  const given = kinds.map((kind, i) => (i < count ? "" : `${names[i - count]}: `) + KIND_NAMES[kind]).slice(method ? 1 : 0);
-  const forms = operator.schemas.map((schema) => `  ${signature(schema, method)}`);
-  return new InvalidArgumentError(`${where} no form takes (${given.join(", ")}). There ${forms.length === 1 ? "is" : "are"}:\n${forms.join("\n")}`);
-}
-
-/** "(int[]? dim, bool keepdim=false, *, ScalarType? dtype=null)" */
-function signature(schema: Schema, method: boolean): string {
-  const shown: string[] = [];
-  let star = false;
-  for (const parameter of schema.parameters) {
-    if (method && parameter.name === "self") continue;
-    if (parameter.keywordOnly && !star) {
-      shown.push("*");
-      star = true;
-    }
-    const type = parameter.type + (parameter.list ? "[]" : "") + (parameter.nullable ? "?" : "");
-    const value = parameter.default === undefined ? "" : `=${parameter.default.replace("None", "null").toLowerCase()}`;
-    shown.push(`${type} ${nameOf(parameter, method)}${value}`);
-  }
-  return `(${shown.join(", ")})`;
-}
-
-const isFactory = (schema: Schema) => ["dtype", "device", "pin_memory"].every((name) => schema.parameters.some((parameter) => parameter.name === name));
-
-// Calls -----------------------------------------------------------------------------------------------------
+export { findOp, pack, tensorOp } from "./native_op.ts";
+export { Operator } from "./plans.ts";
 
 /** Runs an operator on the arguments of a function (or of a method, its receiver first). */
 export function invoke(operator: Operator, args: unknown[], method: boolean): unknown {
@@ -349,7 +19,13 @@ export function invoke(operator: Operator, args: unknown[], method: boolean): un
   return run(planFor(operator, args, count, method), args, count);
 }
 
-function invokeNamed(operator: Operator, args: readonly unknown[], count: number, options: Record<string, unknown>, method: boolean): unknown {
+function invokeNamed(
+  operator: Operator,
+  args: readonly unknown[],
+  count: number,
+  options: Record<string, unknown>,
+  method: boolean,
+): unknown {
   let given = options;
   let requiresGrad: unknown;
   if ("requires_grad" in options && operator.schemas.some(isFactory)) {
@@ -373,7 +49,8 @@ function run(plan: Plan, args: readonly unknown[], count: number): unknown {
     if (source === plan.varargs) values[i] = args.slice(source, count) as number[];
     else values[i] = convert === undefined ? (args[source] as Value) : convert(args[source], args);
   }
-  if (plan.deviceAt >= 0 && defaultDevice.name !== undefined && values[plan.deviceAt] == null) values[plan.deviceAt] = defaultDevice.name;
+  if (plan.deviceAt >= 0 && defaultDevice.name !== undefined && values[plan.deviceAt] == null)
+    values[plan.deviceAt] = defaultDevice.name;
   const native = addon();
   if (plan.freshTensor) {
     const out = new Tensor();
@@ -399,25 +76,6 @@ function apply(native: Addon, op: OpId, owner: object | null, v: readonly Value[
       return native.call(op, owner, ...v);
   }
 }
-
-/** Results that are not one fresh tensor: handles get their objects, several results get their names. */
-export function pack(value: Value, results: readonly Result[]): unknown {
-  if (results.length === 0) return undefined;
-  if (results.length === 1) return packOne(value, results[0] as Result);
-  const items = (value as Value[]).map((item, i) => packOne(item, results[i] as Result));
-  for (const [i, { name }] of results.entries()) {
-    if (name !== "") Object.defineProperty(items, name, { value: items[i], enumerable: false });
-  }
-  return items;
-}
-
-function packOne(value: Value, result: Result): unknown {
-  if (result.type !== "Tensor") return value;
-  if (result.list) return (value as number[]).map(adoptOrNull);
-  return adoptOrNull(value);
-}
-
-const adoptOrNull = (value: Value) => (value ? adopt(value as number) : null);
 
 /** The public function of an operator. */
 export function operator(name: string): (...args: never[]) => unknown {

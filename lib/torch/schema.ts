@@ -71,7 +71,12 @@ function parseType(text: string) {
 function parseParameter(text: string, keywordOnly: boolean): Parameter {
   const space = text.lastIndexOf(" ", text.includes("=") ? text.indexOf("=") : text.length);
   const [name = "", ...value] = text.slice(space + 1).split("=");
-  return { ...parseType(text.slice(0, space)), name, keywordOnly, default: value.length > 0 ? value.join("=") : undefined };
+  return {
+    ...parseType(text.slice(0, space)),
+    name,
+    keywordOnly,
+    default: value.length > 0 ? value.join("=") : undefined,
+  };
 }
 
 function parseResult(text: string): Result {

@@ -1,10 +1,10 @@
 // The tensor: a handle into the environment's table, facts about what it names, and its life.
 // Methods that are operators are generated; the rest of them stand in the files that the interfaces below come from.
 import { inspect } from "node:util";
+import type { TypedArray } from "../addon/addon.ts";
 import { addon } from "../addon/loader.ts";
 import type { AutogradMethods } from "./autograd.ts";
 import type { ConversionMethods } from "./conversion.ts";
-import type { TypedArray } from "../addon/addon.ts";
 import type { DataMethods } from "./data.ts";
 import type { FunctionalMethods } from "./functional.ts";
 import type { IndexingMethods } from "./indexing.ts";
@@ -35,7 +35,6 @@ export interface Tensor
  * x.mul(2).sum().backward();
  * x.grad; // tensor of twos
  */
-// biome-ignore lint/suspicious/noUnsafeDeclarationMerging: the merged methods are installed by extendTensor
 export class Tensor {
   /** Slot and generation in the environment's table; 0 before a result is stored. */
   _handle: number;
@@ -178,7 +177,9 @@ export class Tensor {
 function entry(values: readonly number[], dim: number, what: string): number {
   const value = values.at(dim);
   if (value === undefined || dim < -values.length) {
-    throw new RangeError(`[${what}] dimension ${dim} is out of range for a tensor of ${values.length} dimensions`);
+    throw new RangeError(
+      `[${what}] dimension ${dim} is out of range for a tensor of ${values.length} dimensions`,
+    );
   }
   return value;
 }

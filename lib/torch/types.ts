@@ -3,10 +3,27 @@ import type { Tensor } from "./tensor.ts";
 
 /** torch's dtype names. `torch.float32 === "float32"`. */
 export type Dtype =
-  | "float64" | "float32" | "float16" | "bfloat16"
-  | "float8_e4m3fn" | "float8_e5m2" | "float8_e4m3fnuz" | "float8_e5m2fnuz" | "float8_e8m0fnu"
-  | "int64" | "int32" | "int16" | "int8" | "uint8" | "uint16" | "uint32" | "uint64" | "bool"
-  | "complex32" | "complex64" | "complex128";
+  | "float64"
+  | "float32"
+  | "float16"
+  | "bfloat16"
+  | "float8_e4m3fn"
+  | "float8_e5m2"
+  | "float8_e4m3fnuz"
+  | "float8_e5m2fnuz"
+  | "float8_e8m0fnu"
+  | "int64"
+  | "int32"
+  | "int16"
+  | "int8"
+  | "uint8"
+  | "uint16"
+  | "uint32"
+  | "uint64"
+  | "bool"
+  | "complex32"
+  | "complex64"
+  | "complex128";
 
 /** `"cpu"`, `"meta"`, `"cuda"` or `"cuda:1"`. */
 export type Device = string;

@@ -32,7 +32,10 @@ function check(parameter, x) {
   const known = CHECKS[type]?.(x);
   if (!known) return undefined;
   if (!nullable) return known;
-  return [`(${x} === null || ${known[0]})`, type === "Tensor" ? `${x} === null ? null : ${known[1]}` : known[1]];
+  return [
+    `(${x} === null || ${known[0]})`,
+    type === "Tensor" ? `${x} === null ? null : ${known[1]}` : known[1],
+  ];
 }
 
 /** Ways to call one overload: [number of arguments, conditions, values that cross, as the schema orders them]. */
@@ -81,12 +84,18 @@ function body(name, schemas, method, id) {
     }
   }
   const parameters = Array.from({ length: Math.max(...cases.keys()) }, (_, i) => `x${i}?: any`);
-  const lines = [...cases].sort(([a], [b]) => a - b).map(([count, ways]) => {
-    const tests = ways.map(({ test, run }) => (test ? `      if (${test}) {\n        ${run}\n      }\n` : `      {\n        ${run}\n      }\n`));
-    const always = ways.some(({ test }) => !test);
-    return `    case ${count}: {\n${tests.join("")}${always ? "" : "      break;\n"}    }\n`;
-  });
-  const head = method ? `${name}(${["this: Tensor", ...parameters].join(", ")}): any` : `${name}(${parameters.join(", ")}): any`;
+  const lines = [...cases]
+    .sort(([a], [b]) => a - b)
+    .map(([count, ways]) => {
+      const tests = ways.map(({ test, run }) =>
+        test ? `      if (${test}) {\n        ${run}\n      }\n` : `      {\n        ${run}\n      }\n`,
+      );
+      const always = ways.some(({ test }) => !test);
+      return `    case ${count}: {\n${tests.join("")}${always ? "" : "      break;\n"}    }\n`;
+    });
+  const head = method
+    ? `${name}(${["this: Tensor", ...parameters].join(", ")}): any`
+    : `${name}(${parameters.join(", ")}): any`;
   const list = lines.join("").includes("h = handles") ? "    let h: number[] | undefined;\n" : "";
   const args = method ? "[this, ...arguments], true" : "[...arguments], false";
   return `  ${head} {\n${list}    switch (arguments.length) {\n${lines.join("").replaceAll(/^/gm, "  ").trimEnd()}\n    }\n    return invoke(${name}$, ${args});\n  },\n`;
@@ -104,7 +113,9 @@ export function fastModule(operators) {
     const names = [];
     const bodies = [];
     for (const name of HOT) {
-      const schemas = operators.filter((one) => one.name === name && [...flags].some((flag) => one.flags.includes(flag)));
+      const schemas = operators.filter(
+        (one) => one.name === name && [...flags].some((flag) => one.flags.includes(flag)),
+      );
       if (schemas.length === 0 || forms(schemas[0], method).length === 0) continue;
       names.push(name);
       bodies.push(body(name, schemas, method, id));

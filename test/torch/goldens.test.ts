@@ -9,7 +9,12 @@ type Any = any;
 
 const cases = (name: string): Any[] => JSON.parse(readFileSync(fixture(`torch/${name}.json`), "utf8"));
 
-const number = (value: Any): Any => (typeof value === "string" ? Number(value.replace("inf", "Infinity")) : Array.isArray(value) ? value.map(number) : value);
+const number = (value: Any): Any =>
+  typeof value === "string"
+    ? Number(value.replace("inf", "Infinity"))
+    : Array.isArray(value)
+      ? value.map(number)
+      : value;
 
 /** {"t": [dtype, shape, values]} and so on, to what the call takes. */
 function decode(value: Any): Any {
@@ -23,13 +28,23 @@ function decode(value: Any): Any {
 
 function decodeTensor([dtype, shape, values]: [Any, number[], Any[]]): Tensor {
   if (dtype.startsWith("complex")) {
-    const parts = torch.tensor(number(values).flat() as number[], { dtype: dtype === "complex128" ? "float64" : "float32", shape: [...shape, 2] });
+    const parts = torch.tensor(number(values).flat() as number[], {
+      dtype: dtype === "complex128" ? "float64" : "float32",
+      shape: [...shape, 2],
+    });
     return torch.view_as_complex(parts).to(dtype);
   }
   return torch.tensor(number(values) as number[], { dtype, shape });
 }
 
-const TOLERANCE: Record<string, number> = { bfloat16: 1e-2, float16: 2e-3, float32: 2e-6, complex64: 5e-6, float64: 1e-8, complex128: 1e-8 };
+const TOLERANCE: Record<string, number> = {
+  bfloat16: 1e-2,
+  float16: 2e-3,
+  float32: 2e-6,
+  complex64: 5e-6,
+  float64: 1e-8,
+  complex128: 1e-8,
+};
 
 function close(actual: Any, expected: Any, tolerance: number): boolean {
   if (Array.isArray(expected)) return expected.every((value, i) => close(actual[i], value, tolerance));
@@ -52,7 +67,8 @@ function difference(actual: Any, expected: Any): string | undefined {
     return good ? undefined : `values ${JSON.stringify(flat)}, expected ${JSON.stringify(values)}`;
   }
   if (expected?.d) return actual === expected.d ? undefined : `${actual}, expected ${expected.d}`;
-  if (expected !== null && typeof expected === "object" && "f" in expected) return close(actual, number(expected.f), 1e-6) ? undefined : `${actual}, expected ${expected.f}`;
+  if (expected !== null && typeof expected === "object" && "f" in expected)
+    return close(actual, number(expected.f), 1e-6) ? undefined : `${actual}, expected ${expected.f}`;
   if (Array.isArray(expected)) {
     if (actual?.length !== expected.length) return `${actual?.length} results, expected ${expected.length}`;
     for (const [i, item] of expected.entries()) {
@@ -77,11 +93,21 @@ function compare(test: Test, name: string, check: (item: Any) => string | undefi
     }
     if (found) failures.push(`${JSON.stringify(item).slice(0, 300)}\n    ${found}`);
   }
-  test.equal(failures.length, 0, `${all.length - failures.length} of ${all.length} ${name} cases\n${failures.slice(0, Number(process.env.SHOW ?? 8)).join("\n")}`);
+  test.equal(
+    failures.length,
+    0,
+    `${all.length - failures.length} of ${all.length} ${name} cases\n${failures.slice(0, Number(process.env.SHOW ?? 8)).join("\n")}`,
+  );
   test.end();
 }
 
-const NAMESPACES: Record<string, Any> = { "": torch, _nn: torch._nn, linalg: torch.linalg, fft: torch.fft, special: torch.special };
+const NAMESPACES: Record<string, Any> = {
+  "": torch,
+  _nn: torch._nn,
+  linalg: torch.linalg,
+  fft: torch.fft,
+  special: torch.special,
+};
 
 function run(path: string, args: Any[], options: Any): Any {
   const dot = path.lastIndexOf(".");
@@ -121,7 +147,8 @@ t.test("indexing", (test) => {
     }
     if (e) return `gave [${out.shape}], expected an error`;
     if (String(out.shape) !== String(s)) return `shape [${out.shape}], expected [${s}]`;
-    if (String([out.reshape(-1).tolist()].flat()) !== String(v)) return `values ${out.reshape(-1).tolist()}, expected ${v}`;
+    if (String([out.reshape(-1).tolist()].flat()) !== String(v))
+      return `values ${out.reshape(-1).tolist()}, expected ${v}`;
     const isView = out.numel() > 0 && out.untyped_storage().id === base.untyped_storage().id;
     return isView === view ? undefined : `view: ${isView}, expected ${view}`;
   });

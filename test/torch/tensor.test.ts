@@ -1,6 +1,7 @@
 // The Tensor class and what is written by hand around it.
-import { MessageChannel, receiveMessageOnPort } from "node:worker_threads";
+
 import { inspect } from "node:util";
+import { MessageChannel, receiveMessageOnPort } from "node:worker_threads";
 import t from "tap";
 import { DisposedError, DtypeError, InvalidArgumentError, OpError, ShapeError, torch } from "torchformers";
 
@@ -19,13 +20,33 @@ t.test("wrong calls say what is wrong", (test) => {
       test.match((error as Error).message, pattern);
     }
   };
-  fails(() => x.sum([1], { keepdims: true } as Any), InvalidArgumentError, /unknown option 'keepdims'.*Did you mean 'keepdim'/s);
-  fails(() => (torch as Any).sum(x, [1], { dim: 1 }), InvalidArgumentError, /'dim' is given by position and by name/);
-  fails(() => torch.zeros([2], { dtpye: "int64" } as Any), InvalidArgumentError, /'dtpye'.*Did you mean 'dtype'/s);
-  fails(() => torch.tensor([1], { requires_gard: true } as Any), InvalidArgumentError, /Did you mean 'requires_grad'/);
+  fails(
+    () => x.sum([1], { keepdims: true } as Any),
+    InvalidArgumentError,
+    /unknown option 'keepdims'.*Did you mean 'keepdim'/s,
+  );
+  fails(
+    () => (torch as Any).sum(x, [1], { dim: 1 }),
+    InvalidArgumentError,
+    /'dim' is given by position and by name/,
+  );
+  fails(
+    () => torch.zeros([2], { dtpye: "int64" } as Any),
+    InvalidArgumentError,
+    /'dtpye'.*Did you mean 'dtype'/s,
+  );
+  fails(
+    () => torch.tensor([1], { requires_gard: true } as Any),
+    InvalidArgumentError,
+    /Did you mean 'requires_grad'/,
+  );
   fails(() => x.to("flaot32" as Any), Error, /flaot32/);
   fails(() => x.to({ dtpe: "int64" } as Any), InvalidArgumentError, /Did you mean 'dtype'/);
-  fails(() => torch.matmul(x, "y" as Any), InvalidArgumentError, /\[matmul\] no form takes \(Tensor, string\)/);
+  fails(
+    () => torch.matmul(x, "y" as Any),
+    InvalidArgumentError,
+    /\[matmul\] no form takes \(Tensor, string\)/,
+  );
   fails(() => x.matmul(x), ShapeError, /matmul.*\[2, 3\]/s);
   fails(() => x.add(torch.ones(4)), ShapeError, /add.*\[2, 3\].*\[4\]/s);
   fails(() => torch.tensor([[1, 2], [3]]), ShapeError, /expected 2 entries at \[1\], got 1/);
@@ -73,9 +94,33 @@ t.test("tensors from values", (test) => {
   test.same(torch.tensor([9007199254740993n]).tolist(), [9007199254740993n]);
   test.same(torch.tensor([1, 2], { dtype: "bfloat16" }).dtype, "bfloat16");
   test.same(torch.tensor([1.5], { requires_grad: true }).requires_grad, true);
-  test.same(torch.tensor([[1, 0], [0, 2]], { dtype: "bool" }).tolist(), [[true, false], [false, true]]);
-  test.same(torch.with_default_dtype("float64", () => torch.tensor([0.5]).dtype), "float64");
-  test.same(torch.with_device("meta", () => [torch.zeros(2).device, torch.tensor([1]).device, torch.empty([2]).device]), ["meta", "meta", "meta"]);
+  test.same(
+    torch
+      .tensor(
+        [
+          [1, 0],
+          [0, 2],
+        ],
+        { dtype: "bool" },
+      )
+      .tolist(),
+    [
+      [true, false],
+      [false, true],
+    ],
+  );
+  test.same(
+    torch.with_default_dtype("float64", () => torch.tensor([0.5]).dtype),
+    "float64",
+  );
+  test.same(
+    torch.with_device("meta", () => [
+      torch.zeros(2).device,
+      torch.tensor([1]).device,
+      torch.empty([2]).device,
+    ]),
+    ["meta", "meta", "meta"],
+  );
   test.equal(torch.zeros(2).device, "cpu");
   const shared = new SharedArrayBuffer(16);
   const view = torch.from_buffer(shared, { dtype: "float32", offset: 4 });
@@ -91,24 +136,58 @@ t.test("values out of tensors", async (test) => {
   test.same(await torch.tensor([1.5], { dtype: "bfloat16" }).data(), new Float32Array([1.5]));
   test.same(await torch.tensor([1], { dtype: "bfloat16" }).data({ raw: true }), new Uint16Array([0x3f80]));
   test.same(await torch.tensor([true, false]).data(), new Uint8Array([1, 0]));
-  test.same(await torch.tensor([[1.5, 2.5], [3.5, 4.5]]).t().data(), new Float32Array([1.5, 3.5, 2.5, 4.5]), "contiguous");
+  test.same(
+    await torch
+      .tensor([
+        [1.5, 2.5],
+        [3.5, 4.5],
+      ])
+      .t()
+      .data(),
+    new Float32Array([1.5, 3.5, 2.5, 4.5]),
+    "contiguous",
+  );
   test.equal(torch.tensor(5).item(), 5);
   test.equal(torch.tensor(2n ** 60n).item(), 2n ** 60n);
   test.same(torch.complex(torch.tensor(1.5), torch.tensor(2.5)).item<[number, number]>(), [1.5, 2.5]);
-  test.same([...torch.tensor([[1, 2], [3, 4]])].map((row) => row.tolist()), [[1, 2], [3, 4]]);
+  test.same(
+    [
+      ...torch.tensor([
+        [1, 2],
+        [3, 4],
+      ]),
+    ].map((row) => row.tolist()),
+    [
+      [1, 2],
+      [3, 4],
+    ],
+  );
   test.equal(inspect(torch.tensor([1, 2])), "tensor([1, 2])");
   test.equal(inspect({ x: torch.tensor([1]) }), "{ x: tensor([1]) }");
 });
 
 t.test("facts", (test) => {
   const x = torch.zeros(2, 3, 4);
-  test.same([x.shape, x.size(-1), x.stride(), x.stride(0), x.ndim, x.dim(), x.numel()], [[2, 3, 4], 4, [12, 4, 1], 12, 3, 3, 24]);
+  test.same(
+    [x.shape, x.size(-1), x.stride(), x.stride(0), x.ndim, x.dim(), x.numel()],
+    [[2, 3, 4], 4, [12, 4, 1], 12, 3, 3, 24],
+  );
   test.throws(() => x.size(3), RangeError);
-  test.same([x.itemsize, x.nbytes, x.is_contiguous(), x.transpose(0, 1).is_contiguous()], [4, 96, true, false]);
+  test.same(
+    [x.itemsize, x.nbytes, x.is_contiguous(), x.transpose(0, 1).is_contiguous()],
+    [4, 96, true, false],
+  );
   test.same([x.device, x.dtype, x.is_cpu, x.is_meta, x.layout], ["cpu", "float32", true, false, "strided"]);
   test.equal(x.index(1).storage_offset(), 12);
   test.equal(x.view(24).untyped_storage().id, x.untyped_storage().id);
-  test.same([x.mT.shape, torch.ones(2, 3).T.shape, torch.ones(2, 3).H.shape], [[2, 4, 3], [3, 2], [3, 2]]);
+  test.same(
+    [x.mT.shape, torch.ones(2, 3).T.shape, torch.ones(2, 3).H.shape],
+    [
+      [2, 4, 3],
+      [3, 2],
+      [3, 2],
+    ],
+  );
   test.equal(torch.is_tensor(x), true);
   test.equal(torch.float32, "float32");
   test.end();
@@ -133,20 +212,44 @@ t.test("to", (test) => {
 });
 
 t.test("arguments", (test) => {
-  const x = torch.tensor([[1, 2, 3], [4, 5, 6]], { dtype: "float32" });
+  const x = torch.tensor(
+    [
+      [1, 2, 3],
+      [4, 5, 6],
+    ],
+    { dtype: "float32" },
+  );
   test.same(x.sum({ dim: 1, keepdim: true }).tolist(), [[6], [15]]);
   test.same(torch.sum({ input: x, dim: 0 }).tolist(), [5, 7, 9]);
   test.same(x.sum(null, { dtype: "float64" }).dtype, "float64");
   test.same(x.sum(null).tolist(), 21);
   test.same(x.sum([1], undefined as Any).tolist(), [6, 15]);
   const [values, indices] = x.topk(2, { largest: false });
-  test.same([values.tolist(), indices.tolist()], [[[1, 2], [4, 5]], [[0, 1], [0, 1]]]);
+  test.same(
+    [values.tolist(), indices.tolist()],
+    [
+      [
+        [1, 2],
+        [4, 5],
+      ],
+      [
+        [0, 1],
+        [0, 1],
+      ],
+    ],
+  );
   test.same(x.topk(1).values.tolist(), [[3], [6]]);
-  test.same(torch.sub(1, x).tolist(), [[0, -1, -2], [-3, -4, -5]]);
+  test.same(torch.sub(1, x).tolist(), [
+    [0, -1, -2],
+    [-3, -4, -5],
+  ]);
   test.same(torch.add(1, torch.tensor([1.5], { dtype: "bfloat16" })).dtype, "bfloat16");
   test.equal(x.add_(1), x, "in place: the same object");
   test.same(torch.full([2], 1n).dtype, "int64");
-  test.same(x.clamp({ min: 3 }).tolist(), [[3, 3, 4], [5, 6, 7]]);
+  test.same(x.clamp({ min: 3 }).tolist(), [
+    [3, 3, 4],
+    [5, 6, 7],
+  ]);
   test.same(torch.ops.aten.add?.Tensor?.(x, x) instanceof torch.Tensor, true);
   test.end();
 });
@@ -158,7 +261,9 @@ t.test("gradients", (test) => {
   test.same([x.is_leaf, y.is_leaf, x.grad], [true, false, null]);
   y.backward();
   test.same(x.grad?.tolist(), [2, 4, 6]);
-  x.mul(2).sum().backward({ gradient: torch.tensor(3, { dtype: "float32" }) });
+  x.mul(2)
+    .sum()
+    .backward({ gradient: torch.tensor(3, { dtype: "float32" }) });
   test.same(x.grad?.tolist(), [8, 10, 12]);
   x.grad = null;
   test.equal(x.grad, null);
@@ -170,7 +275,9 @@ t.test("gradients", (test) => {
   test.same((x.grad as Any).tolist(), [30, 30, 30]);
   hook.remove();
   const seen: number[] = [];
-  const after = x.register_post_accumulate_grad_hook((parameter) => seen.push((parameter.grad as Any).index(0).item()));
+  const after = x.register_post_accumulate_grad_hook((parameter) =>
+    seen.push((parameter.grad as Any).index(0).item()),
+  );
   x.grad = null;
   x.sum().backward();
   after.remove();
@@ -181,13 +288,31 @@ t.test("gradients", (test) => {
   const other = torch.ones(1, { requires_grad: true });
   test.same(torch.autograd.grad(x.sum(), [x, other], { allow_unused: true })[1], null);
   test.same(torch.autograd.grad(x.sum(), [x, other], { materialize_grads: true })[1]?.tolist(), [0]);
-  test.equal(torch.no_grad(() => x.mul(2).requires_grad), false);
-  test.equal(torch.no_grad(() => torch.enable_grad(() => x.mul(2).requires_grad)), true);
+  test.equal(
+    torch.no_grad(() => x.mul(2).requires_grad),
+    false,
+  );
+  test.equal(
+    torch.no_grad(() => torch.enable_grad(() => x.mul(2).requires_grad)),
+    true,
+  );
   test.equal(torch.is_grad_enabled(), true);
-  test.throws(() => torch.no_grad(() => { throw new Error("out"); }), /out/);
+  test.throws(
+    () =>
+      torch.no_grad(() => {
+        throw new Error("out");
+      }),
+    /out/,
+  );
   test.equal(torch.is_grad_enabled(), true, "also after an error");
-  test.equal(torch.inference_mode(() => torch.is_inference_mode_enabled()), true);
-  test.equal(torch.autocast("cpu", () => torch.ones(2, 2).matmul(torch.ones(2, 2)).dtype), "bfloat16");
+  test.equal(
+    torch.inference_mode(() => torch.is_inference_mode_enabled()),
+    true,
+  );
+  test.equal(
+    torch.autocast("cpu", () => torch.ones(2, 2).matmul(torch.ones(2, 2)).dtype),
+    "bfloat16",
+  );
   test.equal(torch.ones(2, 2).matmul(torch.ones(2, 2)).dtype, "float32");
   test.equal(x.detach().requires_grad, false);
   x.data.fill_(7);
@@ -217,7 +342,14 @@ t.test("scopes", (test) => {
   });
   test.same(outer?.tolist(), [1]);
   test.throws(() => lost?.add(1), /step/);
-  test.throws(() => torch.tidy(() => { torch.ones(1); throw new Error("out"); }), /out/);
+  test.throws(
+    () =>
+      torch.tidy(() => {
+        torch.ones(1);
+        throw new Error("out");
+      }),
+    /out/,
+  );
   test.equal(live(), before + 3);
   {
     using x = torch.ones(1);
@@ -252,8 +384,16 @@ t.test("sharing, random numbers, settings", (test) => {
   test.same([torch.get_default_dtype(), torch.get_default_device()], ["float32", "cpu"]);
   test.throws(() => torch.set_default_dtype("int64"));
   test.ok(torch.get_num_threads() >= 1);
-  test.same(torch.finfo("float32"), { dtype: "float32", bits: 32, eps: 1.1920928955078125e-7, max: 3.4028234663852886e38, min: -3.4028234663852886e38,
-    tiny: 1.1754943508222875e-38, smallest_normal: 1.1754943508222875e-38, resolution: 1e-6 });
+  test.same(torch.finfo("float32"), {
+    dtype: "float32",
+    bits: 32,
+    eps: 1.1920928955078125e-7,
+    max: 3.4028234663852886e38,
+    min: -3.4028234663852886e38,
+    tiny: 1.1754943508222875e-38,
+    smallest_normal: 1.1754943508222875e-38,
+    resolution: 1e-6,
+  });
   test.same([torch.iinfo("int64").max, torch.iinfo("uint8").max], [2n ** 63n - 1n, 255]);
   test.type(torch.cuda.device_count(), "number");
   test.match(torch.version(), /^2\.11/);
