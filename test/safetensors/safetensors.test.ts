@@ -1,11 +1,11 @@
 // safetensors: refused files, byte equality with the reference, mappings, and writes that are whole or absent.
-import { spawn } from "node:child_process";
-import { chmodSync, mkdirSync, readdirSync, readFileSync, statSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
+import { chmodSync, readdirSync, readFileSync, statSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import t from "tap";
 import { DisposedError, EntryNotFoundError, FileError, InvalidArgumentError, SafetensorsFormatError, safetensors, type Tensor, torch } from "torchformers";
-import { fixture, root } from "../support/fixtures.js";
+import { fixture } from "../support/fixtures.js";
+import { runProgram, startProgram } from "../support/program.js";
 
 const { load_file, safe_open, save_file } = safetensors;
 const floats = (values: number[], shape = [values.length]): Tensor => torch.tensor(new Float32Array(values), { shape });
@@ -199,7 +199,7 @@ t.test("a full disk is an error that names the file, and nothing is left", async
     import { safetensors, torch } from "torchformers";
     const error = await safetensors.save_file({ x: torch.zeros([1 << 20]) }, "large.safetensors").catch((e) => e);
     process.stdout.write(JSON.stringify([error.code, error.message]));`;
-  const { stdout, status } = await node(program, dir, "ulimit -f 1024; ");
+  const { stdout, status } = await runProgram(program, dir, "ulimit -f 1024; ");
   t.equal(status, 0);
   const [code, message] = JSON.parse(stdout);
   t.equal(code, "ERR_FILE");
@@ -215,8 +215,8 @@ t.test("a kill leaves the old file or the new one", async (t) => {
     import { safetensors, torch } from "torchformers";
     process.stdout.write("ready");
     for (let i = 0; ; i++) await safetensors.save_file({ x: torch.full([1 << 20], i) }, "model.safetensors");`;
-  for (let round = 0; round < Number(process.env["TORCHFORMERS_SOAK"] ? 40 : 4); round++) {
-    const child = start(program, dir);
+  for (let round = 0; round < (process.env["TORCHFORMERS_SOAK"] ? 40 : 4); round++) {
+    const child = startProgram(program, dir);
     await new Promise((resolve) => child.stdout?.once("data", resolve));
     await new Promise((resolve) => setTimeout(resolve, 5 + Math.random() * 60));
     child.kill("SIGKILL");
@@ -226,23 +226,3 @@ t.test("a kill leaves the old file or the new one", async (t) => {
     x.dispose();
   }
 });
-
-/** A process in `dir` that runs `program`, an ES module. */
-function start(program: string, dir: string, before = "") {
-  mkdirSync(dir, { recursive: true });
-  const file = join(dir, "program.mjs");
-  writeFileSync(file, program.replace('"torchformers"', JSON.stringify(pathToFileURL(join(root, "dist/index.js")).href)));
-  // Without the test runner's own hooks: they write files too.
-  const command = `unset NODE_OPTIONS NODE_V8_COVERAGE; ${before}exec "$0" "$1"`;
-  return spawn("bash", ["-c", command, process.execPath, file], { cwd: dir, stdio: ["ignore", "pipe", "inherit"] });
-}
-
-async function node(program: string, dir: string, before?: string): Promise<{ stdout: string; status: number | null }> {
-  const child = start(program, dir, before);
-  let stdout = "";
-  child.stdout?.on("data", (chunk) => {
-    stdout += chunk;
-  });
-  const status = await new Promise<number | null>((resolve) => child.once("close", resolve));
-  return { stdout, status };
-}
