@@ -586,7 +586,7 @@ def print_cases():
     for t in (make(2), make(2, 3), make(20)):
         record = {"x": encode(t), "grad": True, "p": str(t.clone().requires_grad_())}
         cases.append(record)
-        cases.append({"x": encode(t), "grad": True, "mul": 2, "p": str(t.clone().requires_grad_() * torch.tensor([2.0]))})
+        cases.append({"x": encode(t), "grad": True, "mul": 2, "p": str(t.clone().requires_grad_() * 2)})
     for shape in [(), (3,), (2, 3)]:
         for dt in ("float32", "float16", "int64"):
             cases.append({"meta": list(shape), "dtype": dt, "p": str(torch.empty(shape, dtype=getattr(torch, dt), device="meta"))})

@@ -176,7 +176,7 @@ t.test("printing", (test) => {
     } else if (meta) value = torch.empty(meta, { dtype, device: "meta" });
     else value = decodeTensor(x.t);
     if (grad) value.requires_grad_();
-    if (mul) value = value.mul(torch.tensor([mul], { dtype: "float32" }));
+    if (mul) value = value.mul(mul);
     const text = value.toString();
     return text === p ? undefined : `\n${text}\n    expected\n${p}`;
   });
