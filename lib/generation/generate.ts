@@ -47,27 +47,36 @@ export async function* generateSteps(
   const run = torch.no_grad(() => torch.tidy(() => prepare(model, request)));
   const { state } = run;
   const collected: Collected = { scores: [], logits: [], attentions: [], hidden_states: [] };
+  let unfinished: Tensor | undefined;
+  let pending: Tensor | undefined; // ids that were not handed on yet
+  let answer: Tensor | GenerateDecoderOnlyOutput | undefined;
   try {
     await options.streamer?.put(state.input_ids);
-    let unfinished = torch.ones([state.input_ids.shape[0] as number], { dtype: "int64", device: state.input_ids.device });
+    unfinished = torch.ones([state.input_ids.shape[0] as number], { dtype: "int64", device: state.input_ids.device });
     for (let first = true, done = false; !done; first = false) {
       options.signal?.throwIfAborted();
       const ids = advance(model, run, collected, unfinished, first, generator);
+      pending = ids;
       // Other work of the process gets its turn between tokens.
       await nextTurn();
       for (const criterion of run.criteria) if (criterion instanceof StopStringCriteria) await criterion.prepare(state.input_ids);
       const scores = settings.return_dict_in_generate && settings.output_scores ? collected.scores : undefined;
       [unfinished, done] = check(run, unfinished, scores);
       await options.streamer?.put(ids);
+      pending = undefined;
       yield { ids };
     }
     await options.streamer?.end();
-    return result(run, collected);
+    answer = result(run, collected);
+    return answer;
   } catch (error) {
     await (options.streamer?.fail ? options.streamer.fail(error as Error) : options.streamer?.end());
     throw error;
   } finally {
-    if (state.ownsCache && !settings.return_dict_in_generate) state.cache?.dispose();
+    unfinished?.dispose();
+    pending?.dispose();
+    if (state.ownsCache && !(answer && settings.return_dict_in_generate)) state.cache?.dispose();
+    run.free(answer ? [state.input_ids] : []);
   }
 }
 
@@ -81,7 +90,7 @@ function seeded(model: PreTrainedModel, seed: number | bigint): Generator {
 function advance(model: PreTrainedModel, run: Run, collected: Collected, unfinished: Tensor, first: boolean, generator: Generator | undefined): Tensor {
   const { settings, state, processors, pad_token_id } = run;
   const wanted = settings.return_dict_in_generate === true;
-  const before: State = { ...state };
+  const before = { ...state };
   const step = torch.no_grad(() =>
     torch.tidy(() => {
       const inputs = modelInputs(run, first);
@@ -106,7 +115,7 @@ function advance(model: PreTrainedModel, run: Run, collected: Collected, unfinis
     }),
   );
   Object.assign(state, { input_ids: step.input_ids, attention_mask: step.attention_mask, position_ids: step.position_ids, inputs_embeds: undefined });
-  if (!first) for (const name of ["attention_mask", "position_ids"] as const) before[name]?.dispose();
+  run.release(before);
   if (step.scores) collected.scores.push(step.scores);
   if (step.logits) collected.logits.push(step.logits);
   if (step.attentions) collected.attentions.push(step.attentions);

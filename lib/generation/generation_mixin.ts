@@ -73,6 +73,7 @@ export function GenerationMixin<Base extends AnyModelClass>(Base: Base): Generat
       for (;;) {
         const { done, value } = await steps.next();
         if (done) return value;
+        if (!options.streamer) value.ids.dispose();
       }
     }
 

@@ -10,8 +10,21 @@ const F = nn.functional;
 
 /** Changes scores [batch, vocabulary], given the tokens so far [batch, length]. */
 export abstract class LogitsProcessor {
+  readonly #owned: { dispose(): void }[] = [];
+
   /** Gives new scores; the given ones are left as they are. */
   abstract process(input_ids: Tensor, scores: Tensor): Tensor;
+
+  /** Frees what was prepared for this vocabulary and device; it is prepared again when it is needed. */
+  dispose(): void {
+    for (const item of this.#owned) item.dispose();
+  }
+
+  /** Lets `dispose` free this too. */
+  own<T extends { dispose(): void }>(item: T): T {
+    this.#owned.push(item);
+    return item;
+  }
 }
 
 /** A processor, or a plain function that does the same. */
@@ -93,6 +106,12 @@ class TokenSet {
     check(this.ids.every((id) => isCount(id, 0)), cls, name, "token ids", this.ids);
   }
 
+  dispose(): void {
+    this.#tensor?.dispose();
+    this.#mask?.dispose();
+    this.#tensor = this.#mask = undefined;
+  }
+
   tensor(like: Tensor): Tensor {
     if (this.#tensor?.device !== like.device) {
       this.#tensor = torch.keep(torch.tensor(this.ids, { dtype: "int64", device: like.device }));
@@ -122,7 +141,7 @@ export class MinLengthLogitsProcessor extends LogitsProcessor {
     const { min_length, eos_token_id } = read<{ min_length: number; eos_token_id: TokenIds }>(MinLengthLogitsProcessor, args, ["min_length", "eos_token_id"]);
     check(isCount(min_length, 0), MinLengthLogitsProcessor, "min_length", "a count", min_length);
     this.min_length = min_length;
-    this.#eos = new TokenSet(eos_token_id, MinLengthLogitsProcessor, "eos_token_id");
+    this.#eos = this.own(new TokenSet(eos_token_id, MinLengthLogitsProcessor, "eos_token_id"));
   }
 
   override process(input_ids: Tensor, scores: Tensor): Tensor {
@@ -145,7 +164,7 @@ export class MinNewTokensLengthLogitsProcessor extends LogitsProcessor {
     check(isCount(options.min_new_tokens, 0), cls, "min_new_tokens", "a count", options.min_new_tokens);
     this.prompt_length_to_skip = options.prompt_length_to_skip;
     this.min_new_tokens = options.min_new_tokens;
-    this.#eos = new TokenSet(options.eos_token_id, cls, "eos_token_id");
+    this.#eos = this.own(new TokenSet(options.eos_token_id, cls, "eos_token_id"));
   }
 
   override process(input_ids: Tensor, scores: Tensor): Tensor {
@@ -166,7 +185,7 @@ export class ForcedBOSTokenLogitsProcessor extends LogitsProcessor {
   constructor(...args: Arguments<{ bos_token_id: number }>) {
     super();
     const { bos_token_id } = read<{ bos_token_id: number }>(ForcedBOSTokenLogitsProcessor, args, ["bos_token_id"]);
-    this.#bos = new TokenSet(bos_token_id, ForcedBOSTokenLogitsProcessor, "bos_token_id");
+    this.#bos = this.own(new TokenSet(bos_token_id, ForcedBOSTokenLogitsProcessor, "bos_token_id"));
   }
 
   override process(input_ids: Tensor, scores: Tensor): Tensor {
@@ -183,7 +202,7 @@ export class ForcedEOSTokenLogitsProcessor extends LogitsProcessor {
     super();
     const { max_length, eos_token_id } = read<{ max_length: number; eos_token_id: TokenIds }>(ForcedEOSTokenLogitsProcessor, args, ["max_length", "eos_token_id"]);
     this.max_length = max_length;
-    this.#eos = new TokenSet(eos_token_id, ForcedEOSTokenLogitsProcessor, "eos_token_id");
+    this.#eos = this.own(new TokenSet(eos_token_id, ForcedEOSTokenLogitsProcessor, "eos_token_id"));
   }
 
   override process(input_ids: Tensor, scores: Tensor): Tensor {
@@ -208,7 +227,7 @@ export class ExponentialDecayLengthPenalty extends LogitsProcessor {
     check(Array.isArray(penalty) && penalty.length === 2, cls, "exponential_decay_length_penalty", "[start, factor]", penalty);
     this.regulation_start = penalty[0] + input_ids_seq_length;
     this.regulation_factor = penalty[1];
-    this.#eos = new TokenSet(eos_token_id, cls, "eos_token_id");
+    this.#eos = this.own(new TokenSet(eos_token_id, cls, "eos_token_id"));
   }
 
   override process(input_ids: Tensor, scores: Tensor): Tensor {
@@ -227,7 +246,7 @@ export class SuppressTokensLogitsProcessor extends LogitsProcessor {
   constructor(...args: Arguments<{ suppress_tokens: readonly number[] }>) {
     super();
     const { suppress_tokens } = read<{ suppress_tokens: readonly number[] }>(SuppressTokensLogitsProcessor, args, ["suppress_tokens"]);
-    this.#tokens = new TokenSet(suppress_tokens, SuppressTokensLogitsProcessor, "suppress_tokens");
+    this.#tokens = this.own(new TokenSet(suppress_tokens, SuppressTokensLogitsProcessor, "suppress_tokens"));
   }
 
   override process(_input_ids: Tensor, scores: Tensor): Tensor {
@@ -245,7 +264,7 @@ export class SuppressTokensAtBeginLogitsProcessor extends LogitsProcessor {
     const cls = SuppressTokensAtBeginLogitsProcessor;
     const { begin_suppress_tokens, begin_index } = read<{ begin_suppress_tokens: readonly number[]; begin_index: number }>(cls, args, ["begin_suppress_tokens", "begin_index"]);
     this.begin_index = begin_index;
-    this.#tokens = new TokenSet(begin_suppress_tokens, cls, "begin_suppress_tokens");
+    this.#tokens = this.own(new TokenSet(begin_suppress_tokens, cls, "begin_suppress_tokens"));
   }
 
   set_begin_index(begin_index: number): void {
@@ -411,6 +430,13 @@ export class SequenceBiasLogitsProcessor extends LogitsProcessor {
       bias = bias.index_add(1, last, torch.where(matches, biases, 0).to(scores.dtype));
     }
     return scores.add(bias);
+  }
+
+  override dispose(): void {
+    super.dispose();
+    for (const tensor of [this.#single, ...this.#groups.flatMap(({ prefixes, last, bias }) => [prefixes, last, bias])]) tensor?.dispose();
+    this.#single = undefined;
+    this.#groups = [];
   }
 
   /** Brings the biases into tensors for this vocabulary and device; gives those of single tokens. */

@@ -9,6 +9,7 @@ import * as torch from "../torch/index.ts";
 import * as p from "./logits_process.ts";
 import type { ModelInputs, Request } from "./options.ts";
 import * as stop from "./stopping_criteria.ts";
+import type { StreamerTokenizer } from "./streamers.ts";
 
 /** What a run of `generate` carries from step to step. */
 export interface State {
@@ -34,6 +35,10 @@ export interface Run {
   readonly criteria: stop.StoppingCriteriaList;
   readonly eos_token_id: readonly number[] | undefined;
   readonly pad_token_id: number | undefined;
+  /** Frees the tensors of a state that a step has replaced. */
+  release(replaced: State): void;
+  /** Frees what was made for this run, except `kept`, which the caller gets. */
+  free(kept: readonly unknown[]): void;
 }
 
 /** Makes a run ready; the tensors of its state belong to it. */
@@ -79,14 +84,23 @@ export function prepare(model: PreTrainedModel, request: Request): Run {
     ownsCache: cache !== undefined && past_key_values === undefined,
     extra,
   };
-  return {
-    settings,
-    state,
-    eos_token_id,
-    pad_token_id,
-    processors: makeProcessors(request, { eos_token_id, length, prompt: ids, mask: state.attention_mask }),
-    criteria: makeCriteria(model, settings, options, eos_token_id),
+  const processors = makeProcessors(request, { eos_token_id, length, prompt: ids, mask: state.attention_mask });
+  const criteria = makeCriteria(model, settings, eos_token_id, options.tokenizer);
+  const own = [...processors, ...criteria].filter((item) => typeof item === "object");
+  criteria.push(...(options.stopping_criteria ?? []));
+  // Not ours to free: what the caller gave, and ids that were shown to processors and criteria of the caller's.
+  const given = Object.values(request.inputs);
+  const shows = Boolean(options.logits_processor ?? options.stopping_criteria ?? options.prefix_allowed_tokens_fn);
+  const release = (from: State, kept: readonly unknown[] = []) => {
+    for (const tensor of [shows ? undefined : from.input_ids, from.attention_mask, from.position_ids]) {
+      if (tensor && !given.includes(tensor) && !kept.includes(tensor)) tensor.dispose();
+    }
   };
+  const free = (kept: readonly unknown[]) => {
+    for (const item of own) item.dispose();
+    release(state, kept);
+  };
+  return { settings, state, eos_token_id, pad_token_id, processors, criteria, release, free };
 }
 
 const accepts = (model: PreTrainedModel, name: string) =>
@@ -190,8 +204,10 @@ function makeProcessors({ settings: s, options }: Request, { eos_token_id: eos, 
     else warnOnce("generate: encoder_repetition_penalty needs input_ids, so it has no effect.");
   }
   if (isSet(s.repetition_penalty, 1)) {
-    const padding = mask ? { prompt_ignore_length: mask.ne(0).to("int32").argmax(1) } : {};
-    list.push(new p.RepetitionPenaltyLogitsProcessor({ penalty: s.repetition_penalty as number, ...padding }));
+    const prompt_ignore_length = mask && torch.keep(mask.ne(0).to("int32").argmax(1));
+    const processor = new p.RepetitionPenaltyLogitsProcessor({ penalty: s.repetition_penalty as number, ...(prompt_ignore_length ? { prompt_ignore_length } : {}) });
+    list.push(processor);
+    if (prompt_ignore_length) processor.own(prompt_ignore_length);
   }
   if (s.no_repeat_ngram_size) list.push(new p.NoRepeatNGramLogitsProcessor({ ngram_size: s.no_repeat_ngram_size }));
   if (s.encoder_no_repeat_ngram_size) {
@@ -244,7 +260,12 @@ function makeWarpers(s: GenerationConfig): p.LogitsProcessor[] {
   return list;
 }
 
-function makeCriteria(model: PreTrainedModel, s: GenerationConfig, options: Request["options"], eos: readonly number[] | undefined): stop.StoppingCriteriaList {
+function makeCriteria(
+  model: PreTrainedModel,
+  s: GenerationConfig,
+  eos: readonly number[] | undefined,
+  tokenizer: StreamerTokenizer | undefined,
+): stop.StoppingCriteriaList {
   const list = new stop.StoppingCriteriaList([new stop.MaxLengthCriteria(s.max_length as number)]);
   const limit = (model.config as { max_position_embeddings?: number }).max_position_embeddings;
   if (limit !== undefined && (s.max_length as number) > limit) {
@@ -252,10 +273,9 @@ function makeCriteria(model: PreTrainedModel, s: GenerationConfig, options: Requ
   }
   if (s.max_time !== null) list.push(new stop.MaxTimeCriteria(s.max_time));
   if (s.stop_strings !== null) {
-    if (!options.tokenizer) throw new InvalidArgumentError("generate: stop_strings need a tokenizer: pass { tokenizer }.");
-    list.push(new stop.StopStringCriteria(options.tokenizer, s.stop_strings));
+    if (!tokenizer) throw new InvalidArgumentError("generate: stop_strings need a tokenizer: pass { tokenizer }.");
+    list.push(new stop.StopStringCriteria(tokenizer, s.stop_strings));
   }
   if (eos) list.push(new stop.EosTokenCriteria(eos));
-  list.push(...(options.stopping_criteria ?? []));
   return list;
 }

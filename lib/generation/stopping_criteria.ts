@@ -13,6 +13,9 @@ export abstract class StoppingCriteria {
    * @returns bool [batch], or one boolean for all rows.
    */
   abstract check(input_ids: Tensor, scores: readonly Tensor[] | undefined): Tensor | boolean;
+
+  /** Frees what the criterion made for itself; it is not used afterwards. */
+  dispose(): void {}
 }
 
 /** A criterion, or a plain function that does the same. */
@@ -95,15 +98,21 @@ export class MaxTimeCriteria extends StoppingCriteria {
 /** Finished when the last token is one of `eos_token_id`. */
 export class EosTokenCriteria extends StoppingCriteria {
   readonly eos_token_id: Tensor;
+  readonly #isOwn: boolean;
 
   constructor(...args: readonly [eos_token_id: TokenIds] | readonly [{ eos_token_id: TokenIds }]) {
     super();
     const { eos_token_id } = readOptions("EosTokenCriteria", args, ["eos_token_id"]) as { eos_token_id: TokenIds };
-    this.eos_token_id =
+    this.#isOwn = !(eos_token_id instanceof torch.Tensor);
+    this.eos_token_id = torch.keep(
       eos_token_id instanceof torch.Tensor
         ? eos_token_id
-        : torch.tensor(typeof eos_token_id === "number" ? [eos_token_id] : [...eos_token_id], { dtype: "int64" });
-    torch.keep(this.eos_token_id);
+        : torch.tensor(typeof eos_token_id === "number" ? [eos_token_id] : [...eos_token_id], { dtype: "int64" }),
+    );
+  }
+
+  override dispose(): void {
+    if (this.#isOwn) this.eos_token_id.dispose();
   }
 
   override check(input_ids: Tensor): Tensor {

@@ -34,6 +34,9 @@ export async function* streamText(
 ): AsyncGenerator<string, void, void> {
   const streamer = new Pieces(options.tokenizer, { skip_prompt, skip_special_tokens });
   const steps = generateSteps(model, inputs, { ...options, streamer });
-  for await (const _ of steps) yield* streamer.take();
+  for await (const { ids } of steps) {
+    ids.dispose();
+    yield* streamer.take();
+  }
   yield* streamer.take();
 }
