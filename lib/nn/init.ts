@@ -145,7 +145,8 @@ export function eye_(tensor: Tensor): Tensor {
 }
 
 /** A convolution weight [out, in, …] that passes its input channels through; per group. */
-export function dirac_(tensor: Tensor, groups = 1): Tensor {
+export function dirac_(tensor: Tensor, ...rest: Rest<[groups: number], { groups?: number }>): Tensor {
+  const { groups } = bind("dirac_", rest, { groups: 1 });
   if (tensor.ndim < 3 || tensor.ndim > 5) throw dimensions("dirac_", "3, 4 or 5", tensor);
   const [outputs, inputs, ...kernel] = tensor.shape as [number, number, ...number[]];
   if (outputs % groups !== 0)

@@ -2,6 +2,7 @@
 
 import type { Tensor } from "../torch/index.ts";
 import { bind, type Rest } from "./arguments.ts";
+import { PairwiseDistance } from "./distance.ts";
 import type { Reduction } from "./functional/loss.ts";
 import * as F from "./functional.ts";
 import { Module } from "./module.ts";
@@ -323,7 +324,7 @@ type Distance = (x: Tensor, y: Tensor) => Tensor;
 
 /** {@link TripletMarginLoss} with a distance of one's own. */
 export class TripletMarginWithDistanceLoss extends _Loss {
-  readonly distance_function: Distance | null;
+  readonly distance_function: Distance | PairwiseDistance;
   readonly margin: number;
   readonly swap: boolean;
 
@@ -344,13 +345,15 @@ export class TripletMarginWithDistanceLoss extends _Loss {
       defaults,
     );
     super(reduction);
-    this.distance_function = distance_function;
+    this.distance_function = distance_function ?? new PairwiseDistance();
     this.margin = margin;
     this.swap = swap;
   }
 
   override forward(anchor: Tensor, positive: Tensor, negative: Tensor): Tensor {
-    const { distance_function, margin, swap, reduction } = this;
+    const { distance_function: distance, margin, swap, reduction } = this;
+    const distance_function =
+      typeof distance === "function" ? distance : (x: Tensor, y: Tensor) => distance.forward(x, y);
     return F.triplet_margin_with_distance_loss(anchor, positive, negative, {
       distance_function,
       margin,

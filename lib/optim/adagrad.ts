@@ -130,6 +130,7 @@ export class RMSprop extends Optimizer<RMSpropOptions> {
       const zeros = () => torch.zeros_like(param);
       stateTensor(state, "step", () => torch.zeros([], { dtype: "float32", device: "cpu" })).add_(1);
       const square = realView(stateTensor(state, "square_avg", zeros));
+      const buffer = momentum > 0 ? realView(stateTensor(state, "momentum_buffer", zeros)) : null;
       let grad = maximize ? given.neg() : given;
       if (weight_decay !== 0) grad = grad.add(param, { alpha: weight_decay });
       grad = realView(grad);
@@ -140,8 +141,7 @@ export class RMSprop extends Optimizer<RMSpropOptions> {
         deviation = square.addcmul(mean, mean, { value: -1 }).sqrt_();
       }
       deviation.add_(eps);
-      if (momentum > 0) {
-        const buffer = realView(stateTensor(state, "momentum_buffer", zeros));
+      if (buffer) {
         buffer.mul_(momentum).addcdiv_(grad, deviation);
         realView(param).add_(buffer, { alpha: -lr });
       } else {

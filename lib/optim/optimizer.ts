@@ -178,7 +178,9 @@ export abstract class Optimizer<O extends BaseOptions = BaseOptions> {
       params: params.map((param) => numbers.get(param) as number),
     }));
     const state: Record<number, ParamState> = {};
-    for (const [param, values] of this.state) state[numbers.get(param) as number] = { ...values };
+    for (const [param, values] of this.state) {
+      if (Object.keys(values).length > 0) state[numbers.get(param) as number] = { ...values };
+    }
     return { state, param_groups };
   }
 

@@ -282,5 +282,7 @@ export class ReduceLROnPlateau {
   load_state_dict(state: Readonly<SchedulerState>): void {
     const { mode_worse: _, ...fields } = state;
     Object.assign(this, structuredClone(fields));
+    // JSON has no infinity: a state without a first metric comes back with null.
+    this.best ??= worst(this.mode);
   }
 }

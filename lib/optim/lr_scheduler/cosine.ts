@@ -82,20 +82,21 @@ export class CosineAnnealingWarmRestarts extends LRScheduler {
 
   override _update_lr(epoch?: number): void {
     const target = epoch ?? (this.last_epoch < 0 ? 0 : undefined);
-    if (target === undefined) this.#advance();
-    else this.#goTo(target);
+    if (target === undefined) this.advance();
+    else this.goTo(target);
     this.last_epoch = target === undefined ? this.last_epoch + 1 : Math.floor(target);
     this.setRates(this.get_lr());
   }
 
-  #advance(): void {
+  // Not #private: the base constructor calls them before a subclass has its private methods.
+  private advance(): void {
     this.T_cur++;
     if (this.T_cur < this.T_i) return;
     this.T_cur %= this.T_i;
     this.T_i *= this.T_mult;
   }
 
-  #goTo(epoch: number): void {
+  private goTo(epoch: number): void {
     const { T_0, T_mult } = this;
     if (epoch < 0) throw new InvalidArgumentError(`A scheduler cannot go to epoch ${epoch}.`);
     if (epoch < T_0) {

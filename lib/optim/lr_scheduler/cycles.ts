@@ -117,9 +117,7 @@ export class CyclicLR extends LRScheduler {
       gamma: o.gamma,
       scale_mode: o.scale_fn ? o.scale_mode : o.mode === "exp_range" ? "iterations" : "cycle",
       cycle_momentum: o.cycle_momentum,
-      use_beta1: beta1,
-      base_momentums,
-      max_momentums,
+      ...(o.cycle_momentum ? { use_beta1: beta1, base_momentums, max_momentums } : {}),
       _scale_fn_custom: o.scale_fn,
     });
     this.base_lrs = base_lrs;
@@ -244,7 +242,7 @@ export class OneCycleLR extends LRScheduler {
       _schedule_phases: phases(total_steps, o.pct_start, o.three_phase),
       _anneal_func_type: o.anneal_strategy,
       cycle_momentum: o.cycle_momentum,
-      use_beta1: beta1,
+      ...(o.cycle_momentum ? { use_beta1: beta1 } : {}),
     });
   }
 
@@ -261,17 +259,18 @@ export class OneCycleLR extends LRScheduler {
     const share = (last_epoch - begin) / (phase.end_step - begin);
     return this.groups.map((group) => {
       const between = (start: string, end: string) =>
-        this.#anneal(group[start] as number, group[end] as number, share);
+        anneal(this._anneal_func_type, group[start] as number, group[end] as number, share);
       if (this.cycle_momentum)
         setMomentum(group, between(phase.start_momentum, phase.end_momentum), this.use_beta1);
       return between(phase.start_lr, phase.end_lr);
     });
   }
+}
 
-  #anneal(start: number, end: number, share: number): number {
-    if (this._anneal_func_type === "linear") return (end - start) * share + start;
-    return end + ((start - end) / 2) * (Math.cos(Math.PI * share) + 1);
-  }
+/** The value at a share of the way, straight or along a cosine. */
+function anneal(strategy: "cos" | "linear", start: number, end: number, share: number): number {
+  if (strategy === "linear") return (end - start) * share + start;
+  return end + ((start - end) / 2) * (Math.cos(Math.PI * share) + 1);
 }
 
 function stepCount({ total_steps, epochs, steps_per_epoch }: OneCycleOptions): number {
