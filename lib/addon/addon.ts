@@ -63,6 +63,7 @@ export interface Addon {
   findOp(name: string, overload: string): OpId;
   /**
    * Runs an operator. Arguments stand in the schema's order; `undefined` or a missing one takes the schema's default.
+   * The items of an int[] may stand one by one, as in view(2, 3); every number from there on is one of them.
    * One fresh tensor as result: it is given to `owner` and its handle is returned.
    * An operator that writes its argument and returns it (`add_`, `out=`): returns undefined.
    * Anything else: the value, several results as an array, tensors inside as handles that wait for `adopt`. Among several

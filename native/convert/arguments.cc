@@ -41,7 +41,7 @@ const char* KindName(ArgumentKind kind) {
     case ArgumentKind::kMemoryFormat: return "MemoryFormat";
     case ArgumentKind::kGenerator: return "Generator";
     case ArgumentKind::kStream: return "Stream";
-    case ArgumentKind::kNumberTensor: return "number";
+    case ArgumentKind::kNumberTensor: return "Scalar";
     case ArgumentKind::kUnsupported: break;
   }
   return "unsupported";
@@ -278,16 +278,22 @@ c10::IValue ToValue(const Argument& argument) {
 
 void Unpack(Environment& environment, const OpPlan& plan, const napi_value* values, size_t count,
             torch::jit::Stack& stack) {
+  const napi_env env = environment.env();
   const size_t expected = plan.arguments.size();
-  if (count > expected) {
-    throw Failure(code::kInvalidArgument, "[" + plan.name + "] takes " + std::to_string(expected) +
-                                              " arguments, got " + std::to_string(count));
-  }
+  const auto is_number = [&](size_t at) { return at < count && TypeOf(env, values[at]) == napi_number; };
   stack.reserve(expected);
+  size_t next = 0;  // among the values
   for (size_t i = 0; i < expected; ++i) {
     const ArgumentPlan& argument = plan.arguments[i];
-    const napi_value value = i < count ? values[i] : nullptr;
-    if (value != nullptr && TypeOf(environment.env(), value) != napi_undefined) {
+    const napi_value value = next < count ? values[next] : nullptr;
+    const bool spread = argument.list && argument.kind == ArgumentKind::kInt && argument.count == 0;
+    ++next;
+    if (spread && is_number(next - 1)) {
+      // view(2, 3): the items one by one, which saves making an array.
+      c10::List<int64_t> items;
+      for (--next; is_number(next); ++next) items.push_back(ToInt({environment, plan, argument, i, values[next]}));
+      stack.emplace_back(std::move(items));
+    } else if (value != nullptr && TypeOf(env, value) != napi_undefined) {
       stack.push_back(ToValue({environment, plan, argument, i, value}));
     } else if (argument.default_value) {
       stack.push_back(*argument.default_value);
@@ -297,6 +303,10 @@ void Unpack(Environment& environment, const OpPlan& plan, const napi_value* valu
       throw Failure(code::kInvalidArgument, "[" + plan.name + "] argument '" + argument.name + "' (position " +
                                                 std::to_string(i + 1) + ") is missing");
     }
+  }
+  if (next < count) {
+    throw Failure(code::kInvalidArgument, "[" + plan.name + "] takes " + std::to_string(expected) +
+                                              " arguments, got " + std::to_string(count));
   }
 }
 
