@@ -33,7 +33,9 @@ const bad = join(root, "test/fixtures/bad");
 const files = (path) => readdirSync(join(root, path)).map((name) => join(path, name));
 /** The rooms without libtorch and Node; `safetensors.cc` is the binding over them. */
 const formats = files("native/io").filter((path) => path.endsWith(".cc") && !path.endsWith("/safetensors.cc"));
-const headers = [...files("native/io"), ...files("native/test")].filter((path) => path.endsWith(".h"));
+const headers = [...files("native/io"), ...files("native/tensor"), ...files("native/test")].filter((path) => path.endsWith(".h"));
+/** Programs, and the sources that each needs beside its own. */
+const programs = { test_io: formats, fuzz_safetensors: formats, test_handles: [] };
 
 const modified = (path) => (existsSync(path) ? statSync(path).mtimeMs : 0);
 
@@ -41,7 +43,8 @@ const modified = (path) => (existsSync(path) ? statSync(path).mtimeMs : 0);
 async function compile() {
   mkdirSync(folder, { recursive: true });
   const newest = Math.max(...headers.map((path) => modified(join(root, path))));
-  const sources = [...formats, "native/test/test_io.cc", "native/test/fuzz_safetensors.cc"];
+  const own = (name) => `native/test/${name}.cc`;
+  const sources = [...formats, ...Object.keys(programs).map(own)];
   const object = (source) => join(folder, `${source.split("/").at(-1)}.o`);
   const stale = sources.filter((source) => modified(object(source)) < Math.max(newest, modified(join(root, source))));
   const worker = async () => {
@@ -51,8 +54,8 @@ async function compile() {
   };
   await Promise.all([worker(), worker()]);
 
-  for (const name of ["test_io", "fuzz_safetensors"]) {
-    const objects = [...formats, `native/test/${name}.cc`].map(object);
+  for (const [name, needed] of Object.entries(programs)) {
+    const objects = [...needed, own(name)].map(object);
     const program = join(folder, name);
     if (modified(program) < Math.max(...objects.map(modified))) {
       await run(compiler, [...sanitizers, "-pthread", ...objects, "-o", program]);
@@ -119,6 +122,7 @@ function testAddon() {
 const scratch = mkdtempSync(join(tmpdir(), "torchformers-native-"));
 try {
   await compile();
+  test("handles", join(folder, "test_handles"), []);
   test("rooms that parse bytes and write files", join(folder, "test_io"), [bad, scratch]);
   test("mutated safetensors files", join(folder, "fuzz_safetensors"), [options.files, scratch, ...seeds()]);
   if (options.addon) testAddon();

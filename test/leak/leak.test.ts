@@ -6,7 +6,7 @@ import { addon } from "#lib/addon/loader.js";
 import { fixture } from "../support/fixtures.js";
 import { live_tensors, privateMemory, settle, soak } from "../support/memory.js";
 
-const STEPS = soak ? 20_000 : 2_000;
+const STEPS = soak ? 20_000 : 1_000;
 const ALLOWED = 1.02;
 
 /** Two layers of attention and feed-forward, small enough that the loops take seconds. */
