@@ -23,11 +23,14 @@ namespace {
 using Tensors = std::vector<at::Tensor>;
 using MaybeTensors = std::optional<std::vector<std::optional<at::Tensor>>>;
 
-// What a tensor knows -------------------------------------------------------------------------------------------
+// What a tensor knows
+// -------------------------------------------------------------------------------------------
 
 bool RequiresGrad(Environment&, const at::Tensor& tensor) { return tensor.requires_grad(); }
 
-void SetRequiresGrad(Environment&, const at::Tensor& tensor, bool value) { tensor.requires_grad_(value); }
+void SetRequiresGrad(Environment&, const at::Tensor& tensor, bool value) {
+  tensor.requires_grad_(value);
+}
 
 bool IsLeaf(Environment&, const at::Tensor& tensor) { return tensor.is_leaf(); }
 
@@ -52,13 +55,15 @@ void SetGrad(Environment&, const at::Tensor& tensor, const std::optional<at::Ten
     return;
   }
   const auto both = [&] { return "expected " + Summary(tensor) + ", got " + Summary(*grad); };
-  if (grad->is_same(tensor)) throw Failure(code::kInvalidArgument, "[grad] a tensor cannot be its own gradient");
+  if (grad->is_same(tensor))
+    throw Failure(code::kInvalidArgument, "[grad] a tensor cannot be its own gradient");
   if (grad->scalar_type() != tensor.scalar_type()) {
     throw Failure(code::kDtype, "[grad] a gradient has its tensor's dtype: " + both());
   }
   if (grad->device() != tensor.device()) {
-    throw Failure(code::kInvalidArgument, "[grad] a gradient lies on its tensor's device: expected " +
-                                              tensor.device().str() + ", got " + grad->device().str());
+    throw Failure(code::kInvalidArgument,
+                  "[grad] a gradient lies on its tensor's device: expected " +
+                      tensor.device().str() + ", got " + grad->device().str());
   }
   if (!grad->sizes().equals(tensor.sizes())) {
     throw Failure(code::kShape, "[grad] a gradient has its tensor's shape: " + both());
@@ -68,45 +73,61 @@ void SetGrad(Environment&, const at::Tensor& tensor, const std::optional<at::Ten
 
 void RetainGrad(Environment&, const at::Tensor& tensor) { tensor.retain_grad(); }
 
-// The engine ----------------------------------------------------------------------------------------------------
+// The engine
+// ----------------------------------------------------------------------------------------------------
 
 // One per output; undefined where none was given.
 Tensors GradOutputs(const char* name, const Tensors& outputs, const MaybeTensors& grads) {
   if (!grads) return {};
   if (grads->size() != outputs.size()) {
-    throw Failure(code::kInvalidArgument, "[" + std::string(name) + "] got " + std::to_string(grads->size()) +
-                                              " gradients for " + std::to_string(outputs.size()) + " tensors");
+    throw Failure(code::kInvalidArgument,
+                  "[" + std::string(name) + "] got " + std::to_string(grads->size()) +
+                      " gradients for " + std::to_string(outputs.size()) + " tensors");
   }
   Tensors result;
   for (const auto& grad : *grads) result.push_back(grad.value_or(at::Tensor()));
   return result;
 }
 
-void Backward(Environment& environment, const Tensors& tensors, const MaybeTensors& grads, bool retain_graph,
-              bool create_graph, const std::optional<Tensors>& inputs) {
-  if (inputs && inputs->empty()) throw Failure(code::kInvalidArgument, "[backward] `inputs` must not be empty");
+void Backward(Environment& environment,
+              const Tensors& tensors,
+              const MaybeTensors& grads,
+              bool retain_graph,
+              bool create_graph,
+              const std::optional<Tensors>& inputs) {
+  if (inputs && inputs->empty())
+    throw Failure(code::kInvalidArgument, "[backward] `inputs` must not be empty");
   const Tensors outputs = GradOutputs("backward", tensors, grads);
   RunEngine(environment, "backward", tensors, [&] {
-    torch::autograd::backward(tensors, outputs, retain_graph, create_graph, inputs.value_or(Tensors()));
+    torch::autograd::backward(
+        tensors, outputs, retain_graph, create_graph, inputs.value_or(Tensors()));
   });
 }
 
-std::vector<std::optional<Handle>> AutogradGrad(Environment& environment, const Tensors& outputs,
-                                                const MaybeTensors& grads, const Tensors& inputs, bool retain_graph,
-                                                bool create_graph, bool allow_unused) {
+std::vector<std::optional<Handle>> AutogradGrad(Environment& environment,
+                                                const Tensors& outputs,
+                                                const MaybeTensors& grads,
+                                                const Tensors& inputs,
+                                                bool retain_graph,
+                                                bool create_graph,
+                                                bool allow_unused) {
   const Tensors grad_outputs = GradOutputs("autograd.grad", outputs, grads);
   Tensors result;
   RunEngine(environment, "autograd.grad", outputs, [&] {
-    result = torch::autograd::grad(outputs, inputs, grad_outputs, retain_graph, create_graph, allow_unused);
+    result = torch::autograd::grad(
+        outputs, inputs, grad_outputs, retain_graph, create_graph, allow_unused);
   });
   std::vector<std::optional<Handle>> handles;
   for (at::Tensor& grad : result) {
-    handles.push_back(grad.defined() ? std::optional(environment.tensors().Add(std::move(grad), nullptr)) : std::nullopt);
+    handles.push_back(grad.defined()
+                          ? std::optional(environment.tensors().Add(std::move(grad), nullptr))
+                          : std::nullopt);
   }
   return handles;
 }
 
-// Hooks ---------------------------------------------------------------------------------------------------------
+// Hooks
+// ---------------------------------------------------------------------------------------------------------
 
 void RequireFunction(Environment& environment, const char* name, Js value) {
   if (TypeOf(environment.env(), value.value) != napi_function) {
@@ -119,7 +140,9 @@ uint32_t RegisterHook(Environment& environment, const at::Tensor& tensor, Js hoo
   return environment.Room<Hooks>().OnGradient(tensor, hook.value);
 }
 
-uint32_t RegisterPostAccumulateGradHook(Environment& environment, const at::Tensor& tensor, Js hook) {
+uint32_t RegisterPostAccumulateGradHook(Environment& environment,
+                                        const at::Tensor& tensor,
+                                        Js hook) {
   RequireFunction(environment, "register_post_accumulate_grad_hook", hook);
   return environment.Room<Hooks>().AfterAccumulate(tensor, hook.value);
 }
@@ -128,7 +151,8 @@ void RemoveHook(Environment& environment, int64_t id) {
   environment.Room<Hooks>().Remove(static_cast<uint32_t>(id));
 }
 
-// Modes of the calling thread -----------------------------------------------------------------------------------
+// Modes of the calling thread
+// -----------------------------------------------------------------------------------
 
 // The guards of inference mode, innermost last; libtorch wants them undone in order.
 struct InferenceModes {
@@ -146,19 +170,22 @@ void SetGradMode(Environment&, bool enabled) { c10::GradMode::set_enabled(enable
 bool InferenceMode(Environment&) { return c10::InferenceMode::is_enabled(); }
 
 void PushInferenceMode(Environment& environment, bool enabled) {
-  environment.Room<InferenceModes>().guards.push_back(std::make_unique<c10::InferenceMode>(enabled));
+  environment.Room<InferenceModes>().guards.push_back(
+      std::make_unique<c10::InferenceMode>(enabled));
 }
 
 void PopInferenceMode(Environment& environment) {
   auto& guards = environment.Room<InferenceModes>().guards;
-  if (guards.empty()) throw Failure(code::kInvalidArgument, "[inference_mode] there is nothing to undo");
+  if (guards.empty())
+    throw Failure(code::kInvalidArgument, "[inference_mode] there is nothing to undo");
   guards.pop_back();
 }
 
 napi_value Autocast(Environment& environment, const std::string& device) {
   const c10::DeviceType type = c10::Device(device).type();
-  return Record(environment, {{"enabled", ToJs(environment, at::autocast::is_autocast_enabled(type))},
-                              {"dtype", ToJs(environment, at::autocast::get_autocast_dtype(type))}});
+  return Record(environment,
+                {{"enabled", ToJs(environment, at::autocast::is_autocast_enabled(type))},
+                 {"dtype", ToJs(environment, at::autocast::get_autocast_dtype(type))}});
 }
 
 void SetAutocast(Environment&, const std::string& device, bool enabled, c10::ScalarType dtype) {
@@ -169,7 +196,9 @@ void SetAutocast(Environment&, const std::string& device, bool enabled, c10::Sca
 
 void ClearAutocastCache(Environment&) { at::autocast::clear_cache(); }
 
-void DetectAnomaly(Environment&, bool enabled) { torch::autograd::AnomalyMode::set_enabled(enabled); }
+void DetectAnomaly(Environment&, bool enabled) {
+  torch::autograd::AnomalyMode::set_enabled(enabled);
+}
 
 }  // namespace
 

@@ -20,7 +20,8 @@ struct Finisher {
   ~Finisher() { queue.Finish(); }
 };
 
-// A hook's own backward: the executor waits for the hook, so the engine gets a thread for this once.
+// A hook's own backward: the executor waits for the hook, so the engine gets a thread for this
+// once.
 void RunOnHelper(const std::function<void()>& body, HookQueue& queue) {
   const at::ThreadLocalState modes;
   std::exception_ptr error;
@@ -40,8 +41,9 @@ void RunOnHelper(const std::function<void()>& body, HookQueue& queue) {
   if (error) std::rethrow_exception(error);
 }
 
-// A small graph on the CPU runs in place, hooks too. Else the engine runs elsewhere; and since its threads, those of a
-// device too, may call JavaScript, this thread serves hooks meanwhile if there are any.
+// A small graph on the CPU runs in place, hooks too. Else the engine runs elsewhere; and since its
+// threads, those of a device too, may call JavaScript, this thread serves hooks meanwhile if there
+// are any.
 void Run(Hooks& hooks, const std::vector<at::Tensor>& roots, const std::function<void()>& body) {
   Executor& executor = Executor::Cpu();
   HookQueue& queue = hooks.queue();
@@ -63,7 +65,9 @@ void Run(Hooks& hooks, const std::vector<at::Tensor>& roots, const std::function
 
 }  // namespace
 
-void RunEngine(Environment& environment, const char* name, const std::vector<at::Tensor>& roots,
+void RunEngine(Environment& environment,
+               const char* name,
+               const std::vector<at::Tensor>& roots,
                const std::function<void()>& body) {
   Hooks& hooks = environment.Room<Hooks>();
   try {

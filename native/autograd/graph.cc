@@ -20,7 +20,8 @@ bool IsSmall(const Node& node) {
     const auto& gradient = node.input_metadata(i);
     if (!gradient.device().is_cpu() || gradient.is_nested_tensor()) return false;
     int64_t elements = 1;
-    for (const c10::SymInt& size : gradient.shape_as_dim_vector()) elements *= size.maybe_as_int().value_or(kSmallElements);
+    for (const c10::SymInt& size : gradient.shape_as_dim_vector())
+      elements *= size.maybe_as_int().value_or(kSmallElements);
     if (elements >= kSmallElements) return false;
   }
   return true;

@@ -7,8 +7,8 @@
 
 namespace tf {
 
-// Whether all gradients on the way are small and on the CPU, so that a team of threads would not help the engine. Stops
-// looking at the first that is not.
+// Whether all gradients on the way are small and on the CPU, so that a team of threads would not
+// help the engine. Stops looking at the first that is not.
 bool IsSmallGraph(const std::vector<at::Tensor>& roots);
 
 }  // namespace tf

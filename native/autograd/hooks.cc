@@ -27,7 +27,9 @@ void HookQueue::Run(const std::function<void()>& call) {
   Request request{&here, nullptr};
   std::unique_lock lock(mutex_);
   if (serving_ == 0) {
-    throw Failure(code::kOp, "a gradient hook was reached outside of its own thread's backward and cannot run");
+    throw Failure(
+        code::kOp,
+        "a gradient hook was reached outside of its own thread's backward and cannot run");
   }
   requests_.push_back(&request);
   changed_.notify_all();
@@ -81,8 +83,12 @@ class HandleScope {
 };
 
 Hooks::Function::Function(Hooks& hooks, napi_value function)
-    : hooks_(&hooks), queue_(hooks.queue_), releases_(hooks.environment_.releases()), alive_(hooks.alive_) {
-  Check(hooks.environment_.env(), napi_create_reference(hooks.environment_.env(), function, 1, &reference_));
+    : hooks_(&hooks),
+      queue_(hooks.queue_),
+      releases_(hooks.environment_.releases()),
+      alive_(hooks.alive_) {
+  Check(hooks.environment_.env(),
+        napi_create_reference(hooks.environment_.env(), function, 1, &reference_));
   ++*alive_;
 }
 
@@ -97,7 +103,8 @@ at::Tensor Hooks::Function::operator()(const at::Tensor& grad) const {
   return result;
 }
 
-// libtorch holds one object per leaf; ours holds the leaf's hooks, in the order of their registration.
+// libtorch holds one object per leaf; ours holds the leaf's hooks, in the order of their
+// registration.
 struct Hooks::AccumulateHooks : torch::autograd::PostAccumulateGradHook {
   void operator()(const at::Tensor&) override {
     const auto now = functions;  // a hook may remove itself
@@ -114,15 +121,18 @@ Hooks::~Hooks() {
 
 uint32_t Hooks::OnGradient(const at::Tensor& tensor, napi_value function) {
   if (!tensor.requires_grad()) {
-    throw Failure(code::kOp, "[register_hook] a hook needs a tensor that requires grad, got " + Summary(tensor));
+    throw Failure(
+        code::kOp,
+        "[register_hook] a hook needs a tensor that requires grad, got " + Summary(tensor));
   }
   const auto hook = std::make_shared<Function>(*this, function);
   const auto position = tensor.register_hook([hook](const at::Tensor& grad) {
     if (!grad.defined()) return at::Tensor();  // this branch of the graph carries none
     const at::Tensor result = (*hook)(grad);
     if (result.defined() && !result.sizes().equals(grad.sizes())) {
-      throw Failure(code::kShape, "[register_hook] the hook must return a gradient of the same shape: expected " +
-                                      Summary(grad) + ", got " + Summary(result));
+      throw Failure(code::kShape,
+                    "[register_hook] the hook must return a gradient of the same shape: expected " +
+                        Summary(grad) + ", got " + Summary(result));
     }
     return result;
   });
@@ -131,24 +141,34 @@ uint32_t Hooks::OnGradient(const at::Tensor& tensor, napi_value function) {
 
 uint32_t Hooks::AfterAccumulate(const at::Tensor& leaf, napi_value function) {
   if (!leaf.requires_grad() || !leaf.is_leaf()) {
-    throw Failure(code::kOp, "[register_post_accumulate_grad_hook] a hook after accumulation needs a leaf that requires grad, got " +
-                                 Summary(leaf));
+    throw Failure(code::kOp,
+                  "[register_post_accumulate_grad_hook] a hook after accumulation needs a leaf "
+                  "that requires grad, got " +
+                      Summary(leaf));
   }
   auto& slot = torch::autograd::impl::post_acc_grad_hooks(leaf);
-  if (!slot) torch::autograd::impl::set_post_acc_grad_hooks(leaf, std::make_unique<AccumulateHooks>());
-  auto* hooks = dynamic_cast<AccumulateHooks*>(torch::autograd::impl::post_acc_grad_hooks(leaf).get());
-  if (hooks == nullptr) throw Failure(code::kOp, "[register_post_accumulate_grad_hook] the leaf has foreign hooks");
+  if (!slot)
+    torch::autograd::impl::set_post_acc_grad_hooks(leaf, std::make_unique<AccumulateHooks>());
+  auto* hooks =
+      dynamic_cast<AccumulateHooks*>(torch::autograd::impl::post_acc_grad_hooks(leaf).get());
+  if (hooks == nullptr)
+    throw Failure(code::kOp, "[register_post_accumulate_grad_hook] the leaf has foreign hooks");
   hooks->functions.push_back(std::make_shared<Function>(*this, function));
   return Register(leaf, hooks->functions.back(), -1);
 }
 
-uint32_t Hooks::Register(const at::Tensor& tensor, const std::shared_ptr<Function>& function, int position) {
+uint32_t Hooks::Register(const at::Tensor& tensor,
+                         const std::shared_ptr<Function>& function,
+                         int position) {
   if (registered_.size() >= prune_at_) {
     std::erase_if(registered_, [](const auto& entry) { return entry.second.function.expired(); });
     prune_at_ = std::max<size_t>(64, 2 * registered_.size());
   }
   const uint32_t id = ++last_id_;
-  registered_.emplace(id, Registered{c10::weak_intrusive_ptr<c10::TensorImpl>(tensor.getIntrusivePtr()), function, position});
+  registered_.emplace(
+      id,
+      Registered{
+          c10::weak_intrusive_ptr<c10::TensorImpl>(tensor.getIntrusivePtr()), function, position});
   return id;
 }
 
@@ -163,7 +183,8 @@ void Hooks::Remove(uint32_t id) {
   const at::Tensor tensor(impl);
   if (hook.position >= 0) {
     tensor.remove_hook(static_cast<unsigned>(hook.position));
-  } else if (auto* hooks = dynamic_cast<AccumulateHooks*>(torch::autograd::impl::post_acc_grad_hooks(tensor).get())) {
+  } else if (auto* hooks = dynamic_cast<AccumulateHooks*>(
+                 torch::autograd::impl::post_acc_grad_hooks(tensor).get())) {
     std::erase(hooks->functions, function);
   }
 }
@@ -179,8 +200,8 @@ at::Tensor Hooks::Call(napi_ref reference, const at::Tensor& grad) {
   if (napi_call_function(env, Undefined(env), function, 1, &argument, &result) != napi_ok) {
     napi_value thrown = nullptr;
     napi_value holder = nullptr;
-    if (napi_get_and_clear_last_exception(env, &thrown) == napi_ok && thrown != nullptr && thrown_ == nullptr &&
-        napi_create_array(env, &holder) == napi_ok) {
+    if (napi_get_and_clear_last_exception(env, &thrown) == napi_ok && thrown != nullptr &&
+        thrown_ == nullptr && napi_create_array(env, &holder) == napi_ok) {
       napi_set_element(env, holder, 0, thrown);
       napi_create_reference(env, holder, 1, &thrown_);
     }
@@ -196,7 +217,8 @@ at::Tensor Hooks::Call(napi_ref reference, const at::Tensor& grad) {
 
 void Hooks::Rethrow() {
   const napi_env env = environment_.env();
-  if (thrown_ == nullptr) throw Failure(code::kOp, "a gradient hook ended because its environment is closing");
+  if (thrown_ == nullptr)
+    throw Failure(code::kOp, "a gradient hook ended because its environment is closing");
   napi_value holder = nullptr;
   napi_value thrown = nullptr;
   napi_get_reference_value(env, thrown_, &holder);

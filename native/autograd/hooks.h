@@ -22,22 +22,25 @@ namespace tf {
 
 class Environment;
 
-// JavaScript threw in a hook. What it threw waits in the environment (Hooks::Rethrow), the engine only unwinds.
+// JavaScript threw in a hook. What it threw waits in the environment (Hooks::Rethrow), the engine
+// only unwinds.
 class HookThrew : public std::exception {
  public:
   const char* what() const noexcept override { return "a gradient hook threw"; }
 };
 
-// Where other threads ask an environment's own thread, which waits for the engine meanwhile, to run hooks.
+// Where other threads ask an environment's own thread, which waits for the engine meanwhile, to run
+// hooks.
 class HookQueue {
  public:
-  // Any thread: runs `call` on the environment's thread and waits; what it throws is thrown here. Fails when nobody
-  // serves the queue, since waiting would never end.
+  // Any thread: runs `call` on the environment's thread and waits; what it throws is thrown here.
+  // Fails when nobody serves the queue, since waiting would never end.
   void Run(const std::function<void()>& call);
 
   // The environment's thread, before the work begins that may ask.
   void Announce();
-  // The environment's thread, once for each Announce: serves until Finish. Nests with the calls that it serves.
+  // The environment's thread, once for each Announce: serves until Finish. Nests with the calls
+  // that it serves.
   void Serve();
   // Any thread: ends the innermost Serve once what was asked before is done.
   void Finish();
@@ -107,7 +110,9 @@ class Hooks {
   };
 
   at::Tensor Call(napi_ref reference, const at::Tensor& grad);
-  uint32_t Register(const at::Tensor& tensor, const std::shared_ptr<Function>& function, int position);
+  uint32_t Register(const at::Tensor& tensor,
+                    const std::shared_ptr<Function>& function,
+                    int position);
 
   Environment& environment_;
   std::shared_ptr<HookQueue> queue_ = std::make_shared<HookQueue>();

@@ -1,13 +1,13 @@
 #include "native/io/atomic_file.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstdlib>
-
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "native/io/mapping.h"
 
@@ -33,14 +33,15 @@ std::string Resolve(const std::string& path) {
 
 AtomicFile::AtomicFile(const std::string& path) : path_(Resolve(path)) {
   static std::atomic<unsigned> count{0};
-  struct stat status {};
+  struct stat status{};
   const bool replaces = stat(path_.c_str(), &status) == 0;
   if (replaces && S_ISDIR(status.st_mode)) Fail(EISDIR);
   if (replaces && access(path_.c_str(), W_OK) != 0) Fail(errno);
-  // A short name, so that any goal's name may be as long as the file system allows. One that is taken was left by a
-  // killed process that had our id.
+  // A short name, so that any goal's name may be as long as the file system allows. One that is
+  // taken was left by a killed process that had our id.
   do {
-    temporary_ = FolderOf(path_) + "/.torchformers-" + std::to_string(getpid()) + "-" + std::to_string(count++) + ".tmp";
+    temporary_ = FolderOf(path_) + "/.torchformers-" + std::to_string(getpid()) + "-" +
+                 std::to_string(count++) + ".tmp";
     fd_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   } while (fd_ < 0 && errno == EEXIST);
   if (fd_ < 0) Fail(errno);
@@ -71,7 +72,8 @@ void AtomicFile::Commit() {
   if (rename(temporary_.c_str(), path_.c_str()) != 0) Fail(errno);
   close(fd_);
   fd_ = -1;
-  // Best effort from here on: the new content is in place; some file systems refuse to sync a folder.
+  // Best effort from here on: the new content is in place; some file systems refuse to sync a
+  // folder.
   const int folder = open(FolderOf(path_).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (folder < 0) return;
   (void)fsync(folder);

@@ -1,5 +1,5 @@
-// Writes a file so that a reader, or a crash at any moment, sees the old content or the new, never a part.
-// Knows no libtorch and no Node.
+// Writes a file so that a reader, or a crash at any moment, sees the old content or the new, never
+// a part. Knows no libtorch and no Node.
 #pragma once
 
 #include <cstddef>
@@ -8,8 +8,8 @@
 
 namespace tf::io {
 
-// A temporary file beside its goal. Commit() makes it durable and moves it over the goal; without it nothing stays.
-// All methods throw FileError, which names the goal.
+// A temporary file beside its goal. Commit() makes it durable and moves it over the goal; without
+// it nothing stays. All methods throw FileError, which names the goal.
 class AtomicFile {
  public:
   explicit AtomicFile(const std::string& path);

@@ -77,7 +77,8 @@ void JsonReader::Expect(char wanted) {
 
 void JsonReader::Open(char bracket, const char* what) {
   if (Peek() != bracket) Fail(std::string("expected ") + what);
-  if (++depth_ > kMaxDepth) Fail("values are nested more than " + std::to_string(kMaxDepth) + " deep");
+  if (++depth_ > kMaxDepth)
+    Fail("values are nested more than " + std::to_string(kMaxDepth) + " deep");
   ++at_;
 }
 
@@ -117,12 +118,32 @@ std::string JsonReader::String() {
     ++at_;
     const char escape = at_ < text_.size() ? text_[at_] : '\0';
     switch (escape) {
-      case '"': case '\\': case '/': out += escape; ++at_; break;
-      case 'b': out += '\b'; ++at_; break;
-      case 'f': out += '\f'; ++at_; break;
-      case 'n': out += '\n'; ++at_; break;
-      case 'r': out += '\r'; ++at_; break;
-      case 't': out += '\t'; ++at_; break;
+      case '"':
+      case '\\':
+      case '/':
+        out += escape;
+        ++at_;
+        break;
+      case 'b':
+        out += '\b';
+        ++at_;
+        break;
+      case 'f':
+        out += '\f';
+        ++at_;
+        break;
+      case 'n':
+        out += '\n';
+        ++at_;
+        break;
+      case 'r':
+        out += '\r';
+        ++at_;
+        break;
+      case 't':
+        out += '\t';
+        ++at_;
+        break;
       case 'u': {
         ++at_;
         uint32_t code = Hex4();
@@ -137,7 +158,8 @@ std::string JsonReader::String() {
         AppendUtf8(out, code);
         break;
       }
-      default: Fail("an unknown escape in a string");
+      default:
+        Fail("an unknown escape in a string");
     }
   }
 }
@@ -147,10 +169,14 @@ uint32_t JsonReader::Hex4() {
   for (int i = 0; i < 4; ++i, ++at_) {
     const char c = at_ < text_.size() ? text_[at_] : '\0';
     uint32_t digit = 0;
-    if (IsDigit(c)) digit = static_cast<uint32_t>(c - '0');
-    else if (c >= 'a' && c <= 'f') digit = static_cast<uint32_t>(c - 'a' + 10);
-    else if (c >= 'A' && c <= 'F') digit = static_cast<uint32_t>(c - 'A' + 10);
-    else Fail("expected four hexadecimal digits after \\u");
+    if (IsDigit(c))
+      digit = static_cast<uint32_t>(c - '0');
+    else if (c >= 'a' && c <= 'f')
+      digit = static_cast<uint32_t>(c - 'a' + 10);
+    else if (c >= 'A' && c <= 'F')
+      digit = static_cast<uint32_t>(c - 'A' + 10);
+    else
+      Fail("expected four hexadecimal digits after \\u");
     code = code * 16 + digit;
   }
   return code;
@@ -209,12 +235,24 @@ void JsonReader::SkipNumber() {
 
 void JsonReader::Skip() {
   switch (Peek()) {
-    case '{': Object([&](const std::string&) { Skip(); }); break;
-    case '[': Array([&] { Skip(); }); break;
-    case '"': String(); break;
-    case 't': Word("true"); break;
-    case 'f': Word("false"); break;
-    case 'n': Word("null"); break;
+    case '{':
+      Object([&](const std::string&) { Skip(); });
+      break;
+    case '[':
+      Array([&] { Skip(); });
+      break;
+    case '"':
+      String();
+      break;
+    case 't':
+      Word("true");
+      break;
+    case 'f':
+      Word("false");
+      break;
+    case 'n':
+      Word("null");
+      break;
     default:
       if (at_ == text_.size()) Fail("expected a value");
       SkipNumber();
@@ -231,13 +269,27 @@ void AppendJsonString(std::string& out, std::string_view text) {
   out += '"';
   for (const char c : text) {
     switch (c) {
-      case '"': out += "\\\""; break;
-      case '\\': out += "\\\\"; break;
-      case '\b': out += "\\b"; break;
-      case '\f': out += "\\f"; break;
-      case '\n': out += "\\n"; break;
-      case '\r': out += "\\r"; break;
-      case '\t': out += "\\t"; break;
+      case '"':
+        out += "\\\"";
+        break;
+      case '\\':
+        out += "\\\\";
+        break;
+      case '\b':
+        out += "\\b";
+        break;
+      case '\f':
+        out += "\\f";
+        break;
+      case '\n':
+        out += "\\n";
+        break;
+      case '\r':
+        out += "\\r";
+        break;
+      case '\t':
+        out += "\\t";
+        break;
       default:
         if (static_cast<unsigned char>(c) < 0x20) {
           out += "\\u00";

@@ -1,5 +1,6 @@
-// A strict reader for JSON that comes from outside. Pulls values in order, builds no tree, knows no libtorch
-// and no Node. The caller says what must come next; anything else is a JsonError with its byte.
+// A strict reader for JSON that comes from outside. Pulls values in order, builds no tree, knows no
+// libtorch and no Node. The caller says what must come next; anything else is a JsonError with its
+// byte.
 #pragma once
 
 #include <cstddef>
@@ -79,7 +80,8 @@ class JsonReader {
   int depth_ = 0;
 };
 
-// Appends `text` as a JSON string: quotes, backslashes and control characters escaped, the rest as it is.
+// Appends `text` as a JSON string: quotes, backslashes and control characters escaped, the rest as
+// it is.
 void AppendJsonString(std::string& out, std::string_view text);
 
 }  // namespace tf::io

@@ -1,14 +1,14 @@
 #include "native/io/mapping.h"
 
-#include <cerrno>
-#include <csignal>
-#include <cstring>
-#include <mutex>
-
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+#include <mutex>
 
 namespace tf::io {
 
@@ -29,8 +29,8 @@ std::string Message(const std::string& action, const std::string& path, int erro
 
 }  // namespace
 
-// The mappings, readable from a signal handler: blocks of slots that are linked and never freed. A slot is taken
-// and given back under a mutex; the handler only loads atomics.
+// The mappings, readable from a signal handler: blocks of slots that are linked and never freed. A
+// slot is taken and given back under a mutex; the handler only loads atomics.
 struct FaultTable {
   static constexpr size_t kBlock = 256;
 
@@ -57,7 +57,8 @@ struct FaultTable {
 
   template <typename Visit>
   void Each(Visit&& visit) {
-    for (Block* block = &first; block != nullptr; block = block->next.load(std::memory_order_acquire)) {
+    for (Block* block = &first; block != nullptr;
+         block = block->next.load(std::memory_order_acquire)) {
       for (Slot& slot : block->slots) {
         if (visit(slot)) return;
       }
@@ -68,7 +69,8 @@ struct FaultTable {
     Slot* found = nullptr;
     Each([&](Slot& slot) {
       const uintptr_t begin = slot.begin.load(std::memory_order_acquire);
-      if (begin == 0 || address < begin || address >= slot.end.load(std::memory_order_relaxed)) return false;
+      if (begin == 0 || address < begin || address >= slot.end.load(std::memory_order_relaxed))
+        return false;
       found = &slot;
       return true;
     });
@@ -110,15 +112,22 @@ struct FaultTable {
 
 namespace {
 
-// Runs on the thread that faulted, between any two instructions: no locks, no allocation, errno as it was.
+// Runs on the thread that faulted, between any two instructions: no locks, no allocation, errno as
+// it was.
 void OnBusError(int signal, siginfo_t* info, void* context) {
   const int saved_errno = errno;
   const auto address = reinterpret_cast<uintptr_t>(info->si_addr);
-  FaultTable::Slot* slot = info->si_code == BUS_ADRERR ? FaultTable::Instance().Find(address) : nullptr;
+  FaultTable::Slot* slot =
+      info->si_code == BUS_ADRERR ? FaultTable::Instance().Find(address) : nullptr;
   if (slot != nullptr) {
     void* page = reinterpret_cast<void*>(address & ~(page_size - 1));
     // One page at a time: the next may still be there.
-    if (mmap(page, page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == page) {
+    if (mmap(page,
+             page_size,
+             PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
+             -1,
+             0) == page) {
       if (!slot->failed.exchange(true)) detail::failed_mappings.fetch_add(1);
       if (!slot->unreported.exchange(true)) detail::unreported_faults.fetch_add(1);
       errno = saved_errno;
@@ -132,7 +141,7 @@ void OnBusError(int signal, siginfo_t* info, void* context) {
     previous_action.sa_handler(signal);
   } else {
     // The instruction runs again and ends the process as it would have without us.
-    struct sigaction action {};
+    struct sigaction action{};
     action.sa_handler = SIG_DFL;
     sigaction(SIGBUS, &action, nullptr);
   }
@@ -143,7 +152,7 @@ void InstallHandler() {
   std::call_once(once, [] {
     FaultTable::Instance();
     page_size = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-    struct sigaction action {};
+    struct sigaction action{};
     action.sa_sigaction = OnBusError;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
     sigemptyset(&action.sa_mask);
@@ -152,7 +161,8 @@ void InstallHandler() {
 }
 
 std::string FaultMessage(const MappedFile& file) {
-  return "the file '" + file.path() + "' became shorter while it was mapped; tensors that lie in it are lost";
+  return "the file '" + file.path() +
+         "' became shorter while it was mapped; tensors that lie in it are lost";
 }
 
 }  // namespace
@@ -191,15 +201,17 @@ std::shared_ptr<MappedFile> MappedFile::Open(const std::string& path) {
   // Without O_NONBLOCK, opening a pipe would wait for its writer.
   file->fd_ = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (file->fd_ < 0) throw FileError("cannot open", path, errno);
-  struct stat status {};
+  struct stat status{};
   if (fstat(file->fd_, &status) != 0) throw FileError("cannot read", path, errno);
   if (S_ISDIR(status.st_mode)) throw FileError("cannot read", path, EISDIR);
   if (!S_ISREG(status.st_mode)) throw FileError("cannot map", path, ENODEV);
   file->size_ = static_cast<size_t>(status.st_size);
   if (file->size_ == 0) return file;
 
-  // MAP_NORESERVE: a file larger than the memory is mapped too; its private pages are counted as they are written.
-  void* data = mmap(nullptr, file->size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, file->fd_, 0);
+  // MAP_NORESERVE: a file larger than the memory is mapped too; its private pages are counted as
+  // they are written.
+  void* data =
+      mmap(nullptr, file->size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, file->fd_, 0);
   file->writable_ = data != MAP_FAILED;
   if (data == MAP_FAILED) data = mmap(nullptr, file->size_, PROT_READ, MAP_PRIVATE, file->fd_, 0);
   if (data == MAP_FAILED) throw FileError("cannot map", path, errno);
@@ -226,7 +238,8 @@ void MappedFile::CloseDescriptor() {
 
 void MappedFile::Read(size_t offset, std::span<uint8_t> into) const {
   for (size_t done = 0; done < into.size();) {
-    const ssize_t got = pread(fd_, into.data() + done, into.size() - done, static_cast<off_t>(offset + done));
+    const ssize_t got =
+        pread(fd_, into.data() + done, into.size() - done, static_cast<off_t>(offset + done));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) throw FileError("cannot read", path_, errno);
     if (got == 0) throw MappingFault("the file '" + path_ + "' became shorter while it was read");

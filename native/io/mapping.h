@@ -1,8 +1,10 @@
-// Files mapped into memory, and what happens when one shrinks under its mapping. Knows no libtorch and no Node.
+// Files mapped into memory, and what happens when one shrinks under its mapping. Knows no libtorch
+// and no Node.
 //
-// Touching a page that its file no longer has raises SIGBUS. Our handler finds the mapping in a table that it can
-// read without a lock, puts a page of zeros there, marks the mapping as failed and lets the thread go on; nothing
-// computed from such a page may be handed out, which MappingFault and CheckMapped see to.
+// Touching a page that its file no longer has raises SIGBUS. Our handler finds the mapping in a
+// table that it can read without a lock, puts a page of zeros there, marks the mapping as failed
+// and lets the thread go on; nothing computed from such a page may be handed out, which
+// MappingFault and CheckMapped see to.
 #pragma once
 
 #include <atomic>
@@ -42,9 +44,11 @@ class MappedFile {
 
   std::span<uint8_t> bytes() const { return {data_, size_}; }
   const std::string& path() const { return path_; }
-  // False where the system grants no copy-on-write mapping of this size (strict overcommit): copy before a write.
+  // False where the system grants no copy-on-write mapping of this size (strict overcommit): copy
+  // before a write.
   bool writable() const { return writable_; }
-  // Copies bytes out by read calls: a page that is missing is a MappingFault at once. Not after CloseDescriptor.
+  // Copies bytes out by read calls: a page that is missing is a MappingFault at once. Not after
+  // CloseDescriptor.
   void Read(size_t offset, std::span<uint8_t> into) const;
   // The mapping does not need the open file; a model may have hundreds of them.
   void CloseDescriptor();
@@ -72,7 +76,8 @@ void ThrowIfFailed(const void* address);
 // Bytes of all mappings alive in the process.
 uint64_t MappedBytes();
 
-// After work that may have read mapped memory: throws MappingFault if a page was missing since the last call.
+// After work that may have read mapped memory: throws MappingFault if a page was missing since the
+// last call.
 inline void CheckMappingFaults() {
   if (detail::unreported_faults.load(std::memory_order_relaxed) != 0) [[unlikely]] {
     detail::ThrowUnreportedFault();

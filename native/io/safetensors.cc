@@ -74,15 +74,17 @@ std::string CheckedPath(std::string path) {
   return path;
 }
 
-// Reading -------------------------------------------------------------------------------------------------------
+// Reading
+// -------------------------------------------------------------------------------------------------------
 
 // torch packs two 4-bit numbers into one element, so its last dimension is half the format's.
 std::vector<int64_t> TorchShape(const io::SafetensorsEntry& entry) {
   std::vector<int64_t> shape(entry.shape.begin(), entry.shape.end());
   if (entry.dtype != SafetensorsDtype::kF4) return shape;
   if (shape.empty() || shape.back() % 2 != 0) {
-    throw Failure(code::kShape, "[safetensors] tensor '" + entry.name +
-                                    "': torch holds 4-bit numbers in pairs, and the last dimension is odd");
+    throw Failure(code::kShape,
+                  "[safetensors] tensor '" + entry.name +
+                      "': torch holds 4-bit numbers in pairs, and the last dimension is odd");
   }
   shape.back() /= 2;
   return shape;
@@ -91,13 +93,15 @@ std::vector<int64_t> TorchShape(const io::SafetensorsEntry& entry) {
 napi_value DescribeEntry(Environment& environment, const io::SafetensorsEntry& entry) {
   const auto dtype = TorchDtype(entry.dtype);
   const std::vector<int64_t> shape = TorchShape(entry);
-  return Record(environment, {
-      {"name", ToJs(environment, entry.name)},
-      {"dtype", ToJs(environment, dtype ? DtypeName(*dtype) : io::NameOf(entry.dtype))},
-      {"shape", ToJs(environment, shape)},
-      {"begin", ToJs(environment, static_cast<double>(entry.begin))},
-      {"end", ToJs(environment, static_cast<double>(entry.end))},
-  });
+  return Record(
+      environment,
+      {
+          {"name", ToJs(environment, entry.name)},
+          {"dtype", ToJs(environment, dtype ? DtypeName(*dtype) : io::NameOf(entry.dtype))},
+          {"shape", ToJs(environment, shape)},
+          {"begin", ToJs(environment, static_cast<double>(entry.begin))},
+          {"end", ToJs(environment, static_cast<double>(entry.end))},
+      });
 }
 
 napi_value DescribeMetadata(Environment& environment, const io::SafetensorsHeader& header) {
@@ -110,7 +114,8 @@ napi_value DescribeMetadata(Environment& environment, const io::SafetensorsHeade
     napi_property_descriptor property{};
     property.name = FromString(env, key);
     property.value = FromString(env, value);
-    property.attributes = static_cast<napi_property_attributes>(napi_writable | napi_enumerable | napi_configurable);
+    property.attributes =
+        static_cast<napi_property_attributes>(napi_writable | napi_enumerable | napi_configurable);
     Check(env, napi_define_properties(env, record, 1, &property));
   }
   return record;
@@ -118,7 +123,8 @@ napi_value DescribeMetadata(Environment& environment, const io::SafetensorsHeade
 
 napi_value OpenSafetensors(Environment& environment, std::string path) {
   return Promise(
-      environment, [path = CheckedPath(std::move(path))] { return io::OpenSafetensorsFile(path); },
+      environment,
+      [path = CheckedPath(std::move(path))] { return io::OpenSafetensorsFile(path); },
       [](Environment& environment, io::SafetensorsFile file) {
         const napi_env env = environment.env();
         napi_value entries = nullptr;
@@ -126,32 +132,39 @@ napi_value OpenSafetensors(Environment& environment, std::string path) {
         for (uint32_t i = 0; i < file.header.entries.size(); ++i) {
           napi_handle_scope scope = nullptr;
           Check(env, napi_open_handle_scope(env, &scope));
-          Check(env, napi_set_element(env, entries, i, DescribeEntry(environment, file.header.entries[i])));
+          Check(env,
+                napi_set_element(
+                    env, entries, i, DescribeEntry(environment, file.header.entries[i])));
           Check(env, napi_close_handle_scope(env, scope));
         }
         napi_value metadata = DescribeMetadata(environment, file.header);
         const auto length = static_cast<double>(file.mapping->bytes().size());
         const Handle handle = environment.Room<Files>().open.Add(std::move(file));
-        return Record(environment, {{"file", ToJs(environment, handle)},
-                                    {"entries", entries},
-                                    {"metadata", metadata},
-                                    {"byteLength", ToJs(environment, length)}});
+        return Record(environment,
+                      {{"file", ToJs(environment, handle)},
+                       {"entries", entries},
+                       {"metadata", metadata},
+                       {"byteLength", ToJs(environment, length)}});
       });
 }
 
-void ReleaseMapping(void* context) { delete static_cast<std::shared_ptr<io::MappedFile>*>(context); }
+void ReleaseMapping(void* context) {
+  delete static_cast<std::shared_ptr<io::MappedFile>*>(context);
+}
 
 Handle SafetensorsTensor(Environment& environment, Owner owner, Handle handle, int64_t index) {
   const io::SafetensorsFile* file = environment.Room<Files>().open.Find(handle);
   if (file == nullptr) throw Failure(code::kDisposed, "[safetensors] the file is closed");
   if (index < 0 || static_cast<uint64_t>(index) >= file->header.entries.size()) {
-    throw Failure(code::kInvalidArgument, "[safetensors] the file has no tensor " + std::to_string(index));
+    throw Failure(code::kInvalidArgument,
+                  "[safetensors] the file has no tensor " + std::to_string(index));
   }
   const io::SafetensorsEntry& entry = file->header.entries[static_cast<size_t>(index)];
   const auto dtype = TorchDtype(entry.dtype);
   if (!dtype) {
-    throw Failure(code::kDtype, "[safetensors] tensor '" + entry.name + "' in '" + file->mapping->path() +
-                                    "': torch has no dtype for " + std::string(io::NameOf(entry.dtype)));
+    throw Failure(code::kDtype,
+                  "[safetensors] tensor '" + entry.name + "' in '" + file->mapping->path() +
+                      "': torch has no dtype for " + std::string(io::NameOf(entry.dtype)));
   }
   const std::vector<int64_t> shape = TorchShape(entry);
   const auto options = at::TensorOptions().dtype(*dtype);
@@ -163,7 +176,8 @@ Handle SafetensorsTensor(Environment& environment, Owner owner, Handle handle, i
   const bool aligned = reinterpret_cast<uintptr_t>(data) % c10::elementSize(*dtype) == 0;
   if (length > 0 && aligned && file->mapping->writable()) {
     auto* keep = new std::shared_ptr<io::MappedFile>(file->mapping);
-    tensor = at::for_blob(data, shape).context(keep, &ReleaseMapping).options(options).make_tensor();
+    tensor =
+        at::for_blob(data, shape).context(keep, &ReleaseMapping).options(options).make_tensor();
   } else {
     tensor = at::empty(shape, options);
     if (length > 0) std::memcpy(tensor.data_ptr(), data, length);
@@ -172,9 +186,12 @@ Handle SafetensorsTensor(Environment& environment, Owner owner, Handle handle, i
   return environment.tensors().Add(std::move(tensor), owner.value);
 }
 
-void CloseSafetensors(Environment& environment, Handle handle) { environment.Room<Files>().open.Remove(handle); }
+void CloseSafetensors(Environment& environment, Handle handle) {
+  environment.Room<Files>().open.Remove(handle);
+}
 
-// Writing -------------------------------------------------------------------------------------------------------
+// Writing
+// -------------------------------------------------------------------------------------------------------
 
 struct Saving {
   std::vector<io::SafetensorsSpec> specs;
@@ -186,8 +203,10 @@ io::SafetensorsSpec Describe(const std::string& name, const at::Tensor& tensor) 
   const auto refuse = [&](const char* code, const std::string& reason) -> Failure {
     return {code, "[save_file] tensor '" + name + "' (" + Summary(tensor) + ") " + reason};
   };
-  if (tensor.layout() != c10::kStrided) throw refuse(code::kInvalidArgument, "is not dense: the format has no sparse tensors");
-  if (tensor.is_meta()) throw refuse(code::kInvalidArgument, "has no data: it is on the meta device");
+  if (tensor.layout() != c10::kStrided)
+    throw refuse(code::kInvalidArgument, "is not dense: the format has no sparse tensors");
+  if (tensor.is_meta())
+    throw refuse(code::kInvalidArgument, "has no data: it is on the meta device");
   const auto dtype = FormatDtype(tensor.scalar_type());
   if (!dtype) throw refuse(code::kDtype, "has a dtype that the format does not have");
   io::SafetensorsSpec spec{name, *dtype, {tensor.sizes().begin(), tensor.sizes().end()}};
@@ -199,11 +218,17 @@ std::optional<io::SafetensorsMetadata> ReadMetadata(Environment& environment, Js
   const napi_env env = environment.env();
   if (IsNullish(env, value.value)) return std::nullopt;
   const Where what{"saveSafetensors", 4};
-  if (TypeOf(env, value.value) != napi_object) FailArgument(environment, what, "an object of strings", value.value);
+  if (TypeOf(env, value.value) != napi_object)
+    FailArgument(environment, what, "an object of strings", value.value);
   napi_value keys = nullptr;
-  Check(env, napi_get_all_property_names(env, value.value, napi_key_own_only,
-                                         static_cast<napi_key_filter>(napi_key_enumerable | napi_key_skip_symbols),
-                                         napi_key_numbers_to_strings, &keys));
+  Check(env,
+        napi_get_all_property_names(
+            env,
+            value.value,
+            napi_key_own_only,
+            static_cast<napi_key_filter>(napi_key_enumerable | napi_key_skip_symbols),
+            napi_key_numbers_to_strings,
+            &keys));
   io::SafetensorsMetadata metadata;
   const uint32_t count = LengthFromJs(environment, keys, what);
   for (uint32_t i = 0; i < count; ++i) {
@@ -217,20 +242,26 @@ std::optional<io::SafetensorsMetadata> ReadMetadata(Environment& environment, Js
 
 void Write(const std::string& path, const Saving& saving) {
   const c10::InferenceMode no_history;
-  const auto plan = io::PlanSafetensors(saving.specs, saving.metadata ? &*saving.metadata : nullptr);
+  const auto plan =
+      io::PlanSafetensors(saving.specs, saving.metadata ? &*saving.metadata : nullptr);
   io::AtomicFile file(path);
   file.Write(plan.prefix);
   for (const size_t index : plan.order) {
     const at::Tensor tensor = saving.tensors[index].resolve_conj().resolve_neg().cpu().contiguous();
-    if (tensor.nbytes() > 0) file.Write({static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes()});
+    if (tensor.nbytes() > 0)
+      file.Write({static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes()});
     io::CheckMappingFaults();
   }
   file.Commit();
 }
 
-napi_value SaveSafetensors(Environment& environment, std::string path, const std::vector<std::string>& names,
-                           const std::vector<at::Tensor>& tensors, Js metadata) {
-  if (names.size() != tensors.size()) throw Failure(code::kInvalidArgument, "[save_file] as many names as tensors are needed");
+napi_value SaveSafetensors(Environment& environment,
+                           std::string path,
+                           const std::vector<std::string>& names,
+                           const std::vector<at::Tensor>& tensors,
+                           Js metadata) {
+  if (names.size() != tensors.size())
+    throw Failure(code::kInvalidArgument, "[save_file] as many names as tensors are needed");
   Saving saving{{}, {}, ReadMetadata(environment, metadata)};
   for (size_t i = 0; i < names.size(); ++i) {
     saving.specs.push_back(Describe(names[i], tensors[i]));

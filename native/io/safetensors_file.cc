@@ -16,7 +16,8 @@ SafetensorsFile OpenSafetensorsFile(const std::string& path) {
     file.mapping->Read(0, std::span(prefix).first(present));
     const uint64_t length = ParseSafetensorsLength(std::span(prefix).first(present), size);
     std::string header(length, '\0');
-    file.mapping->Read(kSafetensorsPrefix, {reinterpret_cast<uint8_t*>(header.data()), header.size()});
+    file.mapping->Read(kSafetensorsPrefix,
+                       {reinterpret_cast<uint8_t*>(header.data()), header.size()});
     file.mapping->CloseDescriptor();
     file.data_offset = kSafetensorsPrefix + length;
     file.header = ParseSafetensorsHeader(header, size - file.data_offset);

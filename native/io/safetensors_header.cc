@@ -19,10 +19,11 @@ struct DtypeInfo {
 
 // Indexed by SafetensorsDtype.
 constexpr std::array<DtypeInfo, 22> kDtypes{{
-    {"BOOL", 8}, {"F4", 4}, {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"U8", 8}, {"I8", 8}, {"F8_E5M2", 8},
-    {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"I16", 16}, {"U16", 16},
-    {"F16", 16}, {"BF16", 16}, {"I32", 32}, {"U32", 32}, {"F32", 32}, {"C64", 64}, {"F64", 64},
-    {"I64", 64}, {"U64", 64},
+    {"BOOL", 8},        {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"U8", 8},
+    {"I8", 8},          {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8},
+    {"F8_E5M2FNUZ", 8}, {"I16", 16},    {"U16", 16},    {"F16", 16},    {"BF16", 16},
+    {"I32", 32},        {"U32", 32},    {"F32", 32},    {"C64", 64},    {"F64", 64},
+    {"I64", 64},        {"U64", 64},
 }};
 
 constexpr std::string_view kMetadataKey = "__metadata__";
@@ -67,9 +68,11 @@ std::string DtypeNames() {
   return out;
 }
 
-// Bytes of a tensor. Sizes count in signed 64-bit numbers further on, and an empty tensor's strides multiply its
-// other dimensions: so the product of all that are not 0 must fit.
-uint64_t ByteLength(const std::string& name, SafetensorsDtype dtype, const std::vector<uint64_t>& shape) {
+// Bytes of a tensor. Sizes count in signed 64-bit numbers further on, and an empty tensor's strides
+// multiply its other dimensions: so the product of all that are not 0 must fit.
+uint64_t ByteLength(const std::string& name,
+                    SafetensorsDtype dtype,
+                    const std::vector<uint64_t>& shape) {
   uint64_t extent = BitsOf(dtype);
   bool empty = false;
   for (const uint64_t dim : shape) {
@@ -83,7 +86,9 @@ uint64_t ByteLength(const std::string& name, SafetensorsDtype dtype, const std::
   }
   if (empty) return 0;
   if (extent % 8 != 0) {
-    Fail(name, "shape " + Show(shape) + " of " + std::string(NameOf(dtype)) + " does not fill whole bytes");
+    Fail(name,
+         "shape " + Show(shape) + " of " + std::string(NameOf(dtype)) +
+             " does not fill whole bytes");
   }
   return extent / 8;
 }
@@ -122,7 +127,8 @@ SafetensorsEntry ReadEntry(JsonReader& json, std::string name) {
   if (!shape) Fail(name, "the field 'shape' is missing");
   if (!offsets) Fail(name, "the field 'data_offsets' is missing");
   if (offsets->size() != 2) {
-    Fail(name, "'data_offsets' holds " + std::to_string(offsets->size()) + " numbers, not begin and end");
+    Fail(name,
+         "'data_offsets' holds " + std::to_string(offsets->size()) + " numbers, not begin and end");
   }
   return {std::move(name), *dtype, std::move(*shape), (*offsets)[0], (*offsets)[1]};
 }
@@ -133,7 +139,8 @@ void ReadMetadata(JsonReader& json, SafetensorsHeader& header) {
   header.has_metadata = true;
   std::unordered_set<std::string> seen;
   json.Object([&](std::string key) {
-    if (!seen.insert(key).second) throw SafetensorsError("the metadata key " + Quote(key) + " occurs twice");
+    if (!seen.insert(key).second)
+      throw SafetensorsError("the metadata key " + Quote(key) + " occurs twice");
     std::string value = json.String();
     header.metadata.emplace_back(std::move(key), std::move(value));
   });
@@ -143,14 +150,16 @@ void ReadMetadata(JsonReader& json, SafetensorsHeader& header) {
 void CheckPlaces(std::vector<SafetensorsEntry>& entries, uint64_t data_size) {
   for (const auto& entry : entries) {
     if (entry.end < entry.begin) {
-      Fail(entry.name, "its data ends at byte " + std::to_string(entry.end) + ", before it begins at byte " +
-                           std::to_string(entry.begin));
+      Fail(entry.name,
+           "its data ends at byte " + std::to_string(entry.end) + ", before it begins at byte " +
+               std::to_string(entry.begin));
     }
     const uint64_t needed = ByteLength(entry.name, entry.dtype, entry.shape);
     if (entry.end - entry.begin != needed) {
-      Fail(entry.name, "shape " + Show(entry.shape) + " of " + std::string(NameOf(entry.dtype)) + " needs " +
-                           std::to_string(needed) + " bytes, but its offsets hold " +
-                           std::to_string(entry.end - entry.begin));
+      Fail(entry.name,
+           "shape " + Show(entry.shape) + " of " + std::string(NameOf(entry.dtype)) + " needs " +
+               std::to_string(needed) + " bytes, but its offsets hold " +
+               std::to_string(entry.end - entry.begin));
     }
   }
   std::stable_sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) {
@@ -161,19 +170,23 @@ void CheckPlaces(std::vector<SafetensorsEntry>& entries, uint64_t data_size) {
   const SafetensorsEntry* before = nullptr;
   for (const auto& entry : entries) {
     if (entry.begin < covered) {
-      Fail(entry.name, "its data begins at byte " + std::to_string(entry.begin) + " and overlaps that of tensor " +
-                           Quote(before->name) + ", which ends at byte " + std::to_string(covered));
+      Fail(entry.name,
+           "its data begins at byte " + std::to_string(entry.begin) +
+               " and overlaps that of tensor " + Quote(before->name) + ", which ends at byte " +
+               std::to_string(covered));
     }
     if (entry.begin > covered) {
-      Fail(entry.name, "the " + std::to_string(entry.begin - covered) + " bytes before its data, from byte " +
-                           std::to_string(covered) + " on, belong to no tensor");
+      Fail(entry.name,
+           "the " + std::to_string(entry.begin - covered) + " bytes before its data, from byte " +
+               std::to_string(covered) + " on, belong to no tensor");
     }
     covered = entry.end;
     before = &entry;
   }
   if (covered > data_size) {
-    throw SafetensorsError("the tensors need " + std::to_string(covered) + " bytes of data, but the file holds " +
-                           std::to_string(data_size) + ": it is cut off");
+    throw SafetensorsError("the tensors need " + std::to_string(covered) +
+                           " bytes of data, but the file holds " + std::to_string(data_size) +
+                           ": it is cut off");
   }
   if (covered < data_size) {
     throw SafetensorsError("the last " + std::to_string(data_size - covered) +
@@ -193,20 +206,23 @@ uint64_t ParseSafetensorsLength(std::span<const uint8_t> prefix, uint64_t file_s
                            " bytes; the length of the header alone takes 8");
   }
   uint64_t length = 0;
-  for (size_t i = 0; i < kSafetensorsPrefix; ++i) length |= static_cast<uint64_t>(prefix[i]) << (8 * i);
+  for (size_t i = 0; i < kSafetensorsPrefix; ++i)
+    length |= static_cast<uint64_t>(prefix[i]) << (8 * i);
   if (length > kSafetensorsMaxHeader) {
     throw SafetensorsError("the header's length is given as " + std::to_string(length) +
                            " bytes, above the format's limit of 100000000");
   }
   if (length > file_size - kSafetensorsPrefix) {
-    throw SafetensorsError("the header's length is given as " + std::to_string(length) + " bytes, but only " +
-                           std::to_string(file_size - kSafetensorsPrefix) + " follow in the file");
+    throw SafetensorsError("the header's length is given as " + std::to_string(length) +
+                           " bytes, but only " + std::to_string(file_size - kSafetensorsPrefix) +
+                           " follow in the file");
   }
   return length;
 }
 
 SafetensorsHeader ParseSafetensorsHeader(std::string_view text, uint64_t data_size) {
-  if (text.empty() || text.front() != '{') throw SafetensorsError("the header does not start with '{'");
+  if (text.empty() || text.front() != '{')
+    throw SafetensorsError("the header does not start with '{'");
   if (const size_t bad = FindInvalidUtf8(text); bad != std::string_view::npos) {
     throw SafetensorsError("the header is not valid UTF-8 at byte " + std::to_string(bad));
   }
@@ -234,12 +250,14 @@ SafetensorsHeader ParseSafetensorsHeader(std::string_view text, uint64_t data_si
   return header;
 }
 
-SafetensorsPlan PlanSafetensors(std::span<const SafetensorsSpec> specs, const SafetensorsMetadata* metadata) {
+SafetensorsPlan PlanSafetensors(std::span<const SafetensorsSpec> specs,
+                                const SafetensorsMetadata* metadata) {
   SafetensorsPlan plan;
   plan.order.resize(specs.size());
   std::iota(plan.order.begin(), plan.order.end(), size_t{0});
   std::sort(plan.order.begin(), plan.order.end(), [&](size_t a, size_t b) {
-    return specs[a].dtype != specs[b].dtype ? specs[a].dtype > specs[b].dtype : specs[a].name < specs[b].name;
+    return specs[a].dtype != specs[b].dtype ? specs[a].dtype > specs[b].dtype
+                                            : specs[a].name < specs[b].name;
   });
 
   std::string header = "{";
@@ -275,7 +293,8 @@ SafetensorsPlan PlanSafetensors(std::span<const SafetensorsSpec> specs, const Sa
       if (i > 0) header += ',';
       header += std::to_string(spec.shape[i]);
     }
-    header += R"(],"data_offsets":[)" + std::to_string(offset) + ',' + std::to_string(offset + length) + "]}";
+    header += R"(],"data_offsets":[)" + std::to_string(offset) + ',' +
+              std::to_string(offset + length) + "]}";
     offset += length;
   }
   header += '}';

@@ -1,8 +1,9 @@
-// The safetensors format: bytes in, entries or a reason out, and back. Knows no libtorch and no Node, so that
-// it can be fuzzed alone.
+// The safetensors format: bytes in, entries or a reason out, and back. Knows no libtorch and no
+// Node, so that it can be fuzzed alone.
 //
-// A file is: the header's length (8 bytes, little endian), the header (JSON), the data. The header maps each
-// tensor's name to { dtype, shape, data_offsets: [begin, end] } within the data, and "__metadata__" to strings.
+// A file is: the header's length (8 bytes, little endian), the header (JSON), the data. The header
+// maps each tensor's name to { dtype, shape, data_offsets: [begin, end] } within the data, and
+// "__metadata__" to strings.
 #pragma once
 
 #include <cstddef>
@@ -22,10 +23,31 @@ class SafetensorsError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// The format's dtypes. Files are written in descending order of this list, which keeps data aligned.
+// The format's dtypes. Files are written in descending order of this list, which keeps data
+// aligned.
 enum class SafetensorsDtype : uint8_t {
-  kBool, kF4, kF6E2M3, kF6E3M2, kU8, kI8, kF8E5M2, kF8E4M3, kF8E8M0, kF8E4M3Fnuz, kF8E5M2Fnuz, kI16, kU16,
-  kF16, kBF16, kI32, kU32, kF32, kC64, kF64, kI64, kU64,
+  kBool,
+  kF4,
+  kF6E2M3,
+  kF6E3M2,
+  kU8,
+  kI8,
+  kF8E5M2,
+  kF8E4M3,
+  kF8E8M0,
+  kF8E4M3Fnuz,
+  kF8E5M2Fnuz,
+  kI16,
+  kU16,
+  kF16,
+  kBF16,
+  kI32,
+  kU32,
+  kF32,
+  kC64,
+  kF64,
+  kI64,
+  kU64,
 };
 
 // The dtype's name in a header ("BF16").
@@ -50,15 +72,16 @@ struct SafetensorsHeader {
 };
 
 inline constexpr size_t kSafetensorsPrefix = 8;
-// The reference refuses a longer header, so that a file cannot make its reader allocate without bound.
+// The reference refuses a longer header, so that a file cannot make its reader allocate without
+// bound.
 inline constexpr uint64_t kSafetensorsMaxHeader = 100'000'000;
 
 // The header's length, from the first bytes of a file of `file_size` bytes.
 uint64_t ParseSafetensorsLength(std::span<const uint8_t> prefix, uint64_t file_size);
 
-// Parses and checks a header that `data_size` bytes of data follow: every byte of the data belongs to exactly one
-// tensor, every tensor's bytes are those that its shape needs. Unknown fields of a tensor are passed over, as the
-// reference does; a name that occurs twice is refused.
+// Parses and checks a header that `data_size` bytes of data follow: every byte of the data belongs
+// to exactly one tensor, every tensor's bytes are those that its shape needs. Unknown fields of a
+// tensor are passed over, as the reference does; a name that occurs twice is refused.
 SafetensorsHeader ParseSafetensorsHeader(std::string_view header, uint64_t data_size);
 
 // A tensor to be written; its data has as many bytes as dtype and shape say.
@@ -75,6 +98,7 @@ struct SafetensorsPlan {
 };
 
 // Lays a file out, byte for byte as the reference does. `metadata` may be null.
-SafetensorsPlan PlanSafetensors(std::span<const SafetensorsSpec> specs, const SafetensorsMetadata* metadata);
+SafetensorsPlan PlanSafetensors(std::span<const SafetensorsSpec> specs,
+                                const SafetensorsMetadata* metadata);
 
 }  // namespace tf::io

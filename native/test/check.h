@@ -1,4 +1,5 @@
-// The few lines of a test runner that the native tests need: TEST, CHECK, CHECK_EQ, CHECK_THROWS, RunTests.
+// The few lines of a test runner that the native tests need: TEST, CHECK, CHECK_EQ, CHECK_THROWS,
+// RunTests.
 #pragma once
 
 #include <cstdio>
@@ -47,7 +48,8 @@ void CheckThrows(Action&& action, const std::string& part, const char* file, int
     action();
   } catch (const E& error) {
     const std::string message = error.what();
-    if (message.find(part) == std::string::npos) Fail(file, line, "got '" + message + "', expected '" + part + "'");
+    if (message.find(part) == std::string::npos)
+      Fail(file, line, "got '" + message + "', expected '" + part + "'");
     return;
   }
   Fail(file, line, "nothing was thrown, expected '" + part + "'");
@@ -75,12 +77,13 @@ inline int RunTests() {
 
 #define TF_JOIN2(a, b) a##b
 #define TF_JOIN(a, b) TF_JOIN2(a, b)
-#define TEST(name)                                                                          \
-  static void TF_JOIN(Test, __LINE__)();                                                    \
-  static const bool TF_JOIN(registered, __LINE__) = tf::test::Register(name, TF_JOIN(Test, __LINE__)); \
+#define TEST(name)                                       \
+  static void TF_JOIN(Test, __LINE__)();                 \
+  static const bool TF_JOIN(registered, __LINE__) =      \
+      tf::test::Register(name, TF_JOIN(Test, __LINE__)); \
   static void TF_JOIN(Test, __LINE__)()
-#define CHECK(condition) \
-  do {                   \
+#define CHECK(condition)                                              \
+  do {                                                                \
     if (!(condition)) tf::test::Fail(__FILE__, __LINE__, #condition); \
   } while (false)
 #define CHECK_EQ(actual, expected) \

@@ -1,6 +1,9 @@
-// Puts mutated safetensors files through the reader. The sanitizers watch for what must not happen; here it is
-// checked that a file that was accepted means what it says. Arguments: the number of files, a folder to write in,
-// seed files. The same arguments give the same files.
+// Puts mutated safetensors files through the reader. The sanitizers watch for what must not happen;
+// here it is checked that a file that was accepted means what it says. Arguments: the number of
+// files, a folder to write in, seed files. The same arguments give the same files.
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <cstdio>
@@ -10,9 +13,6 @@
 #include <random>
 #include <string>
 #include <vector>
-
-#include <fcntl.h>
-#include <unistd.h>
 
 #include "native/io/safetensors_file.h"
 #include "native/io/safetensors_header.h"
@@ -43,17 +43,67 @@ std::pair<size_t, size_t> HeaderRange(const std::string& file) {
 }
 
 constexpr std::array kNumbers{
-    "0", "1", "-1", "-0", "2", "7", "8", "255", "65536", "2147483648", "4294967296", "9007199254740993",
-    "9223372036854775807", "9223372036854775808", "18446744073709551615", "18446744073709551616", "1.0", "1e3",
-    "00", "1e400", "null", "true", "\"1\"", "[]", "{}",
+    "0",
+    "1",
+    "-1",
+    "-0",
+    "2",
+    "7",
+    "8",
+    "255",
+    "65536",
+    "2147483648",
+    "4294967296",
+    "9007199254740993",
+    "9223372036854775807",
+    "9223372036854775808",
+    "18446744073709551615",
+    "18446744073709551616",
+    "1.0",
+    "1e3",
+    "00",
+    "1e400",
+    "null",
+    "true",
+    "\"1\"",
+    "[]",
+    "{}",
 };
 constexpr std::array kTokens{
-    "{", "}", "[", "]", ",", ":", "\"", "\\", "\\u", "\\ud800", "\\udc00", "\\u0000", " ", "\n", "\xEF\xBB\xBF", "\xC0\x80", "\xED\xA0\x80",
-    "\xFF", "[[[[[[[[[[[[[[[[", "{\"a\":{\"a\":{\"a\":", "\"dtype\":\"F32\",", "\"shape\":[],", "\"data_offsets\":[0,0],", "\"__metadata__\":{},",
-    "\"x\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]},", "\"BOOL\"", "\"F4\"", "\"F6_E2M3\"", "\"C64\"", "NaN",
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    ":",
+    "\"",
+    "\\",
+    "\\u",
+    "\\ud800",
+    "\\udc00",
+    "\\u0000",
+    " ",
+    "\n",
+    "\xEF\xBB\xBF",
+    "\xC0\x80",
+    "\xED\xA0\x80",
+    "\xFF",
+    "[[[[[[[[[[[[[[[[",
+    "{\"a\":{\"a\":{\"a\":",
+    "\"dtype\":\"F32\",",
+    "\"shape\":[],",
+    "\"data_offsets\":[0,0],",
+    "\"__metadata__\":{},",
+    "\"x\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]},",
+    "\"BOOL\"",
+    "\"F4\"",
+    "\"F6_E2M3\"",
+    "\"C64\"",
+    "NaN",
 };
 
-// Replaces one run of digits in the header, and keeps the header's length right so that parsing goes on.
+// Replaces one run of digits in the header, and keeps the header's length right so that parsing
+// goes on.
 void MutateNumber(std::string& file, Random& random) {
   const auto [begin, size] = HeaderRange(file);
   std::vector<std::pair<size_t, size_t>> runs;
@@ -65,7 +115,8 @@ void MutateNumber(std::string& file, Random& random) {
   if (runs.empty()) return;
   const auto [at, count] = runs[Below(random, runs.size())];
   std::string number = kNumbers[Below(random, kNumbers.size())];
-  if (random() % 3 == 0) number = std::to_string(std::strtoull(file.c_str() + at, nullptr, 10) + random() % 17 - 8);
+  if (random() % 3 == 0)
+    number = std::to_string(std::strtoull(file.c_str() + at, nullptr, 10) + random() % 17 - 8);
   file.replace(at, count, number);
   SetLength(file, size - count + number.size());
 }
@@ -89,7 +140,8 @@ void MutateHeader(std::string& file, Random& random) {
     }
     case 2: {  // a piece of the header, again
       const size_t from = begin + Below(random, size);
-      const std::string piece = file.substr(from, std::min(Below(random, 120), begin + size - from));
+      const std::string piece =
+          file.substr(from, std::min(Below(random, 120), begin + size - from));
       file.insert(at, piece);
       now += piece.size();
       break;
@@ -102,12 +154,21 @@ void MutateHeader(std::string& file, Random& random) {
 
 void MutateFile(std::string& file, Random& random) {
   switch (random() % 5) {
-    case 0: file.resize(Below(random, file.size() + 1)); break;
-    case 1: file.append(Below(random, 64), static_cast<char>(random())); break;
-    case 2: SetLength(file, random() >> (random() % 64)); break;
-    case 3: SetLength(file, HeaderRange(file).second + random() % 9 - 4); break;
+    case 0:
+      file.resize(Below(random, file.size() + 1));
+      break;
+    case 1:
+      file.append(Below(random, 64), static_cast<char>(random()));
+      break;
+    case 2:
+      SetLength(file, random() >> (random() % 64));
+      break;
+    case 3:
+      SetLength(file, HeaderRange(file).second + random() % 9 - 4);
+      break;
     default:
-      if (!file.empty()) file[Below(random, file.size())] ^= static_cast<char>(1u << (random() % 8));
+      if (!file.empty())
+        file[Below(random, file.size())] ^= static_cast<char>(1u << (random() % 8));
   }
 }
 
@@ -122,7 +183,8 @@ void CheckAccepted(const std::string& path, const SafetensorsFile& file) {
   uint64_t sum = 0;
   std::vector<SafetensorsSpec> specs;
   for (const auto& entry : file.header.entries) {
-    if (entry.begin != covered || entry.end < entry.begin) Broken(path, "its tensors do not lie side by side");
+    if (entry.begin != covered || entry.end < entry.begin)
+      Broken(path, "its tensors do not lie side by side");
     covered = entry.end;
     uint64_t bits = BitsOf(entry.dtype);
     for (const uint64_t dim : entry.shape) bits *= dim;
@@ -131,13 +193,15 @@ void CheckAccepted(const std::string& path, const SafetensorsFile& file) {
     for (uint64_t i = 0; i < entry.end - entry.begin; ++i) sum += data[i];
     specs.push_back({entry.name, entry.dtype, entry.shape});
   }
-  if (file.data_offset + covered != file.mapping->bytes().size()) Broken(path, "its tensors do not fill it");
+  if (file.data_offset + covered != file.mapping->bytes().size())
+    Broken(path, "its tensors do not fill it");
   volatile uint64_t keep = sum;
   (void)keep;
 
   const auto* metadata = file.header.has_metadata ? &file.header.metadata : nullptr;
   const auto plan = PlanSafetensors(specs, metadata);
-  const auto again = ParseSafetensorsHeader(std::string_view(plan.prefix).substr(8), plan.data_size);
+  const auto again =
+      ParseSafetensorsHeader(std::string_view(plan.prefix).substr(8), plan.data_size);
   if (again.entries.size() != specs.size() || again.metadata != file.header.metadata) {
     Broken(path, "it changes when it is written again");
   }
@@ -160,9 +224,14 @@ int main(int count, char** arguments) {
     std::string file = seeds[Below(random, seeds.size())];
     for (size_t left = 1 + Below(random, 4); left > 0; --left) {
       switch (random() % 3) {
-        case 0: MutateNumber(file, random); break;
-        case 1: MutateHeader(file, random); break;
-        default: MutateFile(file, random);
+        case 0:
+          MutateNumber(file, random);
+          break;
+        case 1:
+          MutateHeader(file, random);
+          break;
+        default:
+          MutateFile(file, random);
       }
     }
     if (ftruncate(fd, static_cast<off_t>(file.size())) != 0 ||

@@ -14,8 +14,16 @@ using namespace tf;  // NOLINT: the room under test
 namespace {
 
 TEST("handles: a number that cannot be one is none") {
-  for (const double number : {0.0, -1.0, 0.5, 1.5, -0.0, std::nan(""), std::numeric_limits<double>::infinity(),
-                              -std::numeric_limits<double>::infinity(), 9007199254740992.0, 1e300}) {
+  for (const double number : {0.0,
+                              -1.0,
+                              0.5,
+                              1.5,
+                              -0.0,
+                              std::nan(""),
+                              std::numeric_limits<double>::infinity(),
+                              -std::numeric_limits<double>::infinity(),
+                              9007199254740992.0,
+                              1e300}) {
     CHECK_EQ(HandleFromNumber(number), kNoHandle);
   }
   CHECK_EQ(HandleFromNumber(9007199254740991.0), Handle{9007199254740991});
@@ -86,7 +94,8 @@ TEST("handles: a random history against a map") {
     CHECK_EQ(expected.at(handle), value);
   });
   CHECK_EQ(visited, expected.size());
-  for (const Handle handle : all) CHECK_EQ(slots.Find(handle) != nullptr, expected.contains(handle));
+  for (const Handle handle : all)
+    CHECK_EQ(slots.Find(handle) != nullptr, expected.contains(handle));
 }
 
 }  // namespace

@@ -1,5 +1,11 @@
-// Tests of the rooms that parse bytes and write files. Arguments: the folder of the refused checkpoints, and one to
-// write in.
+// Tests of the rooms that parse bytes and write files. Arguments: the folder of the refused
+// checkpoints, and one to write in.
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <array>
 #include <cerrno>
 #include <csignal>
@@ -8,12 +14,6 @@
 #include <fstream>
 #include <random>
 #include <thread>
-
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "native/io/atomic_file.h"
 #include "native/io/json_reader.h"
@@ -53,7 +53,8 @@ SafetensorsHeader Header(const std::string& text, uint64_t data_size) {
 
 // A header with one tensor of these fields.
 std::string One(const std::string& dtype, const std::string& shape, const std::string& offsets) {
-  return R"({"w":{"dtype":")" + dtype + R"(","shape":)" + shape + R"(,"data_offsets":)" + offsets + "}}";
+  return R"({"w":{"dtype":")" + dtype + R"(","shape":)" + shape + R"(,"data_offsets":)" + offsets +
+         "}}";
 }
 
 TEST("json: strings") {
@@ -75,33 +76,67 @@ TEST("json: strings") {
 TEST("json: whole numbers") {
   CHECK_EQ(JsonReader(" 0").Unsigned(), 0u);
   CHECK_EQ(JsonReader("18446744073709551615").Unsigned(), UINT64_MAX);
-  for (const char* text : {"18446744073709551616", "99999999999999999999999", "-1", "-0", "01", "1.0", "1e3", "x", ""}) {
+  for (const char* text : {"18446744073709551616",
+                           "99999999999999999999999",
+                           "-1",
+                           "-0",
+                           "01",
+                           "1.0",
+                           "1e3",
+                           "x",
+                           ""}) {
     CHECK_THROWS(JsonError, JsonReader(text).Unsigned(), "number");
   }
 }
 
 TEST("json: values that are passed over") {
-  for (const char* text : {"null", "true", "false", "0", "-0", "-1.5e+10", "1E-3", "[]", "{}", " [1, {\"a\": [null]}] ", "\"x\""}) {
+  for (const char* text : {"null",
+                           "true",
+                           "false",
+                           "0",
+                           "-0",
+                           "-1.5e+10",
+                           "1E-3",
+                           "[]",
+                           "{}",
+                           " [1, {\"a\": [null]}] ",
+                           "\"x\""}) {
     SkipAll(text);
   }
-  for (const char* text : {"", "nul", "tru", "-", "1.", ".5", "1e", "00", "+1", "[1,]", "[,1]", "[1 2]", "{\"a\"}", "{\"a\":}",
-                           "{a:1}", "{\"a\":1,}", "[", "{", "1 2", "NaN", "Infinity", "'a'", "[1]]", "\xEF\xBB\xBF{}"}) {
+  for (const char* text :
+       {"",   "nul",  "tru",  "-",     "1.",       ".5",       "1e",    "00",
+        "+1", "[1,]", "[,1]", "[1 2]", "{\"a\"}",  "{\"a\":}", "{a:1}", "{\"a\":1,}",
+        "[",  "{",    "1 2",  "NaN",   "Infinity", "'a'",      "[1]]",  "\xEF\xBB\xBF{}"}) {
     CHECK_THROWS(JsonError, SkipAll(text), "at byte");
   }
 }
 
 TEST("json: depth is limited") {
   SkipAll(std::string(128, '[') + std::string(128, ']'));
-  CHECK_THROWS(JsonError, SkipAll(std::string(129, '[') + std::string(129, ']')), "nested more than 128 deep");
+  CHECK_THROWS(JsonError,
+               SkipAll(std::string(129, '[') + std::string(129, ']')),
+               "nested more than 128 deep");
   CHECK_THROWS(JsonError, SkipAll(std::string(1'000'000, '[')), "nested");
 }
 
 TEST("json: UTF-8") {
   const auto npos = std::string_view::npos;
   CHECK_EQ(FindInvalidUtf8("aé€😀"), npos);
-  CHECK_EQ(FindInvalidUtf8("\x7F\xC2\x80\xDF\xBF\xE0\xA0\x80\xED\x9F\xBF\xEF\xBF\xBF\xF0\x90\x80\x80\xF4\x8F\xBF\xBF"), npos);
-  for (const char* bad : {"\x80", "\xC1\x81", "\xC3", "\xE0\x9F\xBF", "\xED\xA0\x80", "\xF0\x8F\xBF\xBF", "\xF4\x90\x80\x80",
-                          "\xF5\x80\x80\x80", "\xFF", "\xE2\x82", "\xF0\x9F\x98", "\xE2\x28\xA1"}) {
+  CHECK_EQ(FindInvalidUtf8("\x7F\xC2\x80\xDF\xBF\xE0\xA0\x80\xED\x9F\xBF\xEF\xBF\xBF\xF0\x90\x80"
+                           "\x80\xF4\x8F\xBF\xBF"),
+           npos);
+  for (const char* bad : {"\x80",
+                          "\xC1\x81",
+                          "\xC3",
+                          "\xE0\x9F\xBF",
+                          "\xED\xA0\x80",
+                          "\xF0\x8F\xBF\xBF",
+                          "\xF4\x90\x80\x80",
+                          "\xF5\x80\x80\x80",
+                          "\xFF",
+                          "\xE2\x82",
+                          "\xF0\x9F\x98",
+                          "\xE2\x28\xA1"}) {
     CHECK_EQ(FindInvalidUtf8(std::string("ab") + bad), 2u);
   }
 }
@@ -136,9 +171,11 @@ TEST("header: what is accepted") {
 
 TEST("header: every dtype") {
   const std::array<std::pair<const char*, uint64_t>, 22> bits{{
-      {"BOOL", 8}, {"F4", 4}, {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"U8", 8}, {"I8", 8}, {"F8_E5M2", 8}, {"F8_E4M3", 8},
-      {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"I16", 16}, {"U16", 16}, {"F16", 16}, {"BF16", 16},
-      {"I32", 32}, {"U32", 32}, {"F32", 32}, {"C64", 64}, {"F64", 64}, {"I64", 64}, {"U64", 64},
+      {"BOOL", 8},        {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"U8", 8},
+      {"I8", 8},          {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8},
+      {"F8_E5M2FNUZ", 8}, {"I16", 16},    {"U16", 16},    {"F16", 16},    {"BF16", 16},
+      {"I32", 32},        {"U32", 32},    {"F32", 32},    {"C64", 64},    {"F64", 64},
+      {"I64", 64},        {"U64", 64},
   }};
   for (const auto& [name, size] : bits) {
     const std::string end = std::to_string(size * 4 / 8);
@@ -147,7 +184,9 @@ TEST("header: every dtype") {
     CHECK_EQ(BitsOf(header.entries[0].dtype), size);
   }
   CHECK_THROWS(SafetensorsError, Header(One("F4", "[3]", "[0,2]"), 2), "does not fill whole bytes");
-  CHECK_THROWS(SafetensorsError, Header(One("F128", "[1]", "[0,16]"), 16), "tensor 'w': unknown dtype 'F128'");
+  CHECK_THROWS(SafetensorsError,
+               Header(One("F128", "[1]", "[0,16]"), 16),
+               "tensor 'w': unknown dtype 'F128'");
   CHECK_THROWS(SafetensorsError, Header(One("f32", "[1]", "[0,4]"), 4), "unknown dtype 'f32'");
 }
 
@@ -166,9 +205,13 @@ TEST("header: what is refused") {
   refused(R"({"w":{}})", 0, "'dtype' is missing");
   refused(R"({"w":{"dtype":"F32"}})", 0, "'shape' is missing");
   refused(R"({"w":{"dtype":"F32","shape":[1]}})", 0, "'data_offsets' is missing");
-  refused(R"({"w":{"dtype":"F32","dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 4, "'dtype' occurs twice");
-  refused(R"({"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"w":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", 8,
-          "tensor 'w': the name occurs twice");
+  refused(R"({"w":{"dtype":"F32","dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
+          4,
+          "'dtype' occurs twice");
+  refused(
+      R"({"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"w":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})",
+      8,
+      "tensor 'w': the name occurs twice");
   refused(R"({"__metadata__":{},"__metadata__":{}})", 0, "occurs twice");
   refused(R"({"__metadata__":{"a":"1","a":"2"}})", 0, "metadata key 'a' occurs twice");
   refused(R"({"__metadata__":{"a":1}})", 0, "expected a string");
@@ -186,34 +229,48 @@ TEST("header: what is refused") {
   refused(One("F32", "[0,4294967296,4294967296,4294967296]", "[0,0]"), 0, "overflows 64 bits");
   refused(One("U8", "[18446744073709551615]", "[0,18446744073709551615]"), 4, "overflows 64 bits");
   refused(One("U8", "[18446744073709551616]", "[0,1]"), 1, "above 2^64 - 1");
-  refused(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[4],"data_offsets":[2,6]}})", 6,
-          "tensor 'b': its data begins at byte 2 and overlaps that of tensor 'a'");
+  refused(
+      R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[4],"data_offsets":[2,6]}})",
+      6,
+      "tensor 'b': its data begins at byte 2 and overlaps that of tensor 'a'");
   // A long or hostile name is cut and escaped in the message.
   refused("{\"" + std::string(100'000, 'x') + "\":{}}", 0, "(the first of 100000 bytes)");
   refused(R"({"a\u001b[31m":{}})", 0, "'a\\u001b[31m'");
 }
 
 TEST("header: its length") {
-  const auto length = [](std::array<uint8_t, 8> bytes, uint64_t size) { return ParseSafetensorsLength(bytes, size); };
+  const auto length = [](std::array<uint8_t, 8> bytes, uint64_t size) {
+    return ParseSafetensorsLength(bytes, size);
+  };
   CHECK_EQ(length({2, 1, 0, 0, 0, 0, 0, 0}, 1000), 258u);
   CHECK_THROWS(SafetensorsError, ParseSafetensorsLength({}, 0), "the file has 0 bytes");
   CHECK_THROWS(SafetensorsError, length({2, 0, 0, 0, 0, 0, 0, 0}, 9), "but only 1 follow");
-  CHECK_THROWS(SafetensorsError, length({1, 0xE1, 0xF5, 5, 0, 0, 0, 0}, UINT64_MAX), "above the format's limit");
+  CHECK_THROWS(SafetensorsError,
+               length({1, 0xE1, 0xF5, 5, 0, 0, 0, 0}, UINT64_MAX),
+               "above the format's limit");
   CHECK_EQ(length({0, 0xE1, 0xF5, 5, 0, 0, 0, 0}, UINT64_MAX), 100'000'000u);
-  CHECK_THROWS(SafetensorsError, length({255, 255, 255, 255, 255, 255, 255, 255}, 100), "above the format's limit");
+  CHECK_THROWS(SafetensorsError,
+               length({255, 255, 255, 255, 255, 255, 255, 255}, 100),
+               "above the format's limit");
 }
 
 TEST("header: written as the reference writes it") {
   const std::vector<SafetensorsSpec> specs{
-      {"b", SafetensorsDtype::kF32, {1}},       {"half", SafetensorsDtype::kF16, {2}},  {"a\u00e9\n\"\\\u0001", SafetensorsDtype::kF32, {0, 3}},
-      {"z", SafetensorsDtype::kF32, {}},        {"flag", SafetensorsDtype::kBool, {3}}, {"n", SafetensorsDtype::kI64, {1}},
+      {"b", SafetensorsDtype::kF32, {1}},
+      {"half", SafetensorsDtype::kF16, {2}},
+      {"a\u00e9\n\"\\\u0001", SafetensorsDtype::kF32, {0, 3}},
+      {"z", SafetensorsDtype::kF32, {}},
+      {"flag", SafetensorsDtype::kBool, {3}},
+      {"n", SafetensorsDtype::kI64, {1}},
       {"brain", SafetensorsDtype::kBF16, {1}},
   };
   const SafetensorsMetadata metadata{{"format", "pt"}};
   const auto plan = PlanSafetensors(specs, &metadata);
   const std::string expected =
       R"({"__metadata__":{"format":"pt"},"n":{"dtype":"I64","shape":[1],"data_offsets":[0,8]},)"
-      R"("a)" "\u00e9" R"(\n\"\\\u0001":{"dtype":"F32","shape":[0,3],"data_offsets":[8,8]},)"
+      R"("a)"
+      "\u00e9"
+      R"(\n\"\\\u0001":{"dtype":"F32","shape":[0,3],"data_offsets":[8,8]},)"
       R"("b":{"dtype":"F32","shape":[1],"data_offsets":[8,12]},"z":{"dtype":"F32","shape":[],"data_offsets":[12,16]},)"
       R"("brain":{"dtype":"BF16","shape":[1],"data_offsets":[16,18]},"half":{"dtype":"F16","shape":[2],"data_offsets":[18,22]},)"
       R"("flag":{"dtype":"BOOL","shape":[3],"data_offsets":[22,25]}})";
@@ -225,7 +282,8 @@ TEST("header: written as the reference writes it") {
 
   const auto header = Header(plan.prefix.substr(8), 25);
   CHECK_EQ(header.entries.size(), specs.size());
-  const std::vector<SafetensorsSpec> twice{{"a", SafetensorsDtype::kU8, {}}, {"a", SafetensorsDtype::kU8, {}}};
+  const std::vector<SafetensorsSpec> twice{{"a", SafetensorsDtype::kU8, {}},
+                                           {"a", SafetensorsDtype::kU8, {}}};
   CHECK_THROWS(SafetensorsError, PlanSafetensors(twice, nullptr), "occurs twice");
   const std::vector<SafetensorsSpec> reserved{{"__metadata__", SafetensorsDtype::kU8, {}}};
   CHECK_THROWS(SafetensorsError, PlanSafetensors(reserved, nullptr), "keeps this name");
@@ -246,7 +304,8 @@ TEST("file: the refused checkpoints") {
 
 TEST("file: opened, kept by its last user, and counted") {
   const fs::path path = scratch / "one.safetensors";
-  const auto plan = PlanSafetensors(std::vector<SafetensorsSpec>{{"w", SafetensorsDtype::kI32, {2}}}, nullptr);
+  const auto plan =
+      PlanSafetensors(std::vector<SafetensorsSpec>{{"w", SafetensorsDtype::kI32, {2}}}, nullptr);
   WriteAll(path, plan.prefix + std::string("\1\0\0\0\2\0\0\0", 8));
   const uint64_t before = MappedBytes();
   auto file = OpenSafetensorsFile(path);
@@ -283,7 +342,8 @@ TEST("mapping: a file that shrinks") {
   // From several threads at once, as a parallel region would.
   std::vector<std::thread> threads;
   std::array<int, 4> seen{-1, -1, -1, -1};
-  for (size_t i = 0; i < seen.size(); ++i) threads.emplace_back([&, i] { seen[i] = bytes[(2 + i) * page + 5]; });
+  for (size_t i = 0; i < seen.size(); ++i)
+    threads.emplace_back([&, i] { seen[i] = bytes[(2 + i) * page + 5]; });
   for (auto& thread : threads) thread.join();
   for (const int value : seen) CHECK_EQ(value, 0);
 
@@ -313,7 +373,7 @@ TEST("mapping: a foreign fault ends the process as before") {
   const pid_t child = fork();
   if (child == 0) {
     dup2(open("/dev/null", O_WRONLY), STDERR_FILENO);  // a sanitizer's report is expected here
-    MappedFile::Open(scratch / "whole");  // installs the handler
+    MappedFile::Open(scratch / "whole");               // installs the handler
     WriteAll(scratch / "foreign", "x");
     const int fd = ::open((scratch / "foreign").c_str(), O_RDONLY);
     auto* page = static_cast<volatile char*>(mmap(nullptr, 4096, PROT_READ, MAP_PRIVATE, fd, 0));
@@ -373,10 +433,13 @@ TEST("atomic file: what cannot be written") {
   const auto count = [] { return std::distance(fs::directory_iterator(scratch), {}); };
   const auto entries = count();
   setrlimit(RLIMIT_FSIZE, &small);
-  CHECK_THROWS(FileError, [] {
-    AtomicFile file(scratch / "large");
-    file.Write(std::string(2 << 20, 'x'));
-  }(), "large': File too large");
+  CHECK_THROWS(
+      FileError,
+      [] {
+        AtomicFile file(scratch / "large");
+        file.Write(std::string(2 << 20, 'x'));
+      }(),
+      "large': File too large");
   setrlimit(RLIMIT_FSIZE, &before);
   CHECK_EQ(count(), entries);
 }
@@ -393,7 +456,8 @@ TEST("atomic file: a kill leaves the old content or the new") {
       for (char letter = 'a';; letter = static_cast<char>(letter == 'z' ? 'a' : letter + 1)) {
         AtomicFile file(path);
         const std::string content(kSize, letter);
-        for (size_t i = 0; i < kSize; i += kSize / 16) file.Write(std::span(content).subspan(i, kSize / 16));
+        for (size_t i = 0; i < kSize; i += kSize / 16)
+          file.Write(std::span(content).subspan(i, kSize / 16));
         file.Commit();
       }
     }
