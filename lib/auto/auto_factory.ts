@@ -3,7 +3,7 @@ import { PretrainedConfig } from "../configuration/index.ts";
 import { InvalidArgumentError } from "../errors/index.ts";
 import type { HubOptions } from "../hub/files.ts";
 import type { FromPretrainedOptions, LoadingInfo } from "../modeling/from_pretrained.ts";
-import { type ModelClass, PreTrainedModel } from "../modeling/modeling_utils.ts";
+import type { ModelClass, PreTrainedModel } from "../modeling/modeling_utils.ts";
 import type { Dtype } from "../torch/index.ts";
 import { AutoConfig, NATIVE_CONFIGS, unknownModelType } from "./configuration_auto.ts";
 import { type KeyClass, LazyClassMapping, type Loader, type RegisterOptions } from "./lazy_mapping.ts";
@@ -20,23 +20,40 @@ export interface AutoModelClass<M extends PreTrainedModel> {
    *
    * @throws UnknownModelTypeError when no such class is known, RemoteCodeError when the repository brings its own code.
    */
-  from_pretrained(dirOrRepo: string, options: FromPretrainedOptions & { output_loading_info: true }): Promise<[model: M, info: LoadingInfo]>;
+  from_pretrained(
+    dirOrRepo: string,
+    options: FromPretrainedOptions & { output_loading_info: true },
+  ): Promise<[model: M, info: LoadingInfo]>;
   from_pretrained(dirOrRepo: string, options?: FromPretrainedOptions): Promise<M>;
 
   /** A model with weights by chance, of the class that the config asks for. */
-  from_config(config: PretrainedConfig, options?: { dtype?: Dtype | "auto" | null; attn_implementation?: string | null }): Promise<M>;
+  from_config(
+    config: PretrainedConfig,
+    options?: { dtype?: Dtype | "auto" | null; attn_implementation?: string | null },
+  ): Promise<M>;
 
   /** Makes a class known for a class of configurations; `config_class` of the model must be that one. */
   register(config_class: KeyClass, model_class: ModelClass<M>, options?: RegisterOptions): void;
 }
 
-const HUB_OPTIONS = ["revision", "subfolder", "cache_dir", "token", "local_files_only", "force_download", "signal"] as const;
+const HUB_OPTIONS = [
+  "revision",
+  "subfolder",
+  "cache_dir",
+  "token",
+  "local_files_only",
+  "force_download",
+  "signal",
+] as const;
 
 type AnyClass = ModelClass & typeof PreTrainedModel;
 
 /** The Auto class of a task; its built-in classes are those that the generated mappings name. */
 export function autoModel<M extends PreTrainedModel>(name: string): AutoModelClass<M> {
-  const builtins = ((MAPPINGS as Partial<Record<string, object>>)[name] ?? {}) as Record<string, Loader<AnyClass>>;
+  const builtins = ((MAPPINGS as Partial<Record<string, object>>)[name] ?? {}) as Record<
+    string,
+    Loader<AnyClass>
+  >;
   const mapping = new LazyClassMapping<AnyClass>(name, builtins, NATIVE_CONFIGS);
 
   async function classFor(config: PretrainedConfig, source: string): Promise<AnyClass> {
@@ -54,13 +71,23 @@ export function autoModel<M extends PreTrainedModel>(name: string): AutoModelCla
 
   const auto = class {
     constructor() {
-      throw new InvalidArgumentError(`${name} is not constructed; call ${name}.from_pretrained(directory) or from_config(config).`);
+      throw new InvalidArgumentError(
+        `${name} is not constructed; call ${name}.from_pretrained(directory) or from_config(config).`,
+      );
     }
 
-    static async from_pretrained(dirOrRepo: string, options: FromPretrainedOptions = {}): Promise<PreTrainedModel | [PreTrainedModel, LoadingInfo]> {
+    static async from_pretrained(
+      dirOrRepo: string,
+      options: FromPretrainedOptions = {},
+    ): Promise<PreTrainedModel | [PreTrainedModel, LoadingInfo]> {
       const given = options.config;
-      const hub = Object.fromEntries(HUB_OPTIONS.map((key) => [key, options[key]] as const).filter(([, value]) => value !== undefined));
-      const config = given instanceof PretrainedConfig ? given : await AutoConfig.from_pretrained(given ?? dirOrRepo, { ...(hub as HubOptions) });
+      const hub = Object.fromEntries(
+        HUB_OPTIONS.map((key) => [key, options[key]] as const).filter(([, value]) => value !== undefined),
+      );
+      const config =
+        given instanceof PretrainedConfig
+          ? given
+          : await AutoConfig.from_pretrained(given ?? dirOrRepo, { ...(hub as HubOptions) });
       const cls = await classFor(config, dirOrRepo);
       return cls.from_pretrained(dirOrRepo, options);
     }
@@ -69,7 +96,8 @@ export function autoModel<M extends PreTrainedModel>(name: string): AutoModelCla
       config: PretrainedConfig,
       options: { dtype?: Dtype | "auto" | null; attn_implementation?: string | null } = {},
     ): Promise<PreTrainedModel> {
-      if (!(config instanceof PretrainedConfig)) throw new InvalidArgumentError(`${name}.from_config takes a PretrainedConfig.`);
+      if (!(config instanceof PretrainedConfig))
+        throw new InvalidArgumentError(`${name}.from_config takes a PretrainedConfig.`);
       return (await classFor(config, "from_config"))._from_config(config, options);
     }
 

@@ -7,7 +7,13 @@ import type { PreTrainedModel } from "../modeling/modeling_utils.ts";
 import type { Generator, Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
 import { GenerateDecoderOnlyOutput } from "./generation_outputs.ts";
-import { checkMode, type GenerateInputs, type GenerateOptions, type ModelInputs, readRequest } from "./options.ts";
+import {
+  checkMode,
+  type GenerateInputs,
+  type GenerateOptions,
+  type ModelInputs,
+  readRequest,
+} from "./options.ts";
 import { prepare, type Run, type State } from "./prepare.ts";
 import { EosTokenCriteria, StopStringCriteria } from "./stopping_criteria.ts";
 
@@ -52,15 +58,20 @@ export async function* generateSteps(
   let answer: Tensor | GenerateDecoderOnlyOutput | undefined;
   try {
     await options.streamer?.put(state.input_ids);
-    unfinished = torch.ones([state.input_ids.shape[0] as number], { dtype: "int64", device: state.input_ids.device });
+    unfinished = torch.ones([state.input_ids.shape[0] as number], {
+      dtype: "int64",
+      device: state.input_ids.device,
+    });
     for (let first = true, done = false; !done; first = false) {
       options.signal?.throwIfAborted();
       const ids = advance(model, run, collected, unfinished, first, generator);
       pending = ids;
       // Other work of the process gets its turn between tokens.
       await nextTurn();
-      for (const criterion of run.criteria) if (criterion instanceof StopStringCriteria) await criterion.prepare(state.input_ids);
-      const scores = settings.return_dict_in_generate && settings.output_scores ? collected.scores : undefined;
+      for (const criterion of run.criteria)
+        if (criterion instanceof StopStringCriteria) await criterion.prepare(state.input_ids);
+      const scores =
+        settings.return_dict_in_generate && settings.output_scores ? collected.scores : undefined;
       [unfinished, done] = check(run, unfinished, scores);
       await options.streamer?.put(ids);
       pending = undefined;
@@ -87,16 +98,29 @@ function seeded(model: PreTrainedModel, seed: number | bigint): Generator {
 }
 
 /** One forward and one choice of tokens [batch], which are appended to the state. */
-function advance(model: PreTrainedModel, run: Run, collected: Collected, unfinished: Tensor, first: boolean, generator: Generator | undefined): Tensor {
+function advance(
+  model: PreTrainedModel,
+  run: Run,
+  collected: Collected,
+  unfinished: Tensor,
+  first: boolean,
+  generator: Generator | undefined,
+): Tensor {
   const { settings, state, processors, pad_token_id } = run;
   const wanted = settings.return_dict_in_generate === true;
   const before = { ...state };
   const step = torch.no_grad(() =>
     torch.tidy(() => {
       const inputs = modelInputs(run, first);
-      const outputs = (model.forward as (inputs: ModelInputs) => unknown).call(model, inputs) as ForwardOutput;
+      const outputs = (model.forward as (inputs: ModelInputs) => unknown).call(
+        model,
+        inputs,
+      ) as ForwardOutput;
       const length = outputs.logits.shape[1] as number;
-      const logits = outputs.logits.select(1, length - 1).to("float32").clone();
+      const logits = outputs.logits
+        .select(1, length - 1)
+        .to("float32")
+        .clone();
       const scores = processors.process(state.input_ids, logits);
       let ids = settings.do_sample
         ? torch.multinomial(scores.softmax(-1), 1, { generator: generator ?? null }).squeeze(1)
@@ -114,7 +138,12 @@ function advance(model: PreTrainedModel, run: Run, collected: Collected, unfinis
       };
     }),
   );
-  Object.assign(state, { input_ids: step.input_ids, attention_mask: step.attention_mask, position_ids: step.position_ids, inputs_embeds: undefined });
+  Object.assign(state, {
+    input_ids: step.input_ids,
+    attention_mask: step.attention_mask,
+    position_ids: step.position_ids,
+    inputs_embeds: undefined,
+  });
   run.release(before);
   if (step.scores) collected.scores.push(step.scores);
   if (step.logits) collected.logits.push(step.logits);
@@ -157,8 +186,14 @@ function append({ input_ids, attention_mask, position_ids }: State, ids: Tensor)
 }
 
 /** Which rows go on, and whether none does. */
-function check({ criteria, state }: Run, unfinished: Tensor, scores: readonly Tensor[] | undefined): [unfinished: Tensor, done: boolean] {
-  const next = torch.tidy(() => unfinished.mul(criteria.check(state.input_ids, scores).bitwise_not().to("int64")));
+function check(
+  { criteria, state }: Run,
+  unfinished: Tensor,
+  scores: readonly Tensor[] | undefined,
+): [unfinished: Tensor, done: boolean] {
+  const next = torch.tidy(() =>
+    unfinished.mul(criteria.check(state.input_ids, scores).bitwise_not().to("int64")),
+  );
   unfinished.dispose();
   return [next, torch.tidy(() => next.max().item<number>()) === 0];
 }

@@ -68,7 +68,10 @@ export function GenerationMixin<Base extends AnyModelClass>(Base: Base): Generat
       return true;
     }
 
-    async generate(inputs?: GenerateInputs, options: GenerateOptions = {}): Promise<Tensor | GenerateDecoderOnlyOutput> {
+    async generate(
+      inputs?: GenerateInputs,
+      options: GenerateOptions = {},
+    ): Promise<Tensor | GenerateDecoderOnlyOutput> {
       const steps = generateSteps(this, inputs, options);
       for (;;) {
         const { done, value } = await steps.next();
@@ -77,14 +80,23 @@ export function GenerationMixin<Base extends AnyModelClass>(Base: Base): Generat
       }
     }
 
-    stream(inputs?: GenerateInputs, options: GenerateOptions = {}): AsyncGenerator<string | Step, void, void> {
+    stream(
+      inputs?: GenerateInputs,
+      options: GenerateOptions = {},
+    ): AsyncGenerator<string | Step, void, void> {
       const { tokenizer } = options;
-      return tokenizer ? streamText(this, inputs, options as TextStreamOptions) : streamIds(this, inputs, options);
+      return tokenizer
+        ? streamText(this, inputs, options as TextStreamOptions)
+        : streamIds(this, inputs, options);
     }
   }
   return Generator as unknown as Generating<Base>;
 }
 
-async function* streamIds(model: PreTrainedModel, inputs: GenerateInputs | undefined, options: GenerateOptions): AsyncGenerator<Step, void, void> {
+async function* streamIds(
+  model: PreTrainedModel,
+  inputs: GenerateInputs | undefined,
+  options: GenerateOptions,
+): AsyncGenerator<Step, void, void> {
   yield* generateSteps(model, inputs, options);
 }

@@ -81,18 +81,33 @@ interface FilterOptions {
 
 // Arguments ------------------------------------------------------------------------------------------------------
 
-function read<O extends object>(cls: { readonly name: string }, args: Arguments<O>, names: readonly (keyof O & string)[]): O {
+function read<O extends object>(
+  cls: { readonly name: string },
+  args: Arguments<O>,
+  names: readonly (keyof O & string)[],
+): O {
   return readOptions(cls.name, args, names) as O;
 }
 
-function check(ok: boolean, cls: { readonly name: string }, name: string, expected: string, value: unknown): void {
+function check(
+  ok: boolean,
+  cls: { readonly name: string },
+  name: string,
+  expected: string,
+  value: unknown,
+): void {
   if (!ok) throw new InvalidArgumentError(`${cls.name}: ${name} must be ${expected}, got ${String(value)}.`);
 }
 
-const isCount = (value: unknown, least: number): value is number => Number.isSafeInteger(value) && (value as number) >= least;
+const isCount = (value: unknown, least: number): value is number =>
+  Number.isSafeInteger(value) && (value as number) >= least;
 
 function tokenList(ids: TokenIds): number[] {
-  return ids instanceof torch.Tensor ? (ids.reshape([-1]).tolist() as number[]) : typeof ids === "number" ? [ids] : [...ids];
+  return ids instanceof torch.Tensor
+    ? (ids.reshape([-1]).tolist() as number[])
+    : typeof ids === "number"
+      ? [ids]
+      : [...ids];
 }
 
 /** A set of tokens, as a tensor on whatever device it is asked for. */
@@ -103,7 +118,13 @@ class TokenSet {
 
   constructor(ids: TokenIds, cls: { readonly name: string }, name: string) {
     this.ids = tokenList(ids);
-    check(this.ids.every((id) => isCount(id, 0)), cls, name, "token ids", this.ids);
+    check(
+      this.ids.every((id) => isCount(id, 0)),
+      cls,
+      name,
+      "token ids",
+      this.ids,
+    );
   }
 
   dispose(): void {
@@ -138,7 +159,11 @@ export class MinLengthLogitsProcessor extends LogitsProcessor {
 
   constructor(...args: Arguments<{ min_length: number; eos_token_id: TokenIds }>) {
     super();
-    const { min_length, eos_token_id } = read<{ min_length: number; eos_token_id: TokenIds }>(MinLengthLogitsProcessor, args, ["min_length", "eos_token_id"]);
+    const { min_length, eos_token_id } = read<{ min_length: number; eos_token_id: TokenIds }>(
+      MinLengthLogitsProcessor,
+      args,
+      ["min_length", "eos_token_id"],
+    );
     check(isCount(min_length, 0), MinLengthLogitsProcessor, "min_length", "a count", min_length);
     this.min_length = min_length;
     this.#eos = this.own(new TokenSet(eos_token_id, MinLengthLogitsProcessor, "eos_token_id"));
@@ -156,11 +181,23 @@ export class MinNewTokensLengthLogitsProcessor extends LogitsProcessor {
   readonly min_new_tokens: number;
   readonly #eos: TokenSet;
 
-  constructor(...args: Arguments<{ prompt_length_to_skip: number; min_new_tokens: number; eos_token_id: TokenIds }>) {
+  constructor(
+    ...args: Arguments<{ prompt_length_to_skip: number; min_new_tokens: number; eos_token_id: TokenIds }>
+  ) {
     super();
     const cls = MinNewTokensLengthLogitsProcessor;
-    const options = read<{ prompt_length_to_skip: number; min_new_tokens: number; eos_token_id: TokenIds }>(cls, args, ["prompt_length_to_skip", "min_new_tokens", "eos_token_id"]);
-    check(isCount(options.prompt_length_to_skip, 0), cls, "prompt_length_to_skip", "a count", options.prompt_length_to_skip);
+    const options = read<{ prompt_length_to_skip: number; min_new_tokens: number; eos_token_id: TokenIds }>(
+      cls,
+      args,
+      ["prompt_length_to_skip", "min_new_tokens", "eos_token_id"],
+    );
+    check(
+      isCount(options.prompt_length_to_skip, 0),
+      cls,
+      "prompt_length_to_skip",
+      "a count",
+      options.prompt_length_to_skip,
+    );
     check(isCount(options.min_new_tokens, 0), cls, "min_new_tokens", "a count", options.min_new_tokens);
     this.prompt_length_to_skip = options.prompt_length_to_skip;
     this.min_new_tokens = options.min_new_tokens;
@@ -184,7 +221,9 @@ export class ForcedBOSTokenLogitsProcessor extends LogitsProcessor {
 
   constructor(...args: Arguments<{ bos_token_id: number }>) {
     super();
-    const { bos_token_id } = read<{ bos_token_id: number }>(ForcedBOSTokenLogitsProcessor, args, ["bos_token_id"]);
+    const { bos_token_id } = read<{ bos_token_id: number }>(ForcedBOSTokenLogitsProcessor, args, [
+      "bos_token_id",
+    ]);
     this.#bos = this.own(new TokenSet(bos_token_id, ForcedBOSTokenLogitsProcessor, "bos_token_id"));
   }
 
@@ -200,7 +239,11 @@ export class ForcedEOSTokenLogitsProcessor extends LogitsProcessor {
 
   constructor(...args: Arguments<{ max_length: number; eos_token_id: TokenIds }>) {
     super();
-    const { max_length, eos_token_id } = read<{ max_length: number; eos_token_id: TokenIds }>(ForcedEOSTokenLogitsProcessor, args, ["max_length", "eos_token_id"]);
+    const { max_length, eos_token_id } = read<{ max_length: number; eos_token_id: TokenIds }>(
+      ForcedEOSTokenLogitsProcessor,
+      args,
+      ["max_length", "eos_token_id"],
+    );
     this.max_length = max_length;
     this.#eos = this.own(new TokenSet(eos_token_id, ForcedEOSTokenLogitsProcessor, "eos_token_id"));
   }
@@ -216,15 +259,31 @@ export class ExponentialDecayLengthPenalty extends LogitsProcessor {
   readonly regulation_factor: number;
   readonly #eos: TokenSet;
 
-  constructor(...args: Arguments<{ exponential_decay_length_penalty: readonly [number, number]; eos_token_id: TokenIds; input_ids_seq_length: number }>) {
+  constructor(
+    ...args: Arguments<{
+      exponential_decay_length_penalty: readonly [number, number];
+      eos_token_id: TokenIds;
+      input_ids_seq_length: number;
+    }>
+  ) {
     super();
     const cls = ExponentialDecayLengthPenalty;
-    const { exponential_decay_length_penalty: penalty, eos_token_id, input_ids_seq_length } = read<{
+    const {
+      exponential_decay_length_penalty: penalty,
+      eos_token_id,
+      input_ids_seq_length,
+    } = read<{
       exponential_decay_length_penalty: readonly [number, number];
       eos_token_id: TokenIds;
       input_ids_seq_length: number;
     }>(cls, args, ["exponential_decay_length_penalty", "eos_token_id", "input_ids_seq_length"]);
-    check(Array.isArray(penalty) && penalty.length === 2, cls, "exponential_decay_length_penalty", "[start, factor]", penalty);
+    check(
+      Array.isArray(penalty) && penalty.length === 2,
+      cls,
+      "exponential_decay_length_penalty",
+      "[start, factor]",
+      penalty,
+    );
     this.regulation_start = penalty[0] + input_ids_seq_length;
     this.regulation_factor = penalty[1];
     this.#eos = this.own(new TokenSet(eos_token_id, cls, "eos_token_id"));
@@ -245,7 +304,11 @@ export class SuppressTokensLogitsProcessor extends LogitsProcessor {
 
   constructor(...args: Arguments<{ suppress_tokens: readonly number[] }>) {
     super();
-    const { suppress_tokens } = read<{ suppress_tokens: readonly number[] }>(SuppressTokensLogitsProcessor, args, ["suppress_tokens"]);
+    const { suppress_tokens } = read<{ suppress_tokens: readonly number[] }>(
+      SuppressTokensLogitsProcessor,
+      args,
+      ["suppress_tokens"],
+    );
     this.#tokens = this.own(new TokenSet(suppress_tokens, SuppressTokensLogitsProcessor, "suppress_tokens"));
   }
 
@@ -262,7 +325,10 @@ export class SuppressTokensAtBeginLogitsProcessor extends LogitsProcessor {
   constructor(...args: Arguments<{ begin_suppress_tokens: readonly number[]; begin_index: number }>) {
     super();
     const cls = SuppressTokensAtBeginLogitsProcessor;
-    const { begin_suppress_tokens, begin_index } = read<{ begin_suppress_tokens: readonly number[]; begin_index: number }>(cls, args, ["begin_suppress_tokens", "begin_index"]);
+    const { begin_suppress_tokens, begin_index } = read<{
+      begin_suppress_tokens: readonly number[];
+      begin_index: number;
+    }>(cls, args, ["begin_suppress_tokens", "begin_index"]);
     this.begin_index = begin_index;
     this.#tokens = this.own(new TokenSet(begin_suppress_tokens, cls, "begin_suppress_tokens"));
   }
@@ -294,10 +360,19 @@ export class RepetitionPenaltyLogitsProcessor extends LogitsProcessor {
   constructor(...args: Arguments<{ penalty: number; prompt_ignore_length?: number | Tensor }>) {
     super();
     const cls = RepetitionPenaltyLogitsProcessor;
-    const { penalty, prompt_ignore_length } = read<{ penalty: number; prompt_ignore_length?: number | Tensor | null }>(cls, args, ["penalty", "prompt_ignore_length"]);
+    const { penalty, prompt_ignore_length } = read<{
+      penalty: number;
+      prompt_ignore_length?: number | Tensor | null;
+    }>(cls, args, ["penalty", "prompt_ignore_length"]);
     check(typeof penalty === "number" && penalty > 0, cls, "penalty", "a number above 0", penalty);
     const ignored = prompt_ignore_length ?? undefined;
-    check(ignored === undefined || ignored instanceof torch.Tensor || isCount(ignored, 0), cls, "prompt_ignore_length", "a count", ignored);
+    check(
+      ignored === undefined || ignored instanceof torch.Tensor || isCount(ignored, 0),
+      cls,
+      "prompt_ignore_length",
+      "a count",
+      ignored,
+    );
     this.penalty = penalty;
     this.prompt_ignore_length = ignored;
   }
@@ -307,7 +382,8 @@ export class RepetitionPenaltyLogitsProcessor extends LogitsProcessor {
     const length = input_ids.shape[1] as number;
     const ignored = this.prompt_ignore_length;
     let ids = input_ids;
-    if (typeof ignored === "number") ids = ids.narrow(1, Math.min(ignored, length), Math.max(length - ignored, 0));
+    if (typeof ignored === "number")
+      ids = ids.narrow(1, Math.min(ignored, length), Math.max(length - ignored, 0));
     else if (ignored) {
       const positions = torch.arange(length, { device: ids.device }).unsqueeze(0);
       ids = ids.masked_fill(positions.lt(ignored.to(ids.device).unsqueeze(1)), size);
@@ -325,7 +401,10 @@ export class EncoderRepetitionPenaltyLogitsProcessor extends LogitsProcessor {
   constructor(...args: Arguments<{ penalty: number; encoder_input_ids: Tensor }>) {
     super();
     const cls = EncoderRepetitionPenaltyLogitsProcessor;
-    const { penalty, encoder_input_ids } = read<{ penalty: number; encoder_input_ids: Tensor }>(cls, args, ["penalty", "encoder_input_ids"]);
+    const { penalty, encoder_input_ids } = read<{ penalty: number; encoder_input_ids: Tensor }>(cls, args, [
+      "penalty",
+      "encoder_input_ids",
+    ]);
     check(typeof penalty === "number" && penalty > 0, cls, "penalty", "a number above 0", penalty);
     this.penalty = 1 / penalty;
     this.encoder_input_ids = encoder_input_ids;
@@ -346,7 +425,10 @@ function perRow(encoder_input_ids: Tensor, scores: Tensor): Tensor {
 function banFollowers(scores: Tensor, ids: Tensor, prefix: Tensor, n: number): Tensor {
   const size = scores.shape.at(-1) as number;
   const windows = ids.unfold(1, n, 1); // [batch, windows, n]
-  const matches = windows.narrow(-1, 0, n - 1).eq(prefix.unsqueeze(1)).all(-1);
+  const matches = windows
+    .narrow(-1, 0, n - 1)
+    .eq(prefix.unsqueeze(1))
+    .all(-1);
   const followers = torch.where(matches, windows.select(-1, n - 1).clamp({ max: size }), size);
   const banned = torch.zeros([scores.shape[0] as number, size + 1], { dtype: "bool", device: scores.device });
   return scores.masked_fill(banned.scatter_(1, followers, true).narrow(1, 0, size), -Infinity);
@@ -359,7 +441,13 @@ export class NoRepeatNGramLogitsProcessor extends LogitsProcessor {
   constructor(...args: Arguments<{ ngram_size: number }>) {
     super();
     const { ngram_size } = read<{ ngram_size: number }>(NoRepeatNGramLogitsProcessor, args, ["ngram_size"]);
-    check(isCount(ngram_size, 1), NoRepeatNGramLogitsProcessor, "ngram_size", "a positive integer", ngram_size);
+    check(
+      isCount(ngram_size, 1),
+      NoRepeatNGramLogitsProcessor,
+      "ngram_size",
+      "a positive integer",
+      ngram_size,
+    );
     this.ngram_size = ngram_size;
   }
 
@@ -379,22 +467,39 @@ export class EncoderNoRepeatNGramLogitsProcessor extends LogitsProcessor {
   constructor(...args: Arguments<{ encoder_ngram_size: number; encoder_input_ids: Tensor }>) {
     super();
     const cls = EncoderNoRepeatNGramLogitsProcessor;
-    const { encoder_ngram_size, encoder_input_ids } = read<{ encoder_ngram_size: number; encoder_input_ids: Tensor }>(cls, args, ["encoder_ngram_size", "encoder_input_ids"]);
-    check(isCount(encoder_ngram_size, 1), cls, "encoder_ngram_size", "a positive integer", encoder_ngram_size);
+    const { encoder_ngram_size, encoder_input_ids } = read<{
+      encoder_ngram_size: number;
+      encoder_input_ids: Tensor;
+    }>(cls, args, ["encoder_ngram_size", "encoder_input_ids"]);
+    check(
+      isCount(encoder_ngram_size, 1),
+      cls,
+      "encoder_ngram_size",
+      "a positive integer",
+      encoder_ngram_size,
+    );
     this.ngram_size = encoder_ngram_size;
-    this.encoder_input_ids = encoder_input_ids.shape.length === 1 ? encoder_input_ids.unsqueeze(0) : encoder_input_ids;
+    this.encoder_input_ids =
+      encoder_input_ids.shape.length === 1 ? encoder_input_ids.unsqueeze(0) : encoder_input_ids;
   }
 
   override process(input_ids: Tensor, scores: Tensor): Tensor {
     const length = input_ids.shape[1] as number;
     const n = this.ngram_size;
     if (length + 1 < n || (this.encoder_input_ids.shape[1] as number) < n) return scores;
-    return banFollowers(scores, perRow(this.encoder_input_ids, scores), input_ids.narrow(1, length + 1 - n, n - 1), n);
+    return banFollowers(
+      scores,
+      perRow(this.encoder_input_ids, scores),
+      input_ids.narrow(1, length + 1 - n, n - 1),
+      n,
+    );
   }
 }
 
 /** Sequences of token ids and what is added to the score of their last token when the others have just come. */
-export type SequenceBias = readonly (readonly [ids: readonly number[], bias: number])[] | ReadonlyMap<readonly number[], number>;
+export type SequenceBias =
+  | readonly (readonly [ids: readonly number[], bias: number])[]
+  | ReadonlyMap<readonly number[], number>;
 
 interface BiasGroup {
   /** [sequences, length - 1] */
@@ -411,10 +516,22 @@ export class SequenceBiasLogitsProcessor extends LogitsProcessor {
 
   constructor(...args: Arguments<{ sequence_bias: SequenceBias }>) {
     super();
-    const { sequence_bias } = read<{ sequence_bias: SequenceBias }>(SequenceBiasLogitsProcessor, args, ["sequence_bias"]);
+    const { sequence_bias } = read<{ sequence_bias: SequenceBias }>(SequenceBiasLogitsProcessor, args, [
+      "sequence_bias",
+    ]);
     const sequences = [...(sequence_bias ?? [])].map(([ids, bias]) => [ids, Number(bias)] as const);
-    const ok = sequences.length > 0 && sequences.every(([ids, bias]) => ids.length > 0 && ids.every((id) => isCount(id, 0)) && !Number.isNaN(bias));
-    check(ok, SequenceBiasLogitsProcessor, "sequence_bias", "a list of [token ids, bias]", JSON.stringify(sequence_bias));
+    const ok =
+      sequences.length > 0 &&
+      sequences.every(
+        ([ids, bias]) => ids.length > 0 && ids.every((id) => isCount(id, 0)) && !Number.isNaN(bias),
+      );
+    check(
+      ok,
+      SequenceBiasLogitsProcessor,
+      "sequence_bias",
+      "a list of [token ids, bias]",
+      JSON.stringify(sequence_bias),
+    );
     // The last entry for a sequence counts, as in a dictionary.
     this.#sequences = [...new Map(sequences.map((sequence) => [sequence[0].join(), sequence])).values()];
   }
@@ -426,7 +543,11 @@ export class SequenceBiasLogitsProcessor extends LogitsProcessor {
       const [, length] = prefixes.shape as [number, number];
       const seen = input_ids.shape[1] as number;
       if (length > seen) continue;
-      const matches = input_ids.narrow(1, seen - length, length).unsqueeze(1).eq(prefixes).all(-1); // [batch, sequences]
+      const matches = input_ids
+        .narrow(1, seen - length, length)
+        .unsqueeze(1)
+        .eq(prefixes)
+        .all(-1); // [batch, sequences]
       bias = bias.index_add(1, last, torch.where(matches, biases, 0).to(scores.dtype));
     }
     return scores.add(bias);
@@ -434,7 +555,11 @@ export class SequenceBiasLogitsProcessor extends LogitsProcessor {
 
   override dispose(): void {
     super.dispose();
-    for (const tensor of [this.#single, ...this.#groups.flatMap(({ prefixes, last, bias }) => [prefixes, last, bias])]) tensor?.dispose();
+    for (const tensor of [
+      this.#single,
+      ...this.#groups.flatMap(({ prefixes, last, bias }) => [prefixes, last, bias]),
+    ])
+      tensor?.dispose();
     this.#single = undefined;
     this.#groups = [];
   }
@@ -445,7 +570,13 @@ export class SequenceBiasLogitsProcessor extends LogitsProcessor {
     const { device } = scores;
     if (this.#single?.device === device && this.#single.shape[0] === size) return this.#single;
     const outside = this.#sequences.flatMap(([ids]) => ids.filter((id) => id >= size));
-    check(outside.length === 0, SequenceBiasLogitsProcessor, "sequence_bias", `tokens below the vocabulary size ${size}`, outside);
+    check(
+      outside.length === 0,
+      SequenceBiasLogitsProcessor,
+      "sequence_bias",
+      `tokens below the vocabulary size ${size}`,
+      outside,
+    );
 
     const single = new Float32Array(size);
     const byLength = new Map<number, (readonly [ids: readonly number[], bias: number])[]>();
@@ -454,11 +585,21 @@ export class SequenceBiasLogitsProcessor extends LogitsProcessor {
       if (ids.length === 1) single[ids[0] as number] = bias;
       else byLength.set(ids.length, [...(byLength.get(ids.length) ?? []), sequence]);
     }
-    const made = (values: number[] | number[][], dtype: "int64" | "float32") => torch.keep(torch.tensor(values, { dtype, device }));
+    const made = (values: number[] | number[][], dtype: "int64" | "float32") =>
+      torch.keep(torch.tensor(values, { dtype, device }));
     this.#groups = [...byLength.values()].map((group) => ({
-      prefixes: made(group.map(([ids]) => ids.slice(0, -1)), "int64"),
-      last: made(group.map(([ids]) => ids.at(-1) as number), "int64"),
-      bias: made(group.map(([, bias]) => bias), "float32"),
+      prefixes: made(
+        group.map(([ids]) => ids.slice(0, -1)),
+        "int64",
+      ),
+      last: made(
+        group.map(([ids]) => ids.at(-1) as number),
+        "int64",
+      ),
+      bias: made(
+        group.map(([, bias]) => bias),
+        "float32",
+      ),
     }));
     this.#single = torch.keep(torch.tensor(single, { device }));
     return this.#single;
@@ -467,13 +608,20 @@ export class SequenceBiasLogitsProcessor extends LogitsProcessor {
 
 /** These sequences never come. */
 export class NoBadWordsLogitsProcessor extends SequenceBiasLogitsProcessor {
-  constructor(...args: Arguments<{ bad_words_ids: readonly (readonly number[])[]; eos_token_id?: TokenIds }>) {
-    const { bad_words_ids, eos_token_id } = read<{ bad_words_ids: readonly (readonly number[])[]; eos_token_id?: TokenIds | null }>(
+  constructor(
+    ...args: Arguments<{ bad_words_ids: readonly (readonly number[])[]; eos_token_id?: TokenIds }>
+  ) {
+    const { bad_words_ids, eos_token_id } = read<{
+      bad_words_ids: readonly (readonly number[])[];
+      eos_token_id?: TokenIds | null;
+    }>(NoBadWordsLogitsProcessor, args, ["bad_words_ids", "eos_token_id"]);
+    check(
+      Array.isArray(bad_words_ids) && bad_words_ids.length > 0 && bad_words_ids.every(Array.isArray),
       NoBadWordsLogitsProcessor,
-      args,
-      ["bad_words_ids", "eos_token_id"],
+      "bad_words_ids",
+      "a list of lists of token ids",
+      JSON.stringify(bad_words_ids),
     );
-    check(Array.isArray(bad_words_ids) && bad_words_ids.length > 0 && bad_words_ids.every(Array.isArray), NoBadWordsLogitsProcessor, "bad_words_ids", "a list of lists of token ids", JSON.stringify(bad_words_ids));
     // The end of sequence is not a word to be banned.
     const eos = eos_token_id === undefined || eos_token_id === null ? [] : tokenList(eos_token_id);
     const words = bad_words_ids.filter((word) => word.length !== 1 || !eos.includes(word[0] as number));
@@ -486,7 +634,10 @@ export class PrefixConstrainedLogitsProcessor extends LogitsProcessor {
   readonly #allowed: (batch_id: number, input_ids: Tensor) => readonly number[];
   readonly #beams: number;
 
-  constructor(prefix_allowed_tokens_fn: (batch_id: number, input_ids: Tensor) => readonly number[], num_beams = 1) {
+  constructor(
+    prefix_allowed_tokens_fn: (batch_id: number, input_ids: Tensor) => readonly number[],
+    num_beams = 1,
+  ) {
     super();
     this.#allowed = prefix_allowed_tokens_fn;
     this.#beams = num_beams;
@@ -497,8 +648,16 @@ export class PrefixConstrainedLogitsProcessor extends LogitsProcessor {
     for (let row = 0; row < (input_ids.shape[0] as number); row++) {
       const batch = Math.trunc(row / this.#beams);
       const allowed = this.#allowed(batch, input_ids.select(0, row));
-      check(allowed.length > 0, PrefixConstrainedLogitsProcessor, "prefix_allowed_tokens_fn", "a function that allows a token", `none for row ${batch}`);
-      mask.select(0, row).index_fill_(0, torch.tensor([...allowed], { dtype: "int64", device: scores.device }), 0);
+      check(
+        allowed.length > 0,
+        PrefixConstrainedLogitsProcessor,
+        "prefix_allowed_tokens_fn",
+        "a function that allows a token",
+        `none for row ${batch}`,
+      );
+      mask
+        .select(0, row)
+        .index_fill_(0, torch.tensor([...allowed], { dtype: "int64", device: scores.device }), 0);
     }
     return scores.add(mask);
   }
@@ -527,14 +686,28 @@ export class ClassifierFreeGuidanceLogitsProcessor extends LogitsProcessor {
 
   constructor(...args: Arguments<{ guidance_scale: number }>) {
     super();
-    const { guidance_scale } = read<{ guidance_scale: number }>(ClassifierFreeGuidanceLogitsProcessor, args, ["guidance_scale"]);
-    check(guidance_scale > 1, ClassifierFreeGuidanceLogitsProcessor, "guidance_scale", "above 1", guidance_scale);
+    const { guidance_scale } = read<{ guidance_scale: number }>(ClassifierFreeGuidanceLogitsProcessor, args, [
+      "guidance_scale",
+    ]);
+    check(
+      guidance_scale > 1,
+      ClassifierFreeGuidanceLogitsProcessor,
+      "guidance_scale",
+      "above 1",
+      guidance_scale,
+    );
     this.guidance_scale = guidance_scale;
   }
 
   override process(input_ids: Tensor, scores: Tensor): Tensor {
     const rows = input_ids.shape[0] as number;
-    check(scores.shape[0] === 2 * rows, ClassifierFreeGuidanceLogitsProcessor, "scores", `of ${2 * rows} rows`, scores.shape[0]);
+    check(
+      scores.shape[0] === 2 * rows,
+      ClassifierFreeGuidanceLogitsProcessor,
+      "scores",
+      `of ${2 * rows} rows`,
+      scores.shape[0],
+    );
     const [conditional, unconditional] = [scores.narrow(0, 0, rows), scores.narrow(0, rows, rows)];
     return unconditional.add(conditional.sub(unconditional).mul(this.guidance_scale));
   }
@@ -550,9 +723,12 @@ export class TemperatureLogitsWarper extends LogitsProcessor {
     super();
     const { temperature } = read<{ temperature: number }>(TemperatureLogitsWarper, args, ["temperature"]);
     if (!(typeof temperature === "number" && temperature > 0)) {
-      throw new InvalidArgumentError(`TemperatureLogitsWarper: temperature must be a number above 0, got ${String(temperature)}.`, {
-        ...(temperature === 0 ? { hint: "For greedy decoding set do_sample: false." } : {}),
-      });
+      throw new InvalidArgumentError(
+        `TemperatureLogitsWarper: temperature must be a number above 0, got ${String(temperature)}.`,
+        {
+          ...(temperature === 0 ? { hint: "For greedy decoding set do_sample: false." } : {}),
+        },
+      );
     }
     this.temperature = temperature;
   }
@@ -566,9 +742,18 @@ abstract class Filter extends LogitsProcessor {
   readonly filter_value: number;
   readonly min_tokens_to_keep: number;
 
-  constructor(cls: { readonly name: string }, { filter_value = -Infinity, min_tokens_to_keep = 1 }: FilterOptions) {
+  constructor(
+    cls: { readonly name: string },
+    { filter_value = -Infinity, min_tokens_to_keep = 1 }: FilterOptions,
+  ) {
     super();
-    check(isCount(min_tokens_to_keep, 1), cls, "min_tokens_to_keep", "a positive integer", min_tokens_to_keep);
+    check(
+      isCount(min_tokens_to_keep, 1),
+      cls,
+      "min_tokens_to_keep",
+      "a positive integer",
+      min_tokens_to_keep,
+    );
     this.filter_value = filter_value;
     this.min_tokens_to_keep = min_tokens_to_keep;
   }
@@ -592,7 +777,11 @@ export class TopKLogitsWarper extends Filter {
   readonly top_k: number;
 
   constructor(...args: Arguments<{ top_k: number } & FilterOptions>) {
-    const options = read<{ top_k: number } & FilterOptions>(TopKLogitsWarper, args, ["top_k", "filter_value", "min_tokens_to_keep"]);
+    const options = read<{ top_k: number } & FilterOptions>(TopKLogitsWarper, args, [
+      "top_k",
+      "filter_value",
+      "min_tokens_to_keep",
+    ]);
     super(TopKLogitsWarper, options);
     check(isCount(options.top_k, 1), TopKLogitsWarper, "top_k", "a positive integer", options.top_k);
     this.top_k = Math.max(options.top_k, this.min_tokens_to_keep);
@@ -608,7 +797,11 @@ export class TopPLogitsWarper extends Filter {
   readonly top_p: number;
 
   constructor(...args: Arguments<{ top_p: number } & FilterOptions>) {
-    const options = read<{ top_p: number } & FilterOptions>(TopPLogitsWarper, args, ["top_p", "filter_value", "min_tokens_to_keep"]);
+    const options = read<{ top_p: number } & FilterOptions>(TopPLogitsWarper, args, [
+      "top_p",
+      "filter_value",
+      "min_tokens_to_keep",
+    ]);
     super(TopPLogitsWarper, options);
     check(options.top_p >= 0 && options.top_p <= 1, TopPLogitsWarper, "top_p", "from 0 to 1", options.top_p);
     this.top_p = options.top_p;
@@ -616,7 +809,10 @@ export class TopPLogitsWarper extends Filter {
 
   protected override removed(scores: Tensor): Tensor {
     const [sorted, order] = torch.sort(scores, { descending: false });
-    const small = sorted.softmax(-1).cumsum(-1).le(1 - this.top_p);
+    const small = sorted
+      .softmax(-1)
+      .cumsum(-1)
+      .le(1 - this.top_p);
     const size = small.shape.at(-1) as number;
     const kept = Math.min(this.min_tokens_to_keep, size);
     small.narrow(-1, size - kept, kept).fill_(false);
@@ -632,7 +828,11 @@ export class TopHLogitsWarper extends LogitsProcessor {
 
   constructor(...args: Arguments<{ top_h: number; filter_value?: number }>) {
     super();
-    const { top_h, filter_value = -Infinity } = read<{ top_h: number; filter_value?: number }>(TopHLogitsWarper, args, ["top_h", "filter_value"]);
+    const { top_h, filter_value = -Infinity } = read<{ top_h: number; filter_value?: number }>(
+      TopHLogitsWarper,
+      args,
+      ["top_h", "filter_value"],
+    );
     check(top_h > 0 && top_h <= 1, TopHLogitsWarper, "top_h", "above 0 and at most 1", top_h);
     this.top_h = top_h;
     this.filter_value = filter_value;
@@ -652,7 +852,11 @@ export class TopHLogitsWarper extends LogitsProcessor {
 /** Entropy of the distribution that scores [batch, n] stand for [batch]. */
 function entropy(scores: Tensor): Tensor {
   const logarithms = scores.log_softmax(-1);
-  return logarithms.clamp({ min: torch.finfo(scores.dtype).min }).mul(logarithms.exp()).sum(-1).neg();
+  return logarithms
+    .clamp({ min: torch.finfo(scores.dtype).min })
+    .mul(logarithms.exp())
+    .sum(-1)
+    .neg();
 }
 
 /** Keeps tokens at least `min_p` times as probable as the best. */
@@ -660,7 +864,11 @@ export class MinPLogitsWarper extends Filter {
   readonly min_p: number;
 
   constructor(...args: Arguments<{ min_p: number } & FilterOptions>) {
-    const options = read<{ min_p: number } & FilterOptions>(MinPLogitsWarper, args, ["min_p", "filter_value", "min_tokens_to_keep"]);
+    const options = read<{ min_p: number } & FilterOptions>(MinPLogitsWarper, args, [
+      "min_p",
+      "filter_value",
+      "min_tokens_to_keep",
+    ]);
     super(MinPLogitsWarper, options);
     check(options.min_p >= 0 && options.min_p <= 1, MinPLogitsWarper, "min_p", "from 0 to 1", options.min_p);
     this.min_p = options.min_p;
@@ -669,7 +877,9 @@ export class MinPLogitsWarper extends Filter {
   protected override removed(scores: Tensor): Tensor {
     const probabilities = scores.softmax(-1);
     const small = probabilities.lt(probabilities.amax(-1, true).mul(this.min_p));
-    const [, best] = probabilities.topk(Math.min(this.min_tokens_to_keep, probabilities.shape.at(-1) as number));
+    const [, best] = probabilities.topk(
+      Math.min(this.min_tokens_to_keep, probabilities.shape.at(-1) as number),
+    );
     return small.scatter_(-1, best, false);
   }
 }
@@ -679,7 +889,11 @@ export class TypicalLogitsWarper extends Filter {
   readonly mass: number;
 
   constructor(...args: Arguments<{ mass?: number } & FilterOptions>) {
-    const options = read<{ mass?: number } & FilterOptions>(TypicalLogitsWarper, args, ["mass", "filter_value", "min_tokens_to_keep"]);
+    const options = read<{ mass?: number } & FilterOptions>(TypicalLogitsWarper, args, [
+      "mass",
+      "filter_value",
+      "min_tokens_to_keep",
+    ]);
     super(TypicalLogitsWarper, options);
     this.mass = options.mass ?? 0.9;
     check(this.mass > 0 && this.mass < 1, TypicalLogitsWarper, "typical_p", "between 0 and 1", this.mass);
@@ -690,7 +904,13 @@ export class TypicalLogitsWarper extends Filter {
     const expected = logarithms.mul(logarithms.exp()).nansum(-1, true).neg();
     const [distance, order] = torch.sort(logarithms.neg().sub(expected).abs(), { descending: false });
     const size = distance.shape.at(-1) as number;
-    const last = scores.gather(-1, order).softmax(-1).cumsum(-1).lt(this.mass).sum(1).clamp({ max: size - 1 });
+    const last = scores
+      .gather(-1, order)
+      .softmax(-1)
+      .cumsum(-1)
+      .lt(this.mass)
+      .sum(1)
+      .clamp({ max: size - 1 });
     const far = distance.gt(distance.gather(1, last.view([-1, 1])));
     far.narrow(-1, 0, Math.min(this.min_tokens_to_keep, size)).fill_(false);
     return far.scatter(1, order, far);
@@ -702,14 +922,27 @@ export class EpsilonLogitsWarper extends Filter {
   readonly epsilon: number;
 
   constructor(...args: Arguments<{ epsilon: number } & FilterOptions>) {
-    const options = read<{ epsilon: number } & FilterOptions>(EpsilonLogitsWarper, args, ["epsilon", "filter_value", "min_tokens_to_keep"]);
+    const options = read<{ epsilon: number } & FilterOptions>(EpsilonLogitsWarper, args, [
+      "epsilon",
+      "filter_value",
+      "min_tokens_to_keep",
+    ]);
     super(EpsilonLogitsWarper, options);
-    check(options.epsilon > 0 && options.epsilon < 1, EpsilonLogitsWarper, "epsilon_cutoff", "between 0 and 1", options.epsilon);
+    check(
+      options.epsilon > 0 && options.epsilon < 1,
+      EpsilonLogitsWarper,
+      "epsilon_cutoff",
+      "between 0 and 1",
+      options.epsilon,
+    );
     this.epsilon = options.epsilon;
   }
 
   protected override removed(scores: Tensor): Tensor {
-    return scores.softmax(-1).lt(this.epsilon).bitwise_and(scores.lt(kthLargest(scores, this.min_tokens_to_keep)));
+    return scores
+      .softmax(-1)
+      .lt(this.epsilon)
+      .bitwise_and(scores.lt(kthLargest(scores, this.min_tokens_to_keep)));
   }
 }
 
@@ -718,14 +951,32 @@ export class EtaLogitsWarper extends Filter {
   readonly epsilon: number;
 
   constructor(...args: Arguments<{ epsilon: number } & FilterOptions>) {
-    const options = read<{ epsilon: number } & FilterOptions>(EtaLogitsWarper, args, ["epsilon", "filter_value", "min_tokens_to_keep"]);
+    const options = read<{ epsilon: number } & FilterOptions>(EtaLogitsWarper, args, [
+      "epsilon",
+      "filter_value",
+      "min_tokens_to_keep",
+    ]);
     super(EtaLogitsWarper, options);
-    check(options.epsilon > 0 && options.epsilon < 1, EtaLogitsWarper, "eta_cutoff", "between 0 and 1", options.epsilon);
+    check(
+      options.epsilon > 0 && options.epsilon < 1,
+      EtaLogitsWarper,
+      "eta_cutoff",
+      "between 0 and 1",
+      options.epsilon,
+    );
     this.epsilon = options.epsilon;
   }
 
   protected override removed(scores: Tensor): Tensor {
-    const eta = entropy(scores).neg().exp().mul(Math.sqrt(this.epsilon)).clamp({ max: this.epsilon }).unsqueeze(-1);
-    return scores.softmax(-1).lt(eta).bitwise_and(scores.lt(kthLargest(scores, this.min_tokens_to_keep)));
+    const eta = entropy(scores)
+      .neg()
+      .exp()
+      .mul(Math.sqrt(this.epsilon))
+      .clamp({ max: this.epsilon })
+      .unsqueeze(-1);
+    return scores
+      .softmax(-1)
+      .lt(eta)
+      .bitwise_and(scores.lt(kthLargest(scores, this.min_tokens_to_keep)));
   }
 }

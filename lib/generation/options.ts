@@ -15,7 +15,11 @@ export interface Streamer extends Pick<BaseStreamer, "put" | "end"> {
   fail?(error: Error): void | Promise<void>;
 }
 
-type Settings = { readonly [K in keyof GenerationConfig as GenerationConfig[K] extends Function ? never : K]?: GenerationConfig[K] | undefined };
+type Settings = {
+  readonly [K in keyof GenerationConfig as GenerationConfig[K] extends (...args: never) => unknown
+    ? never
+    : K]?: GenerationConfig[K] | undefined;
+};
 
 /** Options of `generate`: any field of {@link GenerationConfig}, and these. */
 export interface GenerateOptions extends Settings {
@@ -26,7 +30,9 @@ export interface GenerateOptions extends Settings {
   /** Checked beside the criteria that the settings ask for. */
   readonly stopping_criteria?: StoppingCriteriaList | readonly StoppingCriteriaLike[] | undefined;
   /** The tokens that may come next in a row, given its tokens so far. */
-  readonly prefix_allowed_tokens_fn?: ((batch_id: number, input_ids: Tensor) => readonly number[]) | undefined;
+  readonly prefix_allowed_tokens_fn?:
+    | ((batch_id: number, input_ids: Tensor) => readonly number[])
+    | undefined;
   readonly streamer?: Streamer | null | undefined;
   /** Needed for `stop_strings`. */
   readonly tokenizer?: StreamerTokenizer | undefined;
@@ -59,7 +65,11 @@ const ARGUMENTS = [
 ] as const;
 
 /** Token ids, with whatever else the model's forward takes; or the ids alone. */
-export type GenerateInputs = Tensor | readonly number[] | readonly (readonly number[])[] | { readonly [input: string]: unknown };
+export type GenerateInputs =
+  | Tensor
+  | readonly number[]
+  | readonly (readonly number[])[]
+  | { readonly [input: string]: unknown };
 
 /** Inputs of the model by name; absent ones are left out. */
 export type ModelInputs = Record<string, unknown>;
@@ -72,7 +82,11 @@ export interface Request {
 }
 
 /** Sorts arguments: settings over the model's own over the defaults, inputs by name. */
-export function readRequest(model: PreTrainedModel, given: GenerateInputs | undefined, all: GenerateOptions): Request {
+export function readRequest(
+  model: PreTrainedModel,
+  given: GenerateInputs | undefined,
+  all: GenerateOptions,
+): Request {
   const options: Record<string, unknown> = {};
   const values: Record<string, unknown> = {};
   for (const [name, value] of Object.entries(all)) {
@@ -91,9 +105,12 @@ export function readRequest(model: PreTrainedModel, given: GenerateInputs | unde
   for (const [name, value] of Object.entries(inputs)) {
     if (value === undefined || value === null) delete inputs[name];
     else if (known && !known.includes(name)) {
-      throw new InvalidArgumentError(`generate: '${name}' is neither a setting nor an input of ${model.constructor.name}.`, {
-        suggestion: nearest(name, [...known, ...ARGUMENTS, ...Object.keys(settings)], 1)[0],
-      });
+      throw new InvalidArgumentError(
+        `generate: '${name}' is neither a setting nor an input of ${model.constructor.name}.`,
+        {
+          suggestion: nearest(name, [...known, ...ARGUMENTS, ...Object.keys(settings)], 1)[0],
+        },
+      );
     }
   }
   return {
@@ -106,10 +123,14 @@ export function readRequest(model: PreTrainedModel, given: GenerateInputs | unde
 
 function readInputs(given: GenerateInputs | undefined): ModelInputs {
   if (given === undefined) return {};
-  if (given instanceof torch.Tensor) return { input_ids: given.shape.length === 1 ? given.unsqueeze(0) : given };
+  if (given instanceof torch.Tensor)
+    return { input_ids: given.shape.length === 1 ? given.unsqueeze(0) : given };
   if (!Array.isArray(given)) {
     return Object.fromEntries(
-      Object.entries(given).map(([name, value]) => [name, Array.isArray(value) ? idTensor(value as number[]) : value]),
+      Object.entries(given).map(([name, value]) => [
+        name,
+        Array.isArray(value) ? idTensor(value as number[]) : value,
+      ]),
     );
   }
   return { input_ids: idTensor(given as number[]) };
@@ -117,9 +138,13 @@ function readInputs(given: GenerateInputs | undefined): ModelInputs {
 
 /** Token ids of one sequence, or of several of the same length: [batch, length]. */
 function idTensor(ids: readonly number[] | readonly (readonly number[])[]): Tensor {
-  const rows = (typeof ids[0] === "number" || ids.length === 0 ? [ids] : ids) as readonly (readonly number[])[];
+  const rows = (
+    typeof ids[0] === "number" || ids.length === 0 ? [ids] : ids
+  ) as readonly (readonly number[])[];
   if (rows.some((row) => row.length !== rows[0]?.length)) {
-    throw new InvalidArgumentError("generate: sequences of different lengths need padding: use a tokenizer with { padding: true }.");
+    throw new InvalidArgumentError(
+      "generate: sequences of different lengths need padding: use a tokenizer with { padding: true }.",
+    );
   }
   return torch.tensor(rows, { dtype: "int64" });
 }

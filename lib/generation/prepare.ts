@@ -48,32 +48,39 @@ export function prepare(model: PreTrainedModel, request: Request): Run {
   const eos_token_id = settings.eos_token_id === null ? undefined : [settings.eos_token_id].flat();
   const pad_token_id = settings.pad_token_id ?? eos_token_id?.[0];
 
-  const { input_ids, attention_mask, position_ids, inputs_embeds, past_key_values, ...extra } = request.inputs as ModelInputs & {
-    input_ids?: Tensor;
-    attention_mask?: Tensor;
-    position_ids?: Tensor;
-    inputs_embeds?: Tensor;
-    past_key_values?: Cache;
-  };
+  const { input_ids, attention_mask, position_ids, inputs_embeds, past_key_values, ...extra } =
+    request.inputs as ModelInputs & {
+      input_ids?: Tensor;
+      attention_mask?: Tensor;
+      position_ids?: Tensor;
+      inputs_embeds?: Tensor;
+      past_key_values?: Cache;
+    };
   const ids = startIds(input_ids, inputs_embeds, settings, device);
   const prompt = inputs_embeds ?? ids;
   let mask = attention_mask?.to(device);
-  if (mask && mask.shape.length !== 2) throw new InvalidArgumentError("generate: attention_mask must be [batch, length].");
+  if (mask && mask.shape.length !== 2)
+    throw new InvalidArgumentError("generate: attention_mask must be [batch, length].");
   if (mask === undefined) mask = inferMask(prompt, pad_token_id, eos_token_id, settings);
   warnOfRightPadding(ids, mask, pad_token_id);
-  const positions = position_ids ?? (accepts(model, "position_ids") ? startPositions(mask, prompt, past_key_values) : undefined);
+  const positions =
+    position_ids ??
+    (accepts(model, "position_ids") ? startPositions(mask, prompt, past_key_values) : undefined);
   // A mask of ones says nothing: without it, attention need not build one.
   if (mask && torch.all(mask.eq(1)).item<boolean>()) mask = undefined;
 
   const copies = settings.num_return_sequences ?? 1;
-  const expand = <T extends Tensor | undefined>(t: T): T => (t && copies > 1 ? t.repeat_interleave(copies, 0) : t) as T;
+  const expand = <T extends Tensor | undefined>(t: T): T =>
+    (t && copies > 1 ? t.repeat_interleave(copies, 0) : t) as T;
   const length = ids.shape[1] as number;
   setLengths(model, request, length, inputs_embeds);
-  const embedded = inputs_embeds && length !== inputs_embeds.shape[1] ? (inputs_embeds.shape[1] as number) : 0;
+  const embedded =
+    inputs_embeds && length !== inputs_embeds.shape[1] ? (inputs_embeds.shape[1] as number) : 0;
   const cache = past_key_values ?? makeCache(model, settings, (settings.max_length as number) - 1 + embedded);
   if (accepts(model, "logits_to_keep")) extra.logits_to_keep ??= 1;
   for (const [name, value] of Object.entries(extra)) {
-    if (value instanceof torch.Tensor) extra[name] = value.shape[0] === ids.shape[0] ? expand(value.to(device)) : value.to(device);
+    if (value instanceof torch.Tensor)
+      extra[name] = value.shape[0] === ids.shape[0] ? expand(value.to(device)) : value.to(device);
   }
   const state: State = {
     input_ids: expand(ids),
@@ -84,13 +91,20 @@ export function prepare(model: PreTrainedModel, request: Request): Run {
     ownsCache: cache !== undefined && past_key_values === undefined,
     extra,
   };
-  const processors = makeProcessors(request, { eos_token_id, length, prompt: ids, mask: state.attention_mask });
+  const processors = makeProcessors(request, {
+    eos_token_id,
+    length,
+    prompt: ids,
+    mask: state.attention_mask,
+  });
   const criteria = makeCriteria(model, settings, eos_token_id, options.tokenizer);
   const own = [...processors, ...criteria].filter((item) => typeof item === "object");
   criteria.push(...(options.stopping_criteria ?? []));
   // Not ours to free: what the caller gave, and ids that were shown to processors and criteria of the caller's.
   const given = Object.values(request.inputs);
-  const shows = Boolean(options.logits_processor ?? options.stopping_criteria ?? options.prefix_allowed_tokens_fn);
+  const shows = Boolean(
+    options.logits_processor ?? options.stopping_criteria ?? options.prefix_allowed_tokens_fn,
+  );
   const release = (from: State, kept: readonly unknown[] = []) => {
     for (const tensor of [shows ? undefined : from.input_ids, from.attention_mask, from.position_ids]) {
       if (tensor && !given.includes(tensor) && !kept.includes(tensor)) tensor.dispose();
@@ -108,22 +122,43 @@ const accepts = (model: PreTrainedModel, name: string) =>
 
 // Inputs ---------------------------------------------------------------------------------------------------------
 
-function startIds(input_ids: Tensor | undefined, embeds: Tensor | undefined, settings: GenerationConfig, device: Device): Tensor {
+function startIds(
+  input_ids: Tensor | undefined,
+  embeds: Tensor | undefined,
+  settings: GenerationConfig,
+  device: Device,
+): Tensor {
   if (input_ids) {
-    if (input_ids.shape.length !== 2) throw new InvalidArgumentError(`generate: input_ids must be [batch, length], got [${input_ids.shape.join(", ")}].`);
+    if (input_ids.shape.length !== 2)
+      throw new InvalidArgumentError(
+        `generate: input_ids must be [batch, length], got [${input_ids.shape.join(", ")}].`,
+      );
     return input_ids.to({ device, dtype: "int64" });
   }
   if (embeds) return torch.zeros([embeds.shape[0] as number, 0], { dtype: "int64", device });
-  if (settings.bos_token_id === null) throw new InvalidArgumentError("generate: give input_ids; there is no bos_token_id to begin with.");
+  if (settings.bos_token_id === null)
+    throw new InvalidArgumentError("generate: give input_ids; there is no bos_token_id to begin with.");
   return torch.full([1, 1], settings.bos_token_id, { dtype: "int64", device });
 }
 
 /** Without a mask: padding tokens are masked, unless padding and end of sequence are one. */
-function inferMask(prompt: Tensor, pad: number | undefined, eos: readonly number[] | undefined, settings: GenerationConfig): Tensor | undefined {
-  if (prompt.shape.length !== 2 || pad === undefined || eos?.includes(pad) || (prompt.shape[1] as number) === 0) {
+function inferMask(
+  prompt: Tensor,
+  pad: number | undefined,
+  eos: readonly number[] | undefined,
+  settings: GenerationConfig,
+): Tensor | undefined {
+  if (
+    prompt.shape.length !== 2 ||
+    pad === undefined ||
+    eos?.includes(pad) ||
+    (prompt.shape[1] as number) === 0
+  ) {
     const ambiguous = settings.pad_token_id !== null && eos?.includes(settings.pad_token_id) === true;
     if (ambiguous && prompt.shape.length === 2 && (prompt.shape[0] as number) > 1) {
-      warnOnce("generate: a batch without attention_mask, where padding and end of sequence are the same token; give the mask.");
+      warnOnce(
+        "generate: a batch without attention_mask, where padding and end of sequence are the same token; give the mask.",
+      );
     }
     return undefined;
   }
@@ -133,9 +168,12 @@ function inferMask(prompt: Tensor, pad: number | undefined, eos: readonly number
 function warnOfRightPadding(ids: Tensor, mask: Tensor | undefined, pad: number | undefined): void {
   const [batch, length] = ids.shape as [number, number];
   if (pad === undefined || batch < 2 || length === 0) return;
-  const last = mask && mask.shape[1] === length ? mask.select(1, length - 1).eq(0) : ids.select(1, length - 1).eq(pad);
+  const last =
+    mask && mask.shape[1] === length ? mask.select(1, length - 1).eq(0) : ids.select(1, length - 1).eq(pad);
   if (!torch.any(last).item<boolean>()) return;
-  warn("generate: the batch is padded on the right, after which nothing sensible can follow. Set padding_side 'left' in the tokenizer.");
+  warn(
+    "generate: the batch is padded on the right, after which nothing sensible can follow. Set padding_side 'left' in the tokenizer.",
+  );
 }
 
 /** Positions count real tokens only. */
@@ -147,7 +185,12 @@ function startPositions(mask: Tensor | undefined, prompt: Tensor, cache: Cache |
 
 // Lengths and cache -------------------------------------------------------------------------------------------------
 
-function setLengths(model: PreTrainedModel, { settings, hasDefaultMaxLength }: Request, length: number, embeds: Tensor | undefined): void {
+function setLengths(
+  model: PreTrainedModel,
+  { settings, hasDefaultMaxLength }: Request,
+  length: number,
+  embeds: Tensor | undefined,
+): void {
   const embedded = embeds !== undefined && length !== embeds.shape[1] ? (embeds.shape[1] as number) : 0;
   const limit = (model.config as { max_position_embeddings?: number }).max_position_embeddings;
   if (settings.max_new_tokens !== null) {
@@ -155,7 +198,9 @@ function setLengths(model: PreTrainedModel, { settings, hasDefaultMaxLength }: R
   } else if (embedded > 0 && !hasDefaultMaxLength) {
     settings.max_length = (settings.max_length as number) - embedded;
   } else if (hasDefaultMaxLength) {
-    warnOnce(`generate: no max_new_tokens was given, so ${settings.max_length} tokens are generated at most.`);
+    warnOnce(
+      `generate: no max_new_tokens was given, so ${settings.max_length} tokens are generated at most.`,
+    );
     settings.max_length = Math.min((settings.max_length as number) + length, limit ?? Infinity);
   }
   if (settings.min_new_tokens !== null) settings.min_length = settings.min_new_tokens + length;
@@ -163,12 +208,17 @@ function setLengths(model: PreTrainedModel, { settings, hasDefaultMaxLength }: R
 
   const max_length = settings.max_length as number;
   if (length >= max_length) {
-    throw new InvalidArgumentError(`generate: the prompt has ${length} tokens, and max_length is ${max_length}.`, {
-      hint: "Give max_new_tokens instead.",
-    });
+    throw new InvalidArgumentError(
+      `generate: the prompt has ${length} tokens, and max_length is ${max_length}.`,
+      {
+        hint: "Give max_new_tokens instead.",
+      },
+    );
   }
   if ((settings.min_length ?? 0) > max_length) {
-    warn(`generate: min_length (${settings.min_length}) is greater than max_length (${max_length}), where generation ends.`);
+    warn(
+      `generate: min_length (${settings.min_length}) is greater than max_length (${max_length}), where generation ends.`,
+    );
   }
 }
 
@@ -193,47 +243,99 @@ interface Facts {
 }
 
 /** The processors that settings ask for, in the reference's order, which matters. */
-function makeProcessors({ settings: s, options }: Request, { eos_token_id: eos, length, prompt, mask }: Facts): p.LogitsProcessorList {
+function makeProcessors(
+  { settings: s, options }: Request,
+  { eos_token_id: eos, length, prompt, mask }: Facts,
+): p.LogitsProcessorList {
   const list = new p.LogitsProcessorList();
   const isSet = (value: number | null, neutral: number) => value !== null && value !== neutral;
   const encoder = () => (length > 0 ? prompt : undefined);
-  if (s.sequence_bias !== null) list.push(new p.SequenceBiasLogitsProcessor({ sequence_bias: s.sequence_bias }));
+  if (s.sequence_bias !== null)
+    list.push(new p.SequenceBiasLogitsProcessor({ sequence_bias: s.sequence_bias }));
   if (isSet(s.encoder_repetition_penalty, 1)) {
     const encoder_input_ids = encoder();
-    if (encoder_input_ids) list.push(new p.EncoderRepetitionPenaltyLogitsProcessor({ penalty: s.encoder_repetition_penalty as number, encoder_input_ids }));
+    if (encoder_input_ids)
+      list.push(
+        new p.EncoderRepetitionPenaltyLogitsProcessor({
+          penalty: s.encoder_repetition_penalty as number,
+          encoder_input_ids,
+        }),
+      );
     else warnOnce("generate: encoder_repetition_penalty needs input_ids, so it has no effect.");
   }
   if (isSet(s.repetition_penalty, 1)) {
     const prompt_ignore_length = mask && torch.keep(mask.ne(0).to("int32").argmax(1));
-    const processor = new p.RepetitionPenaltyLogitsProcessor({ penalty: s.repetition_penalty as number, ...(prompt_ignore_length ? { prompt_ignore_length } : {}) });
+    const processor = new p.RepetitionPenaltyLogitsProcessor({
+      penalty: s.repetition_penalty as number,
+      ...(prompt_ignore_length ? { prompt_ignore_length } : {}),
+    });
     list.push(processor);
     if (prompt_ignore_length) processor.own(prompt_ignore_length);
   }
-  if (s.no_repeat_ngram_size) list.push(new p.NoRepeatNGramLogitsProcessor({ ngram_size: s.no_repeat_ngram_size }));
+  if (s.no_repeat_ngram_size)
+    list.push(new p.NoRepeatNGramLogitsProcessor({ ngram_size: s.no_repeat_ngram_size }));
   if (s.encoder_no_repeat_ngram_size) {
     const encoder_input_ids = encoder();
-    if (encoder_input_ids) list.push(new p.EncoderNoRepeatNGramLogitsProcessor({ encoder_ngram_size: s.encoder_no_repeat_ngram_size, encoder_input_ids }));
+    if (encoder_input_ids)
+      list.push(
+        new p.EncoderNoRepeatNGramLogitsProcessor({
+          encoder_ngram_size: s.encoder_no_repeat_ngram_size,
+          encoder_input_ids,
+        }),
+      );
     else warnOnce("generate: encoder_no_repeat_ngram_size needs input_ids, so it has no effect.");
   }
-  if (s.bad_words_ids !== null) list.push(new p.NoBadWordsLogitsProcessor({ bad_words_ids: s.bad_words_ids, ...(eos ? { eos_token_id: eos } : {}) }));
-  if (s.min_length && eos) list.push(new p.MinLengthLogitsProcessor({ min_length: s.min_length, eos_token_id: eos }));
+  if (s.bad_words_ids !== null)
+    list.push(
+      new p.NoBadWordsLogitsProcessor({
+        bad_words_ids: s.bad_words_ids,
+        ...(eos ? { eos_token_id: eos } : {}),
+      }),
+    );
+  if (s.min_length && eos)
+    list.push(new p.MinLengthLogitsProcessor({ min_length: s.min_length, eos_token_id: eos }));
   if (s.min_new_tokens && eos) {
-    list.push(new p.MinNewTokensLengthLogitsProcessor({ prompt_length_to_skip: length, min_new_tokens: s.min_new_tokens, eos_token_id: eos }));
+    list.push(
+      new p.MinNewTokensLengthLogitsProcessor({
+        prompt_length_to_skip: length,
+        min_new_tokens: s.min_new_tokens,
+        eos_token_id: eos,
+      }),
+    );
   }
-  if (options.prefix_allowed_tokens_fn) list.push(new p.PrefixConstrainedLogitsProcessor(options.prefix_allowed_tokens_fn, s.num_beams ?? 1));
-  if (s.forced_bos_token_id !== null) list.push(new p.ForcedBOSTokenLogitsProcessor({ bos_token_id: s.forced_bos_token_id }));
+  if (options.prefix_allowed_tokens_fn)
+    list.push(new p.PrefixConstrainedLogitsProcessor(options.prefix_allowed_tokens_fn, s.num_beams ?? 1));
+  if (s.forced_bos_token_id !== null)
+    list.push(new p.ForcedBOSTokenLogitsProcessor({ bos_token_id: s.forced_bos_token_id }));
   if (s.forced_eos_token_id !== null) {
-    list.push(new p.ForcedEOSTokenLogitsProcessor({ max_length: s.max_length as number, eos_token_id: s.forced_eos_token_id }));
+    list.push(
+      new p.ForcedEOSTokenLogitsProcessor({
+        max_length: s.max_length as number,
+        eos_token_id: s.forced_eos_token_id,
+      }),
+    );
   }
   if (s.remove_invalid_values) list.push(new p.InfNanRemoveLogitsProcessor());
   if (s.exponential_decay_length_penalty !== null && eos) {
     const exponential_decay_length_penalty = s.exponential_decay_length_penalty;
-    list.push(new p.ExponentialDecayLengthPenalty({ exponential_decay_length_penalty, eos_token_id: eos, input_ids_seq_length: length }));
+    list.push(
+      new p.ExponentialDecayLengthPenalty({
+        exponential_decay_length_penalty,
+        eos_token_id: eos,
+        input_ids_seq_length: length,
+      }),
+    );
   }
-  if (s.suppress_tokens !== null) list.push(new p.SuppressTokensLogitsProcessor({ suppress_tokens: s.suppress_tokens }));
+  if (s.suppress_tokens !== null)
+    list.push(new p.SuppressTokensLogitsProcessor({ suppress_tokens: s.suppress_tokens }));
   if (s.begin_suppress_tokens !== null) {
     const begin_index = length > 1 || s.forced_bos_token_id === null ? length : length + 1;
-    list.push(new p.SuppressTokensAtBeginLogitsProcessor({ begin_suppress_tokens: s.begin_suppress_tokens, begin_index }));
+    list.push(
+      new p.SuppressTokensAtBeginLogitsProcessor({
+        begin_suppress_tokens: s.begin_suppress_tokens,
+        begin_index,
+      }),
+    );
   }
   for (const own of options.logits_processor ?? []) list.push(kept(own));
   if (s.do_sample) list.push(...makeWarpers(s));
@@ -249,13 +351,15 @@ const kept = (processor: p.LogitsProcessorLike) => (input_ids: Tensor, scores: T
 
 function makeWarpers(s: GenerationConfig): p.LogitsProcessor[] {
   const list: p.LogitsProcessor[] = [];
-  if (s.temperature !== null && s.temperature !== 1) list.push(new p.TemperatureLogitsWarper({ temperature: s.temperature }));
+  if (s.temperature !== null && s.temperature !== 1)
+    list.push(new p.TemperatureLogitsWarper({ temperature: s.temperature }));
   if (s.top_h !== null) list.push(new p.TopHLogitsWarper({ top_h: s.top_h }));
   if (s.top_k) list.push(new p.TopKLogitsWarper({ top_k: s.top_k }));
   if (s.top_p !== null && s.top_p < 1) list.push(new p.TopPLogitsWarper({ top_p: s.top_p }));
   if (s.min_p !== null) list.push(new p.MinPLogitsWarper({ min_p: s.min_p }));
   if (s.typical_p !== null && s.typical_p < 1) list.push(new p.TypicalLogitsWarper({ mass: s.typical_p }));
-  if (s.epsilon_cutoff && s.epsilon_cutoff < 1) list.push(new p.EpsilonLogitsWarper({ epsilon: s.epsilon_cutoff }));
+  if (s.epsilon_cutoff && s.epsilon_cutoff < 1)
+    list.push(new p.EpsilonLogitsWarper({ epsilon: s.epsilon_cutoff }));
   if (s.eta_cutoff && s.eta_cutoff < 1) list.push(new p.EtaLogitsWarper({ epsilon: s.eta_cutoff }));
   return list;
 }
@@ -269,11 +373,14 @@ function makeCriteria(
   const list = new stop.StoppingCriteriaList([new stop.MaxLengthCriteria(s.max_length as number)]);
   const limit = (model.config as { max_position_embeddings?: number }).max_position_embeddings;
   if (limit !== undefined && (s.max_length as number) > limit) {
-    warnOnce(`generate: max_length ${s.max_length} is beyond the ${limit} positions that the model was made for.`);
+    warnOnce(
+      `generate: max_length ${s.max_length} is beyond the ${limit} positions that the model was made for.`,
+    );
   }
   if (s.max_time !== null) list.push(new stop.MaxTimeCriteria(s.max_time));
   if (s.stop_strings !== null) {
-    if (!tokenizer) throw new InvalidArgumentError("generate: stop_strings need a tokenizer: pass { tokenizer }.");
+    if (!tokenizer)
+      throw new InvalidArgumentError("generate: stop_strings need a tokenizer: pass { tokenizer }.");
     list.push(new stop.StopStringCriteria(tokenizer, s.stop_strings));
   }
   if (eos) list.push(new stop.EosTokenCriteria(eos));

@@ -53,7 +53,11 @@ export class StoppingCriteriaList extends StoppingCriteria {
     let done = allRows(input_ids, false);
     for (const item of this.items) {
       const result = typeof item === "function" ? item(input_ids, scores) : item.check(input_ids, scores);
-      done = done.bitwise_or(typeof result === "boolean" ? allRows(input_ids, result) : result.to({ device: done.device, dtype: "bool" }));
+      done = done.bitwise_or(
+        typeof result === "boolean"
+          ? allRows(input_ids, result)
+          : result.to({ device: done.device, dtype: "bool" }),
+      );
     }
     return done;
   }
@@ -67,7 +71,11 @@ function allRows(input_ids: Tensor, value: boolean): Tensor {
 export class MaxLengthCriteria extends StoppingCriteria {
   readonly max_length: number;
 
-  constructor(...args: readonly [max_length: number] | readonly [{ max_length: number; max_position_embeddings?: number }]) {
+  constructor(
+    ...args:
+      | readonly [max_length: number]
+      | readonly [{ max_length: number; max_position_embeddings?: number }]
+  ) {
     super();
     const { max_length } = readOptions("MaxLengthCriteria", args, ["max_length", "max_position_embeddings"]);
     this.max_length = max_length as number;
@@ -83,9 +91,14 @@ export class MaxTimeCriteria extends StoppingCriteria {
   readonly max_time: number;
   readonly #start: number;
 
-  constructor(...args: readonly [max_time: number] | readonly [{ max_time: number; initial_timestamp?: number }]) {
+  constructor(
+    ...args: readonly [max_time: number] | readonly [{ max_time: number; initial_timestamp?: number }]
+  ) {
     super();
-    const { max_time, initial_timestamp } = readOptions("MaxTimeCriteria", args, ["max_time", "initial_timestamp"]);
+    const { max_time, initial_timestamp } = readOptions("MaxTimeCriteria", args, [
+      "max_time",
+      "initial_timestamp",
+    ]);
     this.max_time = max_time as number;
     this.#start = (initial_timestamp as number | undefined) ?? performance.now() / 1000;
   }
@@ -102,12 +115,16 @@ export class EosTokenCriteria extends StoppingCriteria {
 
   constructor(...args: readonly [eos_token_id: TokenIds] | readonly [{ eos_token_id: TokenIds }]) {
     super();
-    const { eos_token_id } = readOptions("EosTokenCriteria", args, ["eos_token_id"]) as { eos_token_id: TokenIds };
+    const { eos_token_id } = readOptions("EosTokenCriteria", args, ["eos_token_id"]) as {
+      eos_token_id: TokenIds;
+    };
     this.#isOwn = !(eos_token_id instanceof torch.Tensor);
     this.eos_token_id = torch.keep(
       eos_token_id instanceof torch.Tensor
         ? eos_token_id
-        : torch.tensor(typeof eos_token_id === "number" ? [eos_token_id] : [...eos_token_id], { dtype: "int64" }),
+        : torch.tensor(typeof eos_token_id === "number" ? [eos_token_id] : [...eos_token_id], {
+            dtype: "int64",
+          }),
     );
   }
 
@@ -133,7 +150,11 @@ export class StopStringCriteria extends StoppingCriteria {
   readonly #longest: number;
   #found: boolean[] = [];
 
-  constructor(...args: readonly [tokenizer: StreamerTokenizer, stop_strings: string | readonly string[]] | readonly [{ tokenizer: StreamerTokenizer; stop_strings: string | readonly string[] }]) {
+  constructor(
+    ...args:
+      | readonly [tokenizer: StreamerTokenizer, stop_strings: string | readonly string[]]
+      | readonly [{ tokenizer: StreamerTokenizer; stop_strings: string | readonly string[] }]
+  ) {
     super();
     const bag = args.length === 1 ? args[0] : { tokenizer: args[0], stop_strings: args[1] };
     const strings = typeof bag.stop_strings === "string" ? [bag.stop_strings] : [...bag.stop_strings];
@@ -156,7 +177,10 @@ export class StopStringCriteria extends StoppingCriteria {
 
   async #endsIn(ids: number[]): Promise<boolean> {
     const options = { skip_special_tokens: false };
-    const [text, before] = [await this.#tokenizer.decode(ids, options), await this.#tokenizer.decode(ids.slice(0, -1), options)];
+    const [text, before] = [
+      await this.#tokenizer.decode(ids, options),
+      await this.#tokenizer.decode(ids.slice(0, -1), options),
+    ];
     return this.stop_strings.some((stop) => {
       const at = text.lastIndexOf(stop);
       return at >= 0 && at + stop.length > before.replace(/\uFFFD+$/, "").length;

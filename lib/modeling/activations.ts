@@ -23,10 +23,20 @@ function activation(name: string, fn: (x: Tensor) => Tensor): new () => Activati
 
 /** 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))), step by step as the original checkpoints computed it. */
 const tanhGelu = (x: Tensor) =>
-  x.mul(0.5).mul(x.pow(3).mul(0.044715).add(x).mul(Math.sqrt(2 / Math.PI)).tanh().add(1));
+  x.mul(0.5).mul(
+    x
+      .pow(3)
+      .mul(0.044715)
+      .add(x)
+      .mul(Math.sqrt(2 / Math.PI))
+      .tanh()
+      .add(1),
+  );
 
 export const GELUActivation: new () => Activation = activation("GELUActivation", (x) => F.gelu(x));
-export const GELUTanh: new () => Activation = activation("GELUTanh", (x) => F.gelu(x, { approximate: "tanh" }));
+export const GELUTanh: new () => Activation = activation("GELUTanh", (x) =>
+  F.gelu(x, { approximate: "tanh" }),
+);
 export const NewGELUActivation: new () => Activation = activation("NewGELUActivation", tanhGelu);
 export const FastGELUActivation: new () => Activation = activation("FastGELUActivation", (x) =>
   x.mul(0.5).mul(x.mul(0.7978845608).mul(x.mul(0.044715).mul(x).add(1)).tanh().add(1)),
@@ -38,13 +48,27 @@ export const ClippedGELUActivation: new () => Activation = activation("ClippedGE
   F.gelu(x).clamp(-10, 10),
 );
 export const AccurateGELUActivation: new () => Activation = activation("AccurateGELUActivation", (x) =>
-  x.mul(0.5).mul(x.pow(3).mul(0.044715).add(x).mul(Math.sqrt(2 / Math.PI)).tanh().add(1)),
+  x.mul(0.5).mul(
+    x
+      .pow(3)
+      .mul(0.044715)
+      .add(x)
+      .mul(Math.sqrt(2 / Math.PI))
+      .tanh()
+      .add(1),
+  ),
 );
 export const SiLUActivation: new () => Activation = activation("SiLUActivation", (x) => F.silu(x));
 export const MishActivation: new () => Activation = activation("MishActivation", (x) => F.mish(x));
 export const LinearActivation: new () => Activation = activation("LinearActivation", (x) => x);
 export const LaplaceActivation: new () => Activation = activation("LaplaceActivation", (x) =>
-  x.sub(0.707107).div(0.282095 * Math.sqrt(2)).erf().add(1).mul(0.5),
+  x
+    // biome-ignore lint/suspicious/noApproximativeNumericConstant: the digits that checkpoints were trained with.
+    .sub(0.707107)
+    .div(0.282095 * Math.sqrt(2))
+    .erf()
+    .add(1)
+    .mul(0.5),
 );
 export const ReLUSquaredActivation: new () => Activation = activation("ReLUSquaredActivation", (x) =>
   F.relu(x).square(),
@@ -96,9 +120,12 @@ export const ACT2CLS: Readonly<Record<string, new () => Activation>> = {
 export function ACT2FN(name: string): Activation {
   const cls = Object.hasOwn(ACT2CLS, name) ? ACT2CLS[name] : undefined;
   if (cls === undefined) {
-    throw new InvalidArgumentError(`Unknown activation '${name}'; known are ${Object.keys(ACT2CLS).join(", ")}.`, {
-      suggestion: nearest(name, Object.keys(ACT2CLS), 1)[0],
-    });
+    throw new InvalidArgumentError(
+      `Unknown activation '${name}'; known are ${Object.keys(ACT2CLS).join(", ")}.`,
+      {
+        suggestion: nearest(name, Object.keys(ACT2CLS), 1)[0],
+      },
+    );
   }
   return new cls();
 }

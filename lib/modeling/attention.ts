@@ -52,7 +52,10 @@ export interface AttentionImplementation {
 export function repeat_kv(x: Tensor, n: number): Tensor {
   if (n === 1) return x;
   const [batch, heads, length, dim] = x.shape as [number, number, number, number];
-  return x.unsqueeze(2).expand([batch, heads, n, length, dim]).reshape([batch, heads * n, length, dim]);
+  return x
+    .unsqueeze(2)
+    .expand([batch, heads, n, length, dim])
+    .reshape([batch, heads * n, length, dim]);
 }
 
 /** Attention step by step, with weights to look at; the softmax is computed in float32. */
@@ -70,7 +73,9 @@ export const eager_attention_forward: AttentionFunction = (module, query, key, v
 /** torch's fused attention. */
 export const sdpa_attention_forward: AttentionFunction = (module, query, key, value, options) => {
   if (options.softcap !== undefined) {
-    throw new InvalidArgumentError("'sdpa' attention has no softcap.", { hint: "Use attn_implementation: 'eager'." });
+    throw new InvalidArgumentError("'sdpa' attention has no softcap.", {
+      hint: "Use attn_implementation: 'eager'.",
+    });
   }
   const groups = module.num_key_value_groups ?? 1;
   const [batch, heads, queries, dim] = query.shape as [number, number, number, number];
@@ -82,7 +87,8 @@ export const sdpa_attention_forward: AttentionFunction = (module, query, key, va
     const keyDim = key.shape.at(-1) as number;
     // With a mask the fused kernels know no grouped heads; one query per head packs into its group instead.
     if (mask === undefined && keyDim === value.shape.at(-1) && keyDim <= 256) enable_gqa = true;
-    else if (queries === 1 && (mask === undefined || mask.shape[1] === 1)) q = query.reshape([batch, heads / groups, groups, dim]);
+    else if (queries === 1 && (mask === undefined || mask.shape[1] === 1))
+      q = query.reshape([batch, heads / groups, groups, dim]);
     else [k, v] = [repeat_kv(key, groups), repeat_kv(value, groups)];
   }
   const out = F.scaled_dot_product_attention(q, k, v, {
@@ -97,8 +103,14 @@ export const sdpa_attention_forward: AttentionFunction = (module, query, key, va
 
 /** Name → kernel. `register` adds one, and may replace one. */
 export const ALL_ATTENTION_FUNCTIONS: Map<string, AttentionImplementation> = new Map([
-  ["eager", { forward: eager_attention_forward, additiveMask: true, handlesCausal: false, givesWeights: true }],
-  ["sdpa", { forward: sdpa_attention_forward, additiveMask: false, handlesCausal: true, givesWeights: false }],
+  [
+    "eager",
+    { forward: eager_attention_forward, additiveMask: true, handlesCausal: false, givesWeights: true },
+  ],
+  [
+    "sdpa",
+    { forward: sdpa_attention_forward, additiveMask: false, handlesCausal: true, givesWeights: false },
+  ],
 ]);
 
 /**
@@ -113,7 +125,11 @@ export const ALL_ATTENTION_FUNCTIONS: Map<string, AttentionImplementation> = new
 export function register_attention(
   name: string,
   forward: AttentionFunction,
-  { additiveMask = false, handlesCausal = false, givesWeights = false }: Partial<Omit<AttentionImplementation, "forward">> = {},
+  {
+    additiveMask = false,
+    handlesCausal = false,
+    givesWeights = false,
+  }: Partial<Omit<AttentionImplementation, "forward">> = {},
 ): void {
   ALL_ATTENTION_FUNCTIONS.set(name, { forward, additiveMask, handlesCausal, givesWeights });
 }

@@ -42,7 +42,10 @@ export abstract class CacheLayer {
   /** Picks rows of the batch, in order: beams that go on. */
   reorder_cache(index: Tensor): void {
     if (this.keys && this.values) {
-      this.set(this.keys.index_select(0, index.to(this.keys.device)), this.values.index_select(0, index.to(this.values.device)));
+      this.set(
+        this.keys.index_select(0, index.to(this.keys.device)),
+        this.values.index_select(0, index.to(this.values.device)),
+      );
     }
   }
 
@@ -153,7 +156,9 @@ export class DynamicSlidingWindowLayer extends DynamicLayer {
 
   override crop(count: number): void {
     if (count > 0 && this.#seen >= this.sliding_window) {
-      throw new InvalidArgumentError("A sliding window that is full has forgotten what cropping would bring back.");
+      throw new InvalidArgumentError(
+        "A sliding window that is full has forgotten what cropping would bring back.",
+      );
     }
     const before = super.get_seq_length();
     super.crop(count);
@@ -186,7 +191,11 @@ export class StaticLayer extends CacheLayer {
       this.set(room(keys), room(values));
       this.cumulative_length = torch.keep(torch.zeros([], { dtype: "int64", device: keys.device }));
     }
-    const [allKeys, allValues, seen] = [this.keys as Tensor, this.values as Tensor, this.cumulative_length as Tensor];
+    const [allKeys, allValues, seen] = [
+      this.keys as Tensor,
+      this.values as Tensor,
+      this.cumulative_length as Tensor,
+    ];
     const positions = torch.arange(length, { device: keys.device }).add(seen);
     seen.add_(length);
     allKeys.index_copy_(2, positions, keys);
@@ -240,7 +249,11 @@ function layerWindows(config: CacheConfig): (number | undefined)[] {
   const types =
     config.layer_types ??
     Array.from({ length: num_hidden_layers }, () =>
-      sliding_window != null ? "sliding_attention" : attention_chunk_size != null ? "chunked_attention" : "full_attention",
+      sliding_window != null
+        ? "sliding_attention"
+        : attention_chunk_size != null
+          ? "chunked_attention"
+          : "full_attention",
     );
   return types.map((type) =>
     type === "sliding_attention"
@@ -275,7 +288,9 @@ export class Cache {
   #layer(layer_idx: number): CacheLayer {
     const layer = this.layers[layer_idx];
     if (layer === undefined) {
-      throw new InvalidArgumentError(`The cache has ${this.layers.length} layers, and layer ${layer_idx} was asked for.`);
+      throw new InvalidArgumentError(
+        `The cache has ${this.layers.length} layers, and layer ${layer_idx} was asked for.`,
+      );
     }
     return layer;
   }
@@ -352,7 +367,9 @@ export class StaticCache extends Cache {
   constructor({ config, max_cache_len }: { config: CacheConfig; max_cache_len: number }) {
     super(
       layerWindows(config).map((window) =>
-        window === undefined ? new StaticLayer(max_cache_len) : new StaticSlidingWindowLayer(max_cache_len, window),
+        window === undefined
+          ? new StaticLayer(max_cache_len)
+          : new StaticSlidingWindowLayer(max_cache_len, window),
       ),
     );
   }

@@ -7,9 +7,9 @@ import { type CheckpointFiles, findCheckpoint } from "../hub/checkpoint.ts";
 import type { HubOptions } from "../hub/files.ts";
 import type * as nn from "../nn/index.ts";
 import { type SafeOpen, safe_open } from "../safetensors/index.ts";
+import { asDtype, isFloatingDtype } from "../torch/dtype.ts";
 import type { Device, Dtype, Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
-import { asDtype, isFloatingDtype } from "../torch/dtype.ts";
 import { is_loaded, mark_loaded } from "./initialization.ts";
 import { type LoadingInfo, printLoadingReport } from "./loading_report.ts";
 import type { ModelClass, PreTrainedModel } from "./modeling_utils.ts";
@@ -92,7 +92,15 @@ const WITHOUT_EFFECT = [
   "_from_pipeline",
 ] as const;
 
-const HUB_OPTIONS = ["revision", "subfolder", "cache_dir", "token", "local_files_only", "force_download", "signal"] as const;
+const HUB_OPTIONS = [
+  "revision",
+  "subfolder",
+  "cache_dir",
+  "token",
+  "local_files_only",
+  "force_download",
+  "signal",
+] as const;
 
 let loading = 0;
 
@@ -121,7 +129,9 @@ export async function loadPretrained(
   options: FromPretrainedOptions,
 ): Promise<[PreTrainedModel, LoadingInfo]> {
   if (typeof dirOrRepo !== "string" || dirOrRepo === "") {
-    throw new InvalidArgumentError(`${cls.name}.from_pretrained takes a directory or a repository name first.`);
+    throw new InvalidArgumentError(
+      `${cls.name}.from_pretrained takes a directory or a repository name first.`,
+    );
   }
   const { own, hub, fields } = splitOptions(options);
   const { signal } = hub;
@@ -132,7 +142,11 @@ export async function loadPretrained(
   refuseQuantization(config, own);
   const device = oneDevice(own.device_map);
   const transformers_weights = (config as { transformers_weights?: string }).transformers_weights;
-  const files = await findCheckpoint(dirOrRepo, { ...hub, variant: own.variant, ...(transformers_weights ? { transformers_weights } : {}) });
+  const files = await findCheckpoint(dirOrRepo, {
+    ...hub,
+    variant: own.variant,
+    ...(transformers_weights ? { transformers_weights } : {}),
+  });
   report("resolve", dirOrRepo, 1, 1);
   signal?.throwIfAborted();
 
@@ -147,7 +161,15 @@ export async function loadPretrained(
     }
     assertPlausible(config, checkpoint, dirOrRepo);
     const model = skeleton(cls, config, dtype);
-    const info = fill(model, checkpoint, { dtype, device, strict: own.strict ?? false, ignore: own.ignore_mismatched_sizes ?? false, source: dirOrRepo, report, signal });
+    const info = fill(model, checkpoint, {
+      dtype,
+      device,
+      strict: own.strict ?? false,
+      ignore: own.ignore_mismatched_sizes ?? false,
+      source: dirOrRepo,
+      report,
+      signal,
+    });
     model.eval();
     if (model.can_generate()) model.generation_config = await loadGenerationConfig(config, dirOrRepo, hub);
     report("ready", dirOrRepo, 1, 1);
@@ -178,18 +200,21 @@ async function loadConfig(
       else unused[name] = value;
     }
   } else {
-    [config, unused] = await PretrainedConfig.from_pretrained.call(cls.config_class, given ?? dirOrRepo, {
+    [config, unused] = (await PretrainedConfig.from_pretrained.call(cls.config_class, given ?? dirOrRepo, {
       ...hub,
       ...fields,
       return_unused_kwargs: true,
-    }) as unknown as [PretrainedConfig, Record<string, unknown>];
+    })) as unknown as [PretrainedConfig, Record<string, unknown>];
   }
   const [stranger] = Object.keys(unused);
   if (stranger !== undefined) {
     const known = [...OWN_OPTIONS, ...HUB_OPTIONS, ...Object.keys(config)];
-    throw new InvalidArgumentError(`${cls.name}.from_pretrained: '${stranger}' is neither an option nor a field of ${config.constructor.name}.`, {
-      suggestion: nearest(stranger, known, 1)[0],
-    });
+    throw new InvalidArgumentError(
+      `${cls.name}.from_pretrained: '${stranger}' is neither an option nor a field of ${config.constructor.name}.`,
+      {
+        suggestion: nearest(stranger, known, 1)[0],
+      },
+    );
   }
   config.name_or_path = dirOrRepo;
   if (own.attn_implementation) config._attn_implementation = own.attn_implementation;
@@ -198,7 +223,10 @@ async function loadConfig(
 
 /** A checkpoint in packed numbers would load as nonsense: refused before any weight is read. */
 function refuseQuantization(config: PretrainedConfig, own: FromPretrainedOptions): void {
-  const quantization = (own.quantization_config ?? config.quantization_config) as { quant_method?: unknown } | null | undefined;
+  const quantization = (own.quantization_config ?? config.quantization_config) as
+    | { quant_method?: unknown }
+    | null
+    | undefined;
   if (quantization === null || quantization === undefined) return;
   throw new UnsupportedQuantizationError(
     `The checkpoint is quantized by '${String(quantization.quant_method ?? "an unnamed method")}', which is not implemented.`,
@@ -212,24 +240,44 @@ function oneDevice(device_map: FromPretrainedOptions["device_map"]): Device {
   const devices = typeof device_map === "string" ? [device_map] : [...new Set(Object.values(device_map))];
   const [device] = devices;
   if (devices.length !== 1 || device === undefined || device === "disk") {
-    throw new InvalidArgumentError("device_map: only one device for the whole model is possible in this version.");
+    throw new InvalidArgumentError(
+      "device_map: only one device for the whole model is possible in this version.",
+    );
   }
-  if (["auto", "balanced", "balanced_low_0", "sequential"].includes(device)) return torch.cuda.is_available() ? "cuda:0" : "cpu";
+  if (["auto", "balanced", "balanced_low_0", "sequential"].includes(device))
+    return torch.cuda.is_available() ? "cuda:0" : "cpu";
   return device;
 }
 
-function chooseDtype(wanted: string, config: PretrainedConfig, files: CheckpointFiles, checkpoint: Checkpoint): Dtype {
+function chooseDtype(
+  wanted: string,
+  config: PretrainedConfig,
+  files: CheckpointFiles,
+  checkpoint: Checkpoint,
+): Dtype {
   const auto = () => {
     const inIndex = files.metadata.dtype;
-    const inFile = [...checkpoint.entries.values()].find(({ dtype }) => isFloatingDtype(dtype) && !dtype.startsWith("float8"));
-    return config.dtype ?? (typeof inIndex === "string" ? inIndex : undefined) ?? inFile?.dtype ?? torch.get_default_dtype();
+    const inFile = [...checkpoint.entries.values()].find(
+      ({ dtype }) => isFloatingDtype(dtype) && !dtype.startsWith("float8"),
+    );
+    return (
+      config.dtype ??
+      (typeof inIndex === "string" ? inIndex : undefined) ??
+      inFile?.dtype ??
+      torch.get_default_dtype()
+    );
   };
   const dtype = asDtype(wanted === "auto" ? auto() : wanted);
-  if (!isFloatingDtype(dtype)) throw new InvalidArgumentError(`dtype must be a floating point dtype, got '${dtype}'.`);
+  if (!isFloatingDtype(dtype))
+    throw new InvalidArgumentError(`dtype must be a floating point dtype, got '${dtype}'.`);
   return dtype;
 }
 
-async function loadGenerationConfig(config: PretrainedConfig, dirOrRepo: string, hub: HubOptions): Promise<GenerationConfig> {
+async function loadGenerationConfig(
+  config: PretrainedConfig,
+  dirOrRepo: string,
+  hub: HubOptions,
+): Promise<GenerationConfig> {
   try {
     const found = await GenerationConfig.from_pretrained(dirOrRepo, { ...hub });
     return found;
@@ -240,7 +288,9 @@ async function loadGenerationConfig(config: PretrainedConfig, dirOrRepo: string,
     }
     // A configuration drops generation settings; those of an older checkpoint stand in its config.json.
     const older = { ...hub, config_file_name: "config.json", _from_model_config: true };
-    return GenerationConfig.from_pretrained(dirOrRepo, older).catch(() => GenerationConfig.from_model_config(config));
+    return GenerationConfig.from_pretrained(dirOrRepo, older).catch(() =>
+      GenerationConfig.from_model_config(config),
+    );
   }
 }
 
@@ -264,7 +314,10 @@ class Checkpoint {
     this.entries = entries;
   }
 
-  static async open({ files, weight_map }: CheckpointFiles, key_mapping: Readonly<Record<string, string>> = {}): Promise<Checkpoint> {
+  static async open(
+    { files, weight_map }: CheckpointFiles,
+    key_mapping: Readonly<Record<string, string>> = {},
+  ): Promise<Checkpoint> {
     const opened: SafeOpen[] = [];
     const found: [string, Entry][] = [];
     const patterns = Object.entries(key_mapping).map(([pattern, to]) => [new RegExp(pattern), to] as const);
@@ -280,8 +333,13 @@ class Checkpoint {
         }
       }
       const entries = new Map(found.sort(([a], [b]) => naturalOrder(a, b)));
-      const lost = [...(weight_map?.keys() ?? [])].find((name) => !found.some(([, entry]) => entry.name === name));
-      if (lost !== undefined) throw new CheckpointError(`The index says that ${weight_map?.get(lost)} holds '${lost}', and it does not.`);
+      const lost = [...(weight_map?.keys() ?? [])].find(
+        (name) => !found.some(([, entry]) => entry.name === name),
+      );
+      if (lost !== undefined)
+        throw new CheckpointError(
+          `The index says that ${weight_map?.get(lost)} holds '${lost}', and it does not.`,
+        );
       return new Checkpoint(opened, entries);
     } catch (error) {
       for (const file of opened) file.close();
@@ -297,7 +355,13 @@ class Checkpoint {
 /** Refuses a config that would build a model without end: each layer needs at least one tensor in the file. */
 function assertPlausible(config: PretrainedConfig, checkpoint: Checkpoint, source: string): void {
   for (const [field, value] of Object.entries(config)) {
-    if (!/layers$|^n_layer$|^depth$/.test(field) || typeof value !== "number" || value <= 1000 || value <= checkpoint.entries.size) continue;
+    if (
+      !/layers$|^n_layer$|^depth$/.test(field) ||
+      typeof value !== "number" ||
+      value <= 1000 ||
+      value <= checkpoint.entries.size
+    )
+      continue;
     throw new CheckpointError(
       `config.${field} is ${value}, but ${source} has only ${checkpoint.entries.size} tensors: the weights of almost all layers are missing.`,
     );
@@ -336,7 +400,12 @@ function fill(model: PreTrainedModel, checkpoint: Checkpoint, options: FillOptio
   const cls = model.constructor as typeof PreTrainedModel;
   const state = model.state_dict({ keep_vars: true });
   const nameOf = keyMatcher(state, cls.base_model_prefix);
-  const info: LoadingInfo = { missing_keys: new Set(Object.keys(state)), unexpected_keys: new Set(), mismatched_keys: new Set(), error_msgs: [] };
+  const info: LoadingInfo = {
+    missing_keys: new Set(Object.keys(state)),
+    unexpected_keys: new Set(),
+    mismatched_keys: new Set(),
+    error_msgs: [],
+  };
   const plan: [name: string, tensor: Tensor, entry: Entry][] = [];
   for (const [key, entry] of checkpoint.entries) {
     const name = nameOf(key);
@@ -347,7 +416,8 @@ function fill(model: PreTrainedModel, checkpoint: Checkpoint, options: FillOptio
     }
     info.missing_keys.delete(name);
     const wanted = tensor.shape;
-    if (entry.shape.length === wanted.length && entry.shape.every((size, i) => size === wanted[i])) plan.push([name, tensor, entry]);
+    if (entry.shape.length === wanted.length && entry.shape.every((size, i) => size === wanted[i]))
+      plan.push([name, tensor, entry]);
     else info.mismatched_keys.add([name, entry.shape, wanted]);
   }
   if (info.mismatched_keys.size > 0 && !options.ignore) throw mismatch(info, options.source);
@@ -359,7 +429,11 @@ function fill(model: PreTrainedModel, checkpoint: Checkpoint, options: FillOptio
     for (const [name, tensor, entry] of plan) {
       options.signal?.throwIfAborted();
       const read = entry.file.get_tensor(entry.name);
-      const dtype = isFloatingDtype(tensor.dtype) ? (keepsFloat32(name) ? "float32" : options.dtype) : tensor.dtype;
+      const dtype = isFloatingDtype(tensor.dtype)
+        ? keepsFloat32(name)
+          ? "float32"
+          : options.dtype
+        : tensor.dtype;
       tensor.data = read.to({ dtype, device: options.device });
       mark_loaded(tensor);
       done += entry.file.get_info(entry.name).nbytes;
@@ -371,7 +445,10 @@ function fill(model: PreTrainedModel, checkpoint: Checkpoint, options: FillOptio
 }
 
 /** Checkpoint name → model name: as it is, or with the base model's prefix added or taken off. */
-function keyMatcher(state: Readonly<Record<string, Tensor>>, prefix: string): (key: string) => string | undefined {
+function keyMatcher(
+  state: Readonly<Record<string, Tensor>>,
+  prefix: string,
+): (key: string) => string | undefined {
   return (key) => {
     if (Object.hasOwn(state, key)) return key;
     if (prefix === "") return undefined;
@@ -387,7 +464,10 @@ function float32Filter(cls: typeof PreTrainedModel, dtype: Dtype): (name: string
     ...(dtype === "float16" ? cls._keep_in_fp32_modules : []),
     ...(dtype === "float16" || dtype === "bfloat16" ? cls._keep_in_fp32_modules_strict : []),
   ];
-  return (name) => parts.some((part) => new RegExp(`(^|\\.)${part.replaceAll(".", "\\.").replaceAll("*", ".*")}(\\.|$)`).test(name));
+  return (name) =>
+    parts.some((part) =>
+      new RegExp(`(^|\\.)${part.replaceAll(".", "\\.").replaceAll("*", ".*")}(\\.|$)`).test(name),
+    );
 }
 
 /** Gives memory and first values to what the checkpoint lacks, ties, and reports. */
@@ -396,7 +476,8 @@ function finish(model: PreTrainedModel, info: LoadingInfo, options: FillOptions)
   const fresh = new Set([...info.missing_keys, ...[...info.mismatched_keys].map(([name]) => name)]);
   const tied = model.all_tied_weights_keys;
   torch.no_grad(() => {
-    for (const [path, module] of model.named_modules()) allocate(path, module, new Set(Object.keys(tied)), options.device);
+    for (const [path, module] of model.named_modules())
+      allocate(path, module, new Set(Object.keys(tied)), options.device);
   });
   model._tie_loaded_weights(info.missing_keys);
   for (const name of fresh) if (!info.missing_keys.has(name) && name in tied) fresh.delete(name);
@@ -411,7 +492,10 @@ function finish(model: PreTrainedModel, info: LoadingInfo, options: FillOptions)
   ]);
   model._finish_loading([...info.missing_keys, ...[...info.mismatched_keys].map(([name]) => name)]);
   if (options.strict && info.missing_keys.size + info.unexpected_keys.size + info.mismatched_keys.size > 0) {
-    throw new CheckpointError(`strict: ${options.source} does not have exactly the tensors of ${cls.name}. ${lists(info)}`, keyLists(info));
+    throw new CheckpointError(
+      `strict: ${options.source} does not have exactly the tensors of ${cls.name}. ${lists(info)}`,
+      keyLists(info),
+    );
   }
   printLoadingReport(info, `${cls.name} loading report, from ${options.source}`);
 }
@@ -432,7 +516,9 @@ function drop(keys: Set<string>, patterns: readonly string[]): void {
 }
 
 function mismatch(info: LoadingInfo, source: string): CheckpointError {
-  const each = [...info.mismatched_keys].map(([name, found, wanted]) => `${name} is [${found.join(", ")}], the model has [${wanted.join(", ")}]`);
+  const each = [...info.mismatched_keys].map(
+    ([name, found, wanted]) => `${name} is [${found.join(", ")}], the model has [${wanted.join(", ")}]`,
+  );
   return new CheckpointError(`Shapes in ${source} differ from the model's: ${some(each, "; ")}.`, {
     ...keyLists(info),
     hint: "Check the config, or pass { ignore_mismatched_sizes: true } to initialize these weights anew.",
@@ -446,12 +532,22 @@ const keyLists = (info: LoadingInfo) => ({
 });
 
 const some = (items: readonly string[], separator = ", ") =>
-  items.length > 5 ? `${items.slice(0, 5).join(separator)}${separator}and ${items.length - 5} more` : items.join(separator);
+  items.length > 5
+    ? `${items.slice(0, 5).join(separator)}${separator}and ${items.length - 5} more`
+    : items.join(separator);
 
 function lists(info: LoadingInfo): string {
   const { missing_keys, unexpected_keys, mismatched_keys } = keyLists(info);
-  const part = (what: string, names: readonly string[]) => (names.length > 0 ? [`${what}: ${some(names)}.`] : []);
-  return [...part("Missing", missing_keys), ...part("Unexpected", unexpected_keys), ...part("Mismatched", mismatched_keys.map(([name]) => name))].join(" ");
+  const part = (what: string, names: readonly string[]) =>
+    names.length > 0 ? [`${what}: ${some(names)}.`] : [];
+  return [
+    ...part("Missing", missing_keys),
+    ...part("Unexpected", unexpected_keys),
+    ...part(
+      "Mismatched",
+      mismatched_keys.map(([name]) => name),
+    ),
+  ].join(" ");
 }
 
 // Progress -------------------------------------------------------------------------------------------------------
@@ -469,4 +565,3 @@ function progressReporter(callback: FromPretrainedOptions["progress_callback"]):
     callback({ stage, file, loaded, total, total_loaded: loaded, total_bytes: total });
   };
 }
-

@@ -21,13 +21,15 @@ const guarded =
   (tensor: Tensor, ...args: A): Tensor =>
     loaded.has(tensor) ? tensor : fn(tensor, ...args);
 
-export const normal_: (tensor: Tensor, mean?: number, std?: number) => Tensor = guarded((t, mean = 0, std = 1) =>
-  nn.init.normal_(t, mean, std),
+export const normal_: (tensor: Tensor, mean?: number, std?: number) => Tensor = guarded(
+  (t, mean = 0, std = 1) => nn.init.normal_(t, mean, std),
 );
 export const uniform_: (tensor: Tensor, a?: number, b?: number) => Tensor = guarded((t, a = 0, b = 1) =>
   nn.init.uniform_(t, a, b),
 );
-export const constant_: (tensor: Tensor, value: number) => Tensor = guarded((t, value) => nn.init.constant_(t, value));
+export const constant_: (tensor: Tensor, value: number) => Tensor = guarded((t, value) =>
+  nn.init.constant_(t, value),
+);
 export const zeros_: (tensor: Tensor) => Tensor = guarded((t) => nn.init.zeros_(t));
 export const ones_: (tensor: Tensor) => Tensor = guarded((t) => nn.init.ones_(t));
 export const copy_: (tensor: Tensor, other: Tensor) => Tensor = guarded((t, other) =>
@@ -38,7 +40,10 @@ export const copy_: (tensor: Tensor, other: Tensor) => Tensor = guarded((t, othe
  * Initializes what is neither loaded nor initialized yet, children before parents; a model inside a model initializes
  * its own part.
  */
-export function initialize_weights(model: PreTrainedModel, isModel: (module: nn.Module) => module is PreTrainedModel): void {
+export function initialize_weights(
+  model: PreTrainedModel,
+  isModel: (module: nn.Module) => module is PreTrainedModel,
+): void {
   const visit = (module: nn.Module, owner: PreTrainedModel) => {
     for (const child of module.children()) visit(child, isModel(child) ? child : owner);
     initializeModule(module, owner);

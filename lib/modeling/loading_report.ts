@@ -8,26 +8,42 @@ export interface LoadingInfo {
   /** In the checkpoint, not in the model: not used. */
   readonly unexpected_keys: Set<string>;
   /** In both, with different shapes: name, shape in the checkpoint, shape in the model. */
-  readonly mismatched_keys: Set<readonly [name: string, checkpoint: readonly number[], model: readonly number[]]>;
+  readonly mismatched_keys: Set<
+    readonly [name: string, checkpoint: readonly number[], model: readonly number[]]
+  >;
   readonly error_msgs: string[];
 }
 
 type Style = "red" | "yellow" | "orange" | "bold" | "italic";
-const CODES: Readonly<Record<Style, string>> = { red: "31", yellow: "33", orange: "38;5;208", bold: "1", italic: "3" };
+const CODES: Readonly<Record<Style, string>> = {
+  red: "31",
+  yellow: "33",
+  orange: "38;5;208",
+  bold: "1",
+  italic: "3",
+};
 
 /** Layer numbers are folded: "layers.{0, 1, 2}.norm.weight", and "{0...31}" for more than ten. */
 export function foldKeys<T>(entries: Iterable<readonly [string, T]>): [string, T][] {
   const patterns = new Map<string, { numbers: Set<number>[]; value: T }>();
   for (const [key, value] of entries) {
-    const numbers = key.split(".").filter((part) => /^\d+$/.test(part)).map(Number);
-    const pattern = key.split(".").map((part) => (/^\d+$/.test(part) ? "*" : part)).join(".");
+    const numbers = key
+      .split(".")
+      .filter((part) => /^\d+$/.test(part))
+      .map(Number);
+    const pattern = key
+      .split(".")
+      .map((part) => (/^\d+$/.test(part) ? "*" : part))
+      .join(".");
     const entry = patterns.get(pattern) ?? { numbers: numbers.map(() => new Set<number>()), value };
     for (const [i, number] of numbers.entries()) entry.numbers[i]?.add(number);
     patterns.set(pattern, { ...entry, value });
   }
   return [...patterns].map(([pattern, { numbers, value }]) => {
     let i = 0;
-    const folded = pattern.split(".").map((part) => (part === "*" ? range(numbers[i++] as Set<number>) : part));
+    const folded = pattern
+      .split(".")
+      .map((part) => (part === "*" ? range(numbers[i++] as Set<number>) : part));
     return [folded.join("."), value];
   });
 }
@@ -44,21 +60,33 @@ export function loadingReport(info: LoadingInfo, title: string, colours: boolean
   const rows: [key: string, status: string, colour: Style, detail: string][] = [];
   const notes: string[] = [];
   const plain = (keys: Iterable<string>) => foldKeys([...keys].map((key) => [key, ""] as const));
-  const note = (status: string, colour: Style, text: string) => notes.push(`- ${style(`${status}:`, colour)} ${style(text, "italic")}`);
+  const note = (status: string, colour: Style, text: string) =>
+    notes.push(`- ${style(`${status}:`, colour)} ${style(text, "italic")}`);
 
   if (info.unexpected_keys.size > 0) {
     note("UNEXPECTED", "orange", "not used; fine when the checkpoint is of another task or architecture.");
     for (const [key] of plain(info.unexpected_keys)) rows.push([key, "UNEXPECTED", "orange", ""]);
   }
   if (info.missing_keys.size > 0) {
-    note("MISSING", "red", "not in the checkpoint, so newly initialized. Train the model before you rely on it.");
+    note(
+      "MISSING",
+      "red",
+      "not in the checkpoint, so newly initialized. Train the model before you rely on it.",
+    );
     for (const [key] of plain(info.missing_keys)) rows.push([key, "MISSING", "red", ""]);
   }
   if (info.mismatched_keys.size > 0) {
     note("MISMATCH", "yellow", "newly initialized, because the checkpoint has another shape.");
-    const mismatches = [...info.mismatched_keys].map(([key, found, wanted]) => [key, { found, wanted }] as const);
+    const mismatches = [...info.mismatched_keys].map(
+      ([key, found, wanted]) => [key, { found, wanted }] as const,
+    );
     for (const [key, { found, wanted }] of foldKeys(mismatches)) {
-      rows.push([key, "MISMATCH", "yellow", `checkpoint [${found.join(", ")}], model [${wanted.join(", ")}]`]);
+      rows.push([
+        key,
+        "MISMATCH",
+        "yellow",
+        `checkpoint [${found.join(", ")}], model [${wanted.join(", ")}]`,
+      ]);
     }
   }
   if (rows.length === 0) return undefined;

@@ -27,7 +27,9 @@ export function fixed_cross_entropy(
     return F.cross_entropy(scores, labels, { ignore_index });
   }
   const sum = F.cross_entropy(scores, labels, { ignore_index, reduction: "sum" });
-  return sum.div(typeof num_items_in_batch === "number" ? num_items_in_batch : num_items_in_batch.to(sum.device));
+  return sum.div(
+    typeof num_items_in_batch === "number" ? num_items_in_batch : num_items_in_batch.to(sum.device),
+  );
 }
 
 export interface CausalLMLossOptions extends LossOptions {
@@ -45,7 +47,13 @@ export function ForCausalLMLoss(
   vocab_size: number,
   { shift_labels, ...options }: CausalLMLossOptions = {},
 ): Tensor {
-  const target = shift_labels ?? F.pad(labels, [0, 1], { value: options.ignore_index ?? -100 }).narrow(-1, 1, labels.shape.at(-1) as number);
+  const target =
+    shift_labels ??
+    F.pad(labels, [0, 1], { value: options.ignore_index ?? -100 }).narrow(
+      -1,
+      1,
+      labels.shape.at(-1) as number,
+    );
   return fixed_cross_entropy(
     logits.to("float32").reshape([-1, vocab_size]),
     target.reshape([-1]).to(logits.device),
@@ -54,7 +62,12 @@ export function ForCausalLMLoss(
 }
 
 /** Loss of `logits` [batch, length, vocabulary] against `labels` [batch, length] of the same positions. */
-export function ForMaskedLMLoss(logits: Tensor, labels: Tensor, vocab_size: number, options: LossOptions = {}): Tensor {
+export function ForMaskedLMLoss(
+  logits: Tensor,
+  labels: Tensor,
+  vocab_size: number,
+  options: LossOptions = {},
+): Tensor {
   return fixed_cross_entropy(
     logits.to("float32").reshape([-1, vocab_size]),
     labels.reshape([-1]).to(logits.device),
@@ -117,7 +130,8 @@ export function ForQuestionAnsweringLoss(
   options: Pick<LossOptions, "num_items_in_batch"> = {},
 ): Tensor {
   const length = start_logits.shape[1] as number;
-  const position = (p: Tensor) => (p.shape.length > 1 ? p.squeeze(-1) : p).to(start_logits.device).clamp(0, length);
+  const position = (p: Tensor) =>
+    (p.shape.length > 1 ? p.squeeze(-1) : p).to(start_logits.device).clamp(0, length);
   const loss = (logits: Tensor, positions: Tensor) =>
     fixed_cross_entropy(logits, position(positions), { ...options, ignore_index: length });
   return loss(start_logits, start_positions).add(loss(end_logits, end_positions)).div(2);

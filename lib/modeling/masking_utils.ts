@@ -62,7 +62,10 @@ const padding_mask_function =
 /** Several sequences packed in one row: each sees itself only, with the pattern over its own positions. */
 function packed_mask_function(mask: MaskFunction, position_ids: Tensor): MaskFunction {
   // A sequence starts where the position does not follow the one before.
-  const before = torch.cat([position_ids.narrow(1, 0, 1).sub(1), position_ids.narrow(1, 0, position_ids.shape[1] as number - 1)], 1);
+  const before = torch.cat(
+    [position_ids.narrow(1, 0, 1).sub(1), position_ids.narrow(1, 0, (position_ids.shape[1] as number) - 1)],
+    1,
+  );
   const sequence = position_ids.sub(before).ne(1).cumsum(-1);
   return (at) => {
     const { batch, q, kv } = at;
@@ -135,7 +138,10 @@ function buildMask(inputs: MaskInputs, pattern: Pattern): Tensor | undefined {
   if (inputs.and_mask_function) mask = and_masks(mask, inputs.and_mask_function);
   if (packed && pattern.causal) mask = packed_mask_function(mask, position_ids.expand([batch, -1]));
   if (attention_mask !== undefined) {
-    mask = and_masks(mask, padding_mask_function(padTo(attention_mask.to({ device, dtype: "bool" }), kv_offset + kv_length)));
+    mask = and_masks(
+      mask,
+      padding_mask_function(padTo(attention_mask.to({ device, dtype: "bool" }), kv_offset + kv_length)),
+    );
   }
 
   const range = (length: number, offset: number | Tensor) => {
@@ -155,12 +161,18 @@ function buildMask(inputs: MaskInputs, pattern: Pattern): Tensor | undefined {
 function padTo(mask: Tensor, length: number): Tensor {
   const missing = length - (mask.shape[1] as number);
   if (missing <= 0) return mask;
-  return torch.cat([mask, torch.zeros([mask.shape[0] as number, missing], { dtype: "bool", device: mask.device })], 1);
+  return torch.cat(
+    [mask, torch.zeros([mask.shape[0] as number, missing], { dtype: "bool", device: mask.device })],
+    1,
+  );
 }
 
 /** Zero where allowed, the lowest finite number elsewhere: to be added to scores. */
 function additive(allowed: Tensor, dtype: Dtype): Tensor {
-  return torch.zeros([], { dtype, device: allowed.device }).expand(allowed.shape).masked_fill(allowed.bitwise_not(), torch.finfo(dtype).min);
+  return torch
+    .zeros([], { dtype, device: allowed.device })
+    .expand(allowed.shape)
+    .masked_fill(allowed.bitwise_not(), torch.finfo(dtype).min);
 }
 
 /** Each token sees itself and those before; padding is masked. */
@@ -178,13 +190,23 @@ export function create_bidirectional_mask(inputs: MaskInputs): Tensor | undefine
 export function create_sliding_window_causal_mask(inputs: MaskInputs): Tensor | undefined {
   if (inputs.config.is_causal === false) return create_bidirectional_sliding_window_mask(inputs);
   const reach = field(inputs.config, "sliding_window");
-  return buildMask(inputs, { mask: sliding_window_causal_mask_function(reach), causal: true, reach, sliding: true });
+  return buildMask(inputs, {
+    mask: sliding_window_causal_mask_function(reach),
+    causal: true,
+    reach,
+    sliding: true,
+  });
 }
 
 /** Each token sees those at most `config.sliding_window` away on either side. */
 export function create_bidirectional_sliding_window_mask(inputs: MaskInputs): Tensor | undefined {
   const reach = field(inputs.config, "sliding_window");
-  return buildMask(inputs, { mask: sliding_window_bidirectional_mask_function(reach), causal: false, reach, sliding: true });
+  return buildMask(inputs, {
+    mask: sliding_window_bidirectional_mask_function(reach),
+    causal: false,
+    reach,
+    sliding: true,
+  });
 }
 
 /** Each token sees itself and those before in its chunk of `config.attention_chunk_size` tokens. */
@@ -195,7 +217,12 @@ export function create_chunked_causal_mask(inputs: MaskInputs): Tensor | undefin
     attention_mask?.shape.length === 2
       ? attention_mask.to("bool").to("int64").cumsum(-1).eq(0).sum(-1)
       : torch.zeros([inputs_embeds.shape[0] as number], { dtype: "int64", device: inputs_embeds.device });
-  return buildMask(inputs, { mask: chunked_causal_mask_function(reach, left_padding), causal: true, reach, sliding: true });
+  return buildMask(inputs, {
+    mask: chunked_causal_mask_function(reach, left_padding),
+    causal: true,
+    reach,
+    sliding: true,
+  });
 }
 
 function field(config: MaskConfig, name: "sliding_window" | "attention_chunk_size"): number {

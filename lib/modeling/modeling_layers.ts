@@ -5,7 +5,12 @@ import type { Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
 import type { AttentionInputs } from "./attention.ts";
 import type { Cache } from "./cache_utils.ts";
-import { ForQuestionAnsweringLoss, ForSequenceClassificationLoss, ForTokenClassificationLoss, type LossOptions } from "./loss.ts";
+import {
+  ForQuestionAnsweringLoss,
+  ForSequenceClassificationLoss,
+  ForTokenClassificationLoss,
+  type LossOptions,
+} from "./loss.ts";
 import {
   type BaseModelOutputWithPast,
   QuestionAnsweringModelOutput,
@@ -78,7 +83,11 @@ function backbone(model: PreTrainedModel): DecoderModel {
 const prefixOf = (model: PreTrainedModel) => (model.constructor as typeof PreTrainedModel).base_model_prefix;
 
 /** A class built here goes by the name of the function that built it until it is extended. */
-function addHead<Base extends AnyModelClass>(Base: Base, Model: new (config: never) => PreTrainedModel, build: (model: PreTrainedModel & { score?: nn.Module }) => void) {
+function addHead<Base extends AnyModelClass>(
+  Base: Base,
+  Model: new (config: never) => PreTrainedModel,
+  build: (model: PreTrainedModel & { score?: nn.Module }) => void,
+) {
   return class extends Base {
     // biome-ignore lint/suspicious/noExplicitAny: as above.
     constructor(...args: any[]) {
@@ -111,7 +120,12 @@ export function GenericForSequenceClassification<Base extends AnyModelClass>(
     Object.assign(model, { num_labels, score: new nn.Linear(textSize(model), num_labels, { bias: false }) });
   }) {
     static base_model_prefix = "model";
-    static forward_inputs: readonly string[] = [...DECODER_INPUTS, "labels", "num_items_in_batch", "ignore_index"];
+    static forward_inputs: readonly string[] = [
+      ...DECODER_INPUTS,
+      "labels",
+      "num_items_in_batch",
+      "ignore_index",
+    ];
     declare readonly num_labels: number;
     declare readonly score: nn.Linear;
 
@@ -119,8 +133,14 @@ export function GenericForSequenceClassification<Base extends AnyModelClass>(
       this.check_inputs(inputs);
       const { labels, num_items_in_batch, ignore_index, ...rest } = inputs;
       const outputs = backbone(this).forward(rest);
-      const logits = pool(this.score.forward(outputs.last_hidden_state), inputs.input_ids, textConfig(this).pad_token_id);
-      const loss = labels ? ForSequenceClassificationLoss(logits, labels, this.config, { num_items_in_batch, ignore_index }) : undefined;
+      const logits = pool(
+        this.score.forward(outputs.last_hidden_state),
+        inputs.input_ids,
+        textConfig(this).pad_token_id,
+      );
+      const loss = labels
+        ? ForSequenceClassificationLoss(logits, labels, this.config, { num_items_in_batch, ignore_index })
+        : undefined;
       return new SequenceClassifierOutputWithPast({ ...outputs, loss, logits });
     }
   }
@@ -132,7 +152,9 @@ function pool(scores: Tensor, input_ids: Optional<Tensor>, pad_token_id: Optiona
   const [batch, length] = scores.shape as [number, number];
   if (pad_token_id === undefined || pad_token_id === null) {
     if (batch === 1) return scores.select(1, -1);
-    throw new InvalidArgumentError(`A batch of ${batch} sequences needs config.pad_token_id, to find where each one ends.`);
+    throw new InvalidArgumentError(
+      `A batch of ${batch} sequences needs config.pad_token_id, to find where each one ends.`,
+    );
   }
   if (!input_ids) return scores.select(1, -1);
   const real = input_ids.ne(pad_token_id).to({ device: scores.device, dtype: "int32" });
@@ -158,9 +180,10 @@ export function GenericForTokenClassification<Base extends AnyModelClass>(
   Model: new (config: never) => PreTrainedModel,
 ): WithHead<Base, TokenClassificationHead> {
   class ForTokenClassification extends addHead(Base, Model, (model) => {
-    const config = model.config as typeof model.config & Record<"classifier_dropout" | "hidden_dropout", Optional<number>> & {
-      token_classification_bias?: boolean;
-    };
+    const config = model.config as typeof model.config &
+      Record<"classifier_dropout" | "hidden_dropout", Optional<number>> & {
+        token_classification_bias?: boolean;
+      };
     const num_labels = labelCount(model);
     Object.assign(model, {
       num_labels,
@@ -169,7 +192,12 @@ export function GenericForTokenClassification<Base extends AnyModelClass>(
     });
   }) {
     static base_model_prefix = "model";
-    static forward_inputs: readonly string[] = [...DECODER_INPUTS, "labels", "num_items_in_batch", "ignore_index"];
+    static forward_inputs: readonly string[] = [
+      ...DECODER_INPUTS,
+      "labels",
+      "num_items_in_batch",
+      "ignore_index",
+    ];
     declare readonly num_labels: number;
     declare readonly dropout: nn.Dropout;
     declare readonly score: nn.Linear;
@@ -179,7 +207,9 @@ export function GenericForTokenClassification<Base extends AnyModelClass>(
       const { labels, num_items_in_batch, ignore_index, ...rest } = inputs;
       const outputs = backbone(this).forward(rest);
       const logits = this.score.forward(this.dropout.forward(outputs.last_hidden_state));
-      const loss = labels ? ForTokenClassificationLoss(logits, labels, this.config, { num_items_in_batch, ignore_index }) : undefined;
+      const loss = labels
+        ? ForTokenClassificationLoss(logits, labels, this.config, { num_items_in_batch, ignore_index })
+        : undefined;
       return new TokenClassifierOutput({ ...outputs, loss, logits });
     }
   }
@@ -207,7 +237,12 @@ export function GenericForQuestionAnswering<Base extends AnyModelClass>(
     Object.assign(model, { qa_outputs: new nn.Linear(textSize(model), 2) });
   }) {
     static base_model_prefix = "model";
-    static forward_inputs: readonly string[] = [...DECODER_INPUTS, "start_positions", "end_positions", "num_items_in_batch"];
+    static forward_inputs: readonly string[] = [
+      ...DECODER_INPUTS,
+      "start_positions",
+      "end_positions",
+      "num_items_in_batch",
+    ];
     declare readonly qa_outputs: nn.Linear;
 
     override forward(inputs: QuestionAnsweringInputs): QuestionAnsweringModelOutput {
@@ -215,10 +250,15 @@ export function GenericForQuestionAnswering<Base extends AnyModelClass>(
       const { start_positions, end_positions, num_items_in_batch, ...rest } = inputs;
       const outputs = backbone(this).forward(rest);
       const logits = this.qa_outputs.forward(outputs.last_hidden_state); // [batch, length, 2]
-      const [start_logits, end_logits] = logits.unbind(-1).map((part) => part.contiguous()) as [Tensor, Tensor];
+      const [start_logits, end_logits] = logits.unbind(-1).map((part) => part.contiguous()) as [
+        Tensor,
+        Tensor,
+      ];
       const loss =
         start_positions && end_positions
-          ? ForQuestionAnsweringLoss(start_logits, end_logits, start_positions, end_positions, { num_items_in_batch })
+          ? ForQuestionAnsweringLoss(start_logits, end_logits, start_positions, end_positions, {
+              num_items_in_batch,
+            })
           : undefined;
       return new QuestionAnsweringModelOutput({ ...outputs, loss, start_logits, end_logits });
     }
@@ -235,7 +275,8 @@ const textConfig = (model: PreTrainedModel) => model.config.get_text_config() as
 /** The number of labels that a classifier scores. */
 function labelCount(model: PreTrainedModel): number {
   const { num_labels } = model.config;
-  if (num_labels === null) throw new ConfigError(`${model.constructor.name} needs config.id2label or config.num_labels.`);
+  if (num_labels === null)
+    throw new ConfigError(`${model.constructor.name} needs config.id2label or config.num_labels.`);
   return num_labels;
 }
 

@@ -46,7 +46,10 @@ export interface RopeOptions {
 }
 
 /** Inverse frequencies [head_dim / 2] (fewer for partial rotary), and the factor on cos and sin. */
-export type RopeSchedule = (config: RopeConfig, options?: RopeOptions) => [inv_freq: Tensor, attention_factor: number];
+export type RopeSchedule = (
+  config: RopeConfig,
+  options?: RopeOptions,
+) => [inv_freq: Tensor, attention_factor: number];
 
 function ropeParameters(config: RopeConfig, layer_type?: string): RopeParameters {
   const all = (config.rope_parameters ?? {}) as Record<string, unknown>;
@@ -67,7 +70,8 @@ function required(parameters: RopeParameters, name: keyof RopeParameters): numbe
 function headDim(config: RopeConfig): number {
   const dim = config.head_dim ?? Math.trunc(config.hidden_size / config.num_attention_heads);
   // Frequencies are real numbers even in a skeleton without memory, so a config must not ask for terabytes of them.
-  if (!(dim > 0 && dim <= 1_000_000)) throw new ConfigError(`head_dim ${dim} (hidden_size / num_attention_heads) is out of range.`);
+  if (!(dim > 0 && dim <= 1_000_000))
+    throw new ConfigError(`head_dim ${dim} (hidden_size / num_attention_heads) is out of range.`);
   return dim;
 }
 
@@ -98,7 +102,8 @@ const proportionalSchedule: RopeSchedule = (config, { layer_type } = {}) => {
   const rotated = Math.trunc(Math.floor(((p.partial_rotary_factor ?? 1) * dim) / 2));
   const still = Math.trunc(dim / 2) - rotated;
   const inv_freq = torch.pow(required(p, "rope_theta"), exponents(dim, 2 * rotated)).reciprocal();
-  const all = still > 0 ? torch.cat([inv_freq, torch.zeros([still], { dtype: "float32", device: "cpu" })]) : inv_freq;
+  const all =
+    still > 0 ? torch.cat([inv_freq, torch.zeros([still], { dtype: "float32", device: "cpu" })]) : inv_freq;
   return [all.div(p.factor ?? 1), 1];
 };
 
@@ -118,7 +123,8 @@ const yarnSchedule: RopeSchedule = (config, { layer_type } = {}) => {
   const factor = p.factor ?? config.max_position_embeddings / original;
   const scale = (mscale: number) => (factor <= 1 ? 1 : 0.1 * mscale * Math.log(factor) + 1);
   const attention_factor =
-    p.attention_factor ?? (p.mscale && p.mscale_all_dim ? scale(p.mscale) / scale(p.mscale_all_dim) : scale(1));
+    p.attention_factor ??
+    (p.mscale && p.mscale_all_dim ? scale(p.mscale) / scale(p.mscale_all_dim) : scale(1));
 
   // The dimension that makes so many rotations over the original length.
   const dimensionOf = (rotations: number) =>
@@ -129,7 +135,11 @@ const yarnSchedule: RopeSchedule = (config, { layer_type } = {}) => {
   let high = Math.min(ceil(dimensionOf(p.beta_slow || 1)), dim - 1);
   if (low === high) high += 0.001; // a ramp of no width would divide by zero
 
-  const ramp = torch.arange(Math.trunc(dim / 2), { dtype: "float32", device: "cpu" }).sub(low).div(high - low).clamp(0, 1);
+  const ramp = torch
+    .arange(Math.trunc(dim / 2), { dtype: "float32", device: "cpu" })
+    .sub(low)
+    .div(high - low)
+    .clamp(0, 1);
   const extrapolated = torch.sub(1, ramp);
   const positions = torch.pow(base, exponents(dim));
   const inv_freq = positions
@@ -155,7 +165,10 @@ const longropeSchedule: RopeSchedule = (config, { layer_type, seq_len } = {}) =>
     );
   }
   const positions = torch.pow(required(p, "rope_theta"), exponents(dim));
-  return [torch.tensor(factors, { dtype: "float32", device: "cpu" }).mul(positions).reciprocal(), attention_factor];
+  return [
+    torch.tensor(factors, { dtype: "float32", device: "cpu" }).mul(positions).reciprocal(),
+    attention_factor,
+  ];
 };
 
 /** Llama 3.1: low frequencies are divided by `factor`, high ones stay, those between are blended. */
@@ -169,9 +182,15 @@ const llama3Schedule: RopeSchedule = (config, { layer_type } = {}) => {
 
   const wavelength = torch.div(2 * Math.PI, inv_freq);
   const isLow = wavelength.gt(original / low);
-  const isMedium = wavelength.lt(original / high).bitwise_or(isLow).bitwise_not();
+  const isMedium = wavelength
+    .lt(original / high)
+    .bitwise_or(isLow)
+    .bitwise_not();
   const scaled = torch.where(isLow, inv_freq.div(factor), inv_freq);
-  const smooth = torch.div(original, wavelength).sub(low).div(high - low);
+  const smooth = torch
+    .div(original, wavelength)
+    .sub(low)
+    .div(high - low);
   const blended = torch.sub(1, smooth).mul(scaled).div(factor).add(smooth.mul(scaled));
   return [torch.where(isMedium, blended, scaled), 1];
 };
@@ -234,7 +253,8 @@ export class RotaryEmbedding extends nn.Module {
       const inv_freq = this.#frequencies(position_ids).to({ device: x.device, dtype: "float32" });
       const angles = position_ids.unsqueeze(-1).to("float32").mul(inv_freq); // [batch, length, dim / 2]
       const both = torch.cat([angles, angles], -1);
-      const scaled = (t: Tensor) => (this.attention_scaling === 1 ? t : t.mul(this.attention_scaling)).to(x.dtype);
+      const scaled = (t: Tensor) =>
+        (this.attention_scaling === 1 ? t : t.mul(this.attention_scaling)).to(x.dtype);
       return [scaled(both.cos()), scaled(both.sin())] as const;
     });
   }
@@ -245,14 +265,21 @@ export class RotaryEmbedding extends nn.Module {
     if (this.rope_type === "longrope") {
       const original = required(p, "original_max_position_embeddings");
       const [long] = longropeSchedule(this.config, { seq_len: original + 1 });
-      return torch.where(position_ids.max().add(1).gt(original), long.to(this.inv_freq.device), this.inv_freq);
+      return torch.where(
+        position_ids.max().add(1).gt(original),
+        long.to(this.inv_freq.device),
+        this.inv_freq,
+      );
     }
     if (this.rope_type === "dynamic") {
       const limit = this.config.max_position_embeddings;
       const factor = required(p, "factor");
       const dim = rotaryDim(this.config, p);
       const length = position_ids.max().add(1).to("float32");
-      const stretch = length.mul(factor).div(limit).sub(factor - 1);
+      const stretch = length
+        .mul(factor)
+        .div(limit)
+        .sub(factor - 1);
       const base = stretch.pow(dim / (dim - 2)).mul(required(p, "rope_theta"));
       const stretched = torch.pow(base, exponents(dim).to(position_ids.device)).reciprocal();
       return torch.where(length.gt(limit), stretched, this.inv_freq);
@@ -268,7 +295,12 @@ export function rotate_half(x: Tensor): Tensor {
 }
 
 /** Rotates queries and keys [batch, heads, length, head_dim] by the angles of their positions. */
-export function apply_rotary_pos_emb(q: Tensor, k: Tensor, [cos, sin]: PositionEmbeddings, unsqueeze_dim = 1): [Tensor, Tensor] {
+export function apply_rotary_pos_emb(
+  q: Tensor,
+  k: Tensor,
+  [cos, sin]: PositionEmbeddings,
+  unsqueeze_dim = 1,
+): [Tensor, Tensor] {
   const c = cos.unsqueeze(unsqueeze_dim);
   const s = sin.unsqueeze(unsqueeze_dim);
   const rotate = (x: Tensor) => x.mul(c).add(rotate_half(x).mul(s));

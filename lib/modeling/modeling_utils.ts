@@ -9,7 +9,12 @@ import * as nn from "../nn/index.ts";
 import type { Device, Dtype, RemovableHandle, Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
 import { ALL_ATTENTION_FUNCTIONS, attentionImplementation } from "./attention.ts";
-import { type FromPretrainedOptions, isLoading, type LoadingInfo, loadPretrained } from "./from_pretrained.ts";
+import {
+  type FromPretrainedOptions,
+  isLoading,
+  type LoadingInfo,
+  loadPretrained,
+} from "./from_pretrained.ts";
 import * as init from "./initialization.ts";
 import { RotaryEmbedding } from "./modeling_rope_utils.ts";
 import { type SavePretrainedOptions, savePretrained } from "./save_pretrained.ts";
@@ -84,9 +89,12 @@ export class PreTrainedModel extends nn.Module {
   constructor(config: PretrainedConfig) {
     super();
     if (!(config instanceof PretrainedConfig)) {
-      throw new InvalidArgumentError(`${new.target.name} takes a PretrainedConfig, got ${describe(config)}.`, {
-        hint: `To load a checkpoint, use await ${new.target.name}.from_pretrained(directory).`,
-      });
+      throw new InvalidArgumentError(
+        `${new.target.name} takes a PretrainedConfig, got ${describe(config)}.`,
+        {
+          hint: `To load a checkpoint, use await ${new.target.name}.from_pretrained(directory).`,
+        },
+      );
     }
     this.config = config;
     config._attn_implementation ??= new.target._supports_sdpa ? "sdpa" : "eager";
@@ -132,7 +140,9 @@ export class PreTrainedModel extends nn.Module {
     } else if (isNorm(module)) {
       if (weight) init.ones_(weight);
       if (bias) init.zeros_(bias);
-      const { running_mean, running_var, num_batches_tracked } = module as unknown as Partial<Record<string, Tensor | null>>;
+      const { running_mean, running_var, num_batches_tracked } = module as unknown as Partial<
+        Record<string, Tensor | null>
+      >;
       if (running_mean) init.zeros_(running_mean);
       if (running_var) init.ones_(running_var);
       if (num_batches_tracked) init.zeros_(num_batches_tracked);
@@ -145,11 +155,15 @@ export class PreTrainedModel extends nn.Module {
   static _from_config<M extends PreTrainedModel>(
     this: ModelClass<M>,
     config: PretrainedConfig,
-    { dtype, attn_implementation }: { dtype?: Dtype | "auto" | null; attn_implementation?: string | null } = {},
+    {
+      dtype,
+      attn_implementation,
+    }: { dtype?: Dtype | "auto" | null; attn_implementation?: string | null } = {},
   ): M {
     const own = config.clone();
     if (attn_implementation) own._attn_implementation = attn_implementation;
-    const chosen = !dtype || dtype === "auto" ? ((own.dtype as Dtype | null) ?? torch.get_default_dtype()) : dtype;
+    const chosen =
+      !dtype || dtype === "auto" ? ((own.dtype as Dtype | null) ?? torch.get_default_dtype()) : dtype;
     own.dtype = chosen;
     return torch.with_default_dtype(chosen, () => new this(own as never));
   }
@@ -186,7 +200,12 @@ export class PreTrainedModel extends nn.Module {
     dirOrRepo: string,
     options: FromPretrainedOptions = {},
   ): Promise<M | [M, LoadingInfo]> {
-    const [model, info] = await loadPretrained(this as unknown as ModelClass<M> & typeof PreTrainedModel, dirOrRepo, options);
+    const [model, info] = await loadPretrained(
+      // biome-ignore lint/complexity/noThisInStatic: the subclass is what is loaded.
+      this as unknown as ModelClass<M> & typeof PreTrainedModel,
+      dirOrRepo,
+      options,
+    );
     return options.output_loading_info ? [model as M, info] : (model as M);
   }
 
@@ -203,9 +222,7 @@ export class PreTrainedModel extends nn.Module {
   /** Called by the loader: what it left without values, as it is now. */
   _finish_loading(missing: Iterable<string>): void {
     this.#sortedNames = true;
-    this.#uninitialized = new Map(
-      [...missing].map((name) => [name, (this.#find(name) as Tensor)._version]),
-    );
+    this.#uninitialized = new Map([...missing].map((name) => [name, (this.#find(name) as Tensor)._version]));
   }
 
   /** Ties after loading, where `missing` names lose those that a tie provides. */
@@ -220,14 +237,17 @@ export class PreTrainedModel extends nn.Module {
 
   /** Names of parameters and buffers that were neither in the checkpoint nor changed since. */
   uninitialized_weights(): string[] {
-    return [...this.#uninitialized].filter(([name, version]) => this.#find(name)?._version === version).map(([name]) => name);
+    return [...this.#uninitialized]
+      .filter(([name, version]) => this.#find(name)?._version === version)
+      .map(([name]) => name);
   }
 
   /** @throws UninitializedWeightsError when there are {@link uninitialized_weights}. */
   assert_initialized(): void {
     const names = this.uninitialized_weights();
     if (names.length === 0) return;
-    const listed = names.length > 10 ? `${names.slice(0, 10).join(", ")} and ${names.length - 10} more` : names.join(", ");
+    const listed =
+      names.length > 10 ? `${names.slice(0, 10).join(", ")} and ${names.length - 10} more` : names.join(", ");
     throw new UninitializedWeightsError(
       `${this.constructor.name} has weights that were neither loaded nor trained: ${listed}.`,
       { hint: "Load a checkpoint that has them, train the model, or pass { allow_uninitialized: true }." },
@@ -236,7 +256,9 @@ export class PreTrainedModel extends nn.Module {
 
   #find(name: string): Tensor | undefined {
     const dot = name.lastIndexOf(".");
-    const value = (this.get_submodule(name.slice(0, Math.max(dot, 0))) as unknown as Record<string, unknown>)[name.slice(dot + 1)];
+    const value = (this.get_submodule(name.slice(0, Math.max(dot, 0))) as unknown as Record<string, unknown>)[
+      name.slice(dot + 1)
+    ];
     return value instanceof torch.Tensor ? value : undefined;
   }
 
@@ -268,7 +290,11 @@ export class PreTrainedModel extends nn.Module {
   }
 
   /** Whether a call asks for the hidden states of all layers. */
-  wants_hidden_states({ output_hidden_states }: { output_hidden_states?: boolean | null | undefined }): boolean {
+  wants_hidden_states({
+    output_hidden_states,
+  }: {
+    output_hidden_states?: boolean | null | undefined;
+  }): boolean {
     return output_hidden_states ?? this.config.output_hidden_states ?? false;
   }
 
@@ -277,7 +303,10 @@ export class PreTrainedModel extends nn.Module {
    *
    * @example const { logits } = await model.run({ input_ids });
    */
-  async run(inputs: Parameters<this["forward"]>[0], { signal }: { signal?: AbortSignal } = {}): Promise<ReturnType<this["forward"]>> {
+  async run(
+    inputs: Parameters<this["forward"]>[0],
+    { signal }: { signal?: AbortSignal } = {},
+  ): Promise<ReturnType<this["forward"]>> {
     signal?.throwIfAborted();
     // The promise is the contract; the work moves to an executor without a change for callers.
     const forward = this.forward as (inputs: unknown) => unknown;
@@ -324,7 +353,9 @@ export class PreTrainedModel extends nn.Module {
     for (const part of [self.language_model, self.base_model]) {
       if (part instanceof PreTrainedModel && part !== (this as PreTrainedModel)) return part.#embedder();
     }
-    throw new InvalidArgumentError(`${this.constructor.name} has no embedding table that is known; override get_input_embeddings.`);
+    throw new InvalidArgumentError(
+      `${this.constructor.name} has no embedding table that is known; override get_input_embeddings.`,
+    );
   }
 
   /** The layer that turns hidden states into scores over the vocabulary, or undefined. */
@@ -382,7 +413,8 @@ export class PreTrainedModel extends nn.Module {
     }
     let total = 0;
     for (const parameter of this.parameters()) {
-      if (!embeddings.has(parameter) && (parameter.requires_grad || !only_trainable)) total += parameter.numel();
+      if (!embeddings.has(parameter) && (parameter.requires_grad || !only_trainable))
+        total += parameter.numel();
     }
     return total;
   }
@@ -397,9 +429,11 @@ export class PreTrainedModel extends nn.Module {
 
   /** Lets gradients flow to the output of the embeddings although these are frozen: adapters need it. */
   enable_input_require_grads(): void {
-    this.#inputGradients ??= this.get_input_embeddings().register_forward_hook((_module, _args, output: Tensor) => {
-      output.requires_grad_(true);
-    });
+    this.#inputGradients ??= this.get_input_embeddings().register_forward_hook(
+      (_module, _args, output: Tensor) => {
+        output.requires_grad_(true);
+      },
+    );
   }
 
   disable_input_require_grads(): void {
@@ -426,7 +460,8 @@ export class PreTrainedModel extends nn.Module {
 
 const isModel = (module: nn.Module): module is PreTrainedModel => module instanceof PreTrainedModel;
 
-const describe = (value: unknown) => (value === null ? "null" : typeof value === "object" ? value?.constructor?.name : typeof value);
+const describe = (value: unknown) =>
+  value === null ? "null" : typeof value === "object" ? value?.constructor?.name : typeof value;
 
 /** The spread of initial weights, by whichever field the configuration has. */
 function initializerStd(config: PretrainedConfig): number {
@@ -434,7 +469,9 @@ function initializerStd(config: PretrainedConfig): number {
   if ("initializer_range" in config) return fields.initializer_range || 0.02;
   if ("init_std" in config) return fields.init_std as number;
   if ("initializer_factor" in config) return fields.initializer_factor as number;
-  return (config.get_text_config() as unknown as Record<string, number | undefined>).initializer_range ?? 0.02;
+  return (
+    (config.get_text_config() as unknown as Record<string, number | undefined>).initializer_range ?? 0.02
+  );
 }
 
 const AFFINE = ["Linear", "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d"];
@@ -463,7 +500,11 @@ let depth = 0;
  * freed at once. It is done on the prototype, under the hooks of instances, and only the outermost forward opens one.
  */
 function runInScope(prototype: object): void {
-  for (let p = prototype; p !== PreTrainedModel.prototype && p !== Object.prototype; p = Object.getPrototypeOf(p)) {
+  for (
+    let p = prototype;
+    p !== PreTrainedModel.prototype && p !== Object.prototype;
+    p = Object.getPrototypeOf(p)
+  ) {
     if (scoped.has(p)) break;
     scoped.add(p);
     const forward: unknown = Object.getOwnPropertyDescriptor(p, "forward")?.value;
@@ -477,7 +518,12 @@ function runInScope(prototype: object): void {
         depth--;
       }
     };
-    Object.defineProperty(p, "forward", { value: inScope, writable: true, configurable: true, enumerable: false });
+    Object.defineProperty(p, "forward", {
+      value: inScope,
+      writable: true,
+      configurable: true,
+      enumerable: false,
+    });
     Object.defineProperty(inScope, "name", { value: "forward" });
   }
 }

@@ -26,7 +26,9 @@ export function parseSize(size: number | string): number {
   if (typeof size === "number") return size;
   const [, digits, unit] = size.trim().match(/^(\d+(?:\.\d+)?)\s*([KMGT]B)$/i) ?? [];
   if (digits === undefined || unit === undefined) {
-    throw new InvalidArgumentError(`max_shard_size '${size}' is not a number of bytes or a size in KB, MB, GB or TB.`);
+    throw new InvalidArgumentError(
+      `max_shard_size '${size}' is not a number of bytes or a size in KB, MB, GB or TB.`,
+    );
   }
   return Math.trunc(Number(digits) * (UNITS[unit.toUpperCase()] as number));
 }
@@ -46,7 +48,9 @@ export async function savePretrained(
   const shards = splitIntoShards(names, state, limit);
   const stem = withVariant(SAFE_WEIGHTS_NAME, options.variant).slice(0, -".safetensors".length);
   const file = (i: number) =>
-    shards.length === 1 ? `${stem}.safetensors` : `${stem}-${pad(i + 1)}-of-${pad(shards.length)}.safetensors`;
+    shards.length === 1
+      ? `${stem}.safetensors`
+      : `${stem}-${pad(i + 1)}-of-${pad(shards.length)}.safetensors`;
 
   await mkdir(directory, { recursive: true });
   model.config.dtype = model.dtype;
@@ -66,7 +70,9 @@ export async function savePretrained(
       total_size: names.reduce((total, name) => total + (state[name] as Tensor).nbytes, 0),
     },
     weight_map: Object.fromEntries(
-      shards.flatMap((shard, i) => shard.map((name) => [name, file(i)] as const)).sort(([a], [b]) => (a < b ? -1 : 1)),
+      shards
+        .flatMap((shard, i) => shard.map((name) => [name, file(i)] as const))
+        .sort(([a], [b]) => (a < b ? -1 : 1)),
     ),
   };
   const indexFile = path.join(directory, withVariant(SAFE_WEIGHTS_INDEX_NAME, options.variant));
@@ -76,14 +82,20 @@ export async function savePretrained(
 const pad = (n: number) => String(n).padStart(5, "0");
 
 /** The model's state, each tensor once: targets of ties are left out, since their sources bring them back. */
-function stateToSave(model: PreTrainedModel, given: SavePretrainedOptions["state_dict"]): Record<string, Tensor> {
+function stateToSave(
+  model: PreTrainedModel,
+  given: SavePretrainedOptions["state_dict"],
+): Record<string, Tensor> {
   const state: Record<string, Tensor> = { ...(given ?? model.state_dict()) };
-  for (const name of (model.constructor as typeof PreTrainedModel)._keys_to_ignore_on_save) delete state[name];
+  for (const name of (model.constructor as typeof PreTrainedModel)._keys_to_ignore_on_save)
+    delete state[name];
 
   const tied = model.all_tied_weights_keys;
   const owners = new Map<string, string>();
   // Declared targets first: they are what may go.
-  for (const [name, tensor] of Object.entries(state).sort(([a], [b]) => Number(a in tied) - Number(b in tied))) {
+  for (const [name, tensor] of Object.entries(state).sort(
+    ([a], [b]) => Number(a in tied) - Number(b in tied),
+  )) {
     const { id } = tensor.untyped_storage();
     const key = `${id}:${tensor.storage_offset()}:${tensor.shape}:${tensor.stride()}`;
     const owner = owners.get(key);
@@ -92,9 +104,12 @@ function stateToSave(model: PreTrainedModel, given: SavePretrainedOptions["state
     } else if (name in tied) {
       delete state[name];
     } else {
-      throw new CheckpointError(`${name} and ${owner} are one tensor, and ${model.constructor.name} does not declare them as tied.`, {
-        hint: "Name them in the class's _tied_weights_keys and set config.tie_word_embeddings, or copy one of them.",
-      });
+      throw new CheckpointError(
+        `${name} and ${owner} are one tensor, and ${model.constructor.name} does not declare them as tied.`,
+        {
+          hint: "Name them in the class's _tied_weights_keys and set config.tie_word_embeddings, or copy one of them.",
+        },
+      );
     }
   }
   const meta = Object.entries(state).find(([, tensor]) => tensor.is_meta);
@@ -103,7 +118,11 @@ function stateToSave(model: PreTrainedModel, given: SavePretrainedOptions["state
 }
 
 /** Fills files in order; a tensor larger than the limit gets a file of its own. */
-function splitIntoShards(names: readonly string[], state: Readonly<Record<string, Tensor>>, limit: number): string[][] {
+function splitIntoShards(
+  names: readonly string[],
+  state: Readonly<Record<string, Tensor>>,
+  limit: number,
+): string[][] {
   const shards: string[][] = [];
   let current: string[] = [];
   let size = 0;
@@ -128,7 +147,8 @@ function splitIntoShards(names: readonly string[], state: Readonly<Record<string
 /** Removes shards of an earlier save that this one did not write. */
 async function removeStale(directory: string, stem: string, written: ReadonlySet<string>): Promise<void> {
   for (const name of await readdir(directory)) {
-    const isShard = name.startsWith(`${stem}-`) && /^-\d{5}-of-\d{5}\.safetensors$/.test(name.slice(stem.length));
+    const isShard =
+      name.startsWith(`${stem}-`) && /^-\d{5}-of-\d{5}\.safetensors$/.test(name.slice(stem.length));
     if (isShard && !written.has(name)) await rm(path.join(directory, name));
   }
 }

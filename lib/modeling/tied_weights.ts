@@ -1,7 +1,7 @@
 // Tied weights: one parameter under several names.
 import { warn } from "../errors/warnings.ts";
-import * as nn from "../nn/index.ts";
 import type { Parameter } from "../nn/index.ts";
+import * as nn from "../nn/index.ts";
 import * as torch from "../torch/index.ts";
 import type { PreTrainedModel } from "./modeling_utils.ts";
 
@@ -16,7 +16,11 @@ export function ownTiedKeys(model: PreTrainedModel): TiedKeys {
   const declared = (model.constructor as typeof PreTrainedModel)._tied_weights_keys;
   const tied: TiedKeys = new Map();
   if (!(model.config as { tie_word_embeddings?: boolean }).tie_word_embeddings || !declared) return tied;
-  if (Object.entries(declared).flat().every((name) => PLAIN.test(name) && /(weight|bias)$/.test(name))) {
+  if (
+    Object.entries(declared)
+      .flat()
+      .every((name) => PLAIN.test(name) && /(weight|bias)$/.test(name))
+  ) {
     return new Map(Object.entries(declared));
   }
   const names = [
@@ -24,7 +28,8 @@ export function ownTiedKeys(model: PreTrainedModel): TiedKeys {
     ...model.named_buffers({ remove_duplicate: false }),
   ].map(([name]) => name);
   for (const [target, source] of Object.entries(declared)) {
-    const matching = (pattern: string) => names.filter((name) => new RegExp(`^(?:${pattern})`).test(name)).sort();
+    const matching = (pattern: string) =>
+      names.filter((name) => new RegExp(`^(?:${pattern})`).test(name)).sort();
     const sources = matching(source);
     for (const [i, name] of matching(target).entries()) {
       const from = sources[i % sources.length];
@@ -35,7 +40,10 @@ export function ownTiedKeys(model: PreTrainedModel): TiedKeys {
 }
 
 /** The ties of a model and of all models in it. */
-export function allTiedKeys(model: PreTrainedModel, isModel: (module: nn.Module) => module is PreTrainedModel): TiedKeys {
+export function allTiedKeys(
+  model: PreTrainedModel,
+  isModel: (module: nn.Module) => module is PreTrainedModel,
+): TiedKeys {
   const tied: TiedKeys = new Map();
   for (const [path, module] of model.named_modules({ remove_duplicate: false })) {
     if (!isModel(module)) continue;
@@ -85,7 +93,8 @@ function sameValues(model: PreTrainedModel, a: string, b: string): boolean {
 function tie(model: PreTrainedModel, target: string, source: string): void {
   const parameter = model.get_parameter(source);
   const dot = target.lastIndexOf(".");
-  const parent = model.get_submodule(target.slice(0, Math.max(dot, 0))) as nn.Module & Record<string, unknown>;
+  const parent = model.get_submodule(target.slice(0, Math.max(dot, 0))) as nn.Module &
+    Record<string, unknown>;
   (parent as Record<string, unknown>)[target.slice(dot + 1)] = parameter;
   adjustBias(parent, parameter);
 }

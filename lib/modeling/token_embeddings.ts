@@ -34,16 +34,26 @@ export function resizeTokenEmbeddings(
 }
 
 function roundUp(count: number, multiple: number): number {
-  for (const [name, value] of [["new_num_tokens", count], ["pad_to_multiple_of", multiple]] as const) {
+  for (const [name, value] of [
+    ["new_num_tokens", count],
+    ["pad_to_multiple_of", multiple],
+  ] as const) {
     if (!Number.isSafeInteger(value) || value < 1) {
-      throw new InvalidArgumentError(`resize_token_embeddings: ${name} must be a positive integer, got ${value}.`);
+      throw new InvalidArgumentError(
+        `resize_token_embeddings: ${name} must be a positive integer, got ${value}.`,
+      );
     }
   }
   return Math.ceil(count / multiple) * multiple;
 }
 
 /** In place: the table stays the same parameter, so that optimizers and ties keep hold of it. */
-function resizeEmbedding(model: PreTrainedModel, old: nn.Embedding, rows: number, mean_resizing: boolean): void {
+function resizeEmbedding(
+  model: PreTrainedModel,
+  old: nn.Embedding,
+  rows: number,
+  mean_resizing: boolean,
+): void {
   const [before, dim] = old.weight.shape as [number, number];
   if (before !== rows) {
     const { dtype, device } = old.weight;
@@ -61,7 +71,12 @@ function resizeEmbedding(model: PreTrainedModel, old: nn.Embedding, rows: number
   if (table.padding_idx !== null && rows - 1 < table.padding_idx) table.padding_idx = null;
 }
 
-function resizedHead(model: PreTrainedModel, old: nn.Linear, rows: number, mean_resizing: boolean): nn.Linear {
+function resizedHead(
+  model: PreTrainedModel,
+  old: nn.Linear,
+  rows: number,
+  mean_resizing: boolean,
+): nn.Linear {
   const [before, dim] = old.weight.shape as [number, number];
   if (before === rows) {
     (old as { out_features: number }).out_features = rows;
@@ -95,12 +110,22 @@ function drawAroundMean(target: Tensor, old: Tensor, count: number): void {
   const rows = old.detach().to("float32");
   const mean = rows.mean(0);
   const centered = rows.sub(mean);
-  const covariance = centered.t().matmul(centered).div(old.shape[0] as number).mul(1e-9);
+  const covariance = centered
+    .t()
+    .matmul(centered)
+    .div(old.shape[0] as number)
+    .mul(1e-9);
   const [factor, info] = torch.linalg.cholesky_ex(covariance);
   const dim = old.shape[1] as number;
   const sample =
     info.item() === 0
-      ? torch.empty([count, dim], { dtype: "float32", device: old.device }).normal_().unsqueeze(1).matmul(factor.t()).squeeze(1).add(mean)
+      ? torch
+          .empty([count, dim], { dtype: "float32", device: old.device })
+          .normal_()
+          .unsqueeze(1)
+          .matmul(factor.t())
+          .squeeze(1)
+          .add(mean)
       : mean.unsqueeze(0).expand([count, dim]);
   target.narrow(0, (target.shape[0] as number) - count, count).copy_(sample.to(target.dtype));
 }

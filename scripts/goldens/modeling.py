@@ -13,7 +13,16 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, LlamaForTokenClassification
+from transformers.activations import ACT2CLS, ACT2FN
+from transformers.loss.loss_utils import ForSequenceClassificationLoss
+from transformers.masking_utils import (
+    create_bidirectional_mask,
+    create_bidirectional_sliding_window_mask,
+    create_causal_mask,
+    create_chunked_causal_mask,
+    create_sliding_window_causal_mask,
+)
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, LlamaForTokenClassification
 
 out = Path(sys.argv[1])
 shutil.rmtree(out, ignore_errors=True)
@@ -114,6 +123,44 @@ for i, options in enumerate([
     torch.manual_seed(21 + i)
     sequences = model.generate(prompt, attention_mask=mask, **options)
     cases["sample"].append(dict(options=options, seed=21 + i, sequences=sequences.tolist(), after=torch.rand(1).item()))
+
+# Activations by name.
+x = torch.linspace(-12, 12, 97)
+store("activation", {"x": x, **{name: ACT2FN[name](x) for name in ACT2CLS if name not in ("prelu", "xielu")}})
+
+# Masks: queries, keys in the cache, padding, window or chunk. 1 = may be seen.
+cases["mask"] = []
+padding = torch.tensor([[1, 1, 1, 1, 1, 1, 1, 1, 1], [0, 0, 0, 1, 1, 1, 1, 1, 1]])
+store("mask", {"padding": padding})
+for kind, create in dict(
+    causal=create_causal_mask, bidirectional=create_bidirectional_mask, sliding=create_sliding_window_causal_mask,
+    bidirectional_sliding=create_bidirectional_sliding_window_mask, chunked=create_chunked_causal_mask,
+).items():
+    for past, queries in [(0, 9), (5, 4), (8, 1)]:
+        if past and "bidirectional" in kind:
+            continue
+        for padded in [True, False]:
+            config = LlamaConfig(**TINY)
+            config._attn_implementation = "eager"
+            config.sliding_window = 3 if "sliding" in kind else None
+            config.attention_chunk_size = 4 if kind == "chunked" else None
+            cache = DynamicCache(config=config) if past else None
+            if past:
+                for layer in range(2):
+                    cache.update(torch.zeros(2, 2, past, 4), torch.zeros(2, 2, past, 4), layer)
+            mask = create(config=config, inputs_embeds=torch.zeros(2, queries, 16), attention_mask=padding if padded else None, past_key_values=cache)
+            name = f"{kind}.{past}.{queries}.{padded}"
+            cases["mask"].append(dict(name=name, kind=kind, past=past, queries=queries, padded=padded, none=mask is None))
+            if mask is not None:
+                store("mask", {name: (mask == 0).expand(2, -1, -1, -1)})
+
+# Losses of a sequence classifier that the fixtures do not have.
+torch.manual_seed(12)
+pooled, numbers = torch.randn(3, 2), torch.randn(3, 2)
+config = LlamaConfig(**TINY, num_labels=2, problem_type="regression")
+store("regression", {"logits": pooled, "labels": numbers, "loss": ForSequenceClassificationLoss(numbers, pooled, config)})
+config = LlamaConfig(**TINY, num_labels=1)
+store("regression", {"loss1": ForSequenceClassificationLoss(numbers[:, :1], pooled[:, :1], config)})
 
 # Files as the reference writes them.
 torch.manual_seed(0)

@@ -9,8 +9,8 @@ import {
   LogitsProcessor,
   MaxLengthCriteria,
   StopStringCriteria,
-  type Tensor,
   TemperatureLogitsWarper,
+  type Tensor,
   torch,
 } from "torchformers";
 import { fixture } from "../support/fixtures.js";
@@ -25,24 +25,59 @@ const greedy = { max_new_tokens: 6, eos_token_id: null };
 const expected = (await model.generate([prompt], greedy)).tolist();
 
 t.test("wrong input", async (t) => {
-  await t.rejects(model.generate([prompt], { max_new_token: 3 }), { code: "ERR_INVALID_ARGUMENT", suggestion: "max_new_tokens" });
-  await t.rejects(model.generate({ input_idss: torch.tensor([prompt]) }), { code: "ERR_INVALID_ARGUMENT", suggestion: "input_ids" });
-  await t.rejects(model.generate([[1, 2], [3]], greedy), { code: "ERR_INVALID_ARGUMENT", message: /padding/ });
-  await t.rejects(model.generate([prompt], { num_beams: 2 }), { code: "ERR_INVALID_ARGUMENT", message: /not implemented/ });
-  await t.rejects(model.generate([prompt], { max_new_tokens: null, max_length: 4 }), { code: "ERR_INVALID_ARGUMENT", message: /max_length/ });
-  await t.rejects(model.generate([prompt], { stop_strings: "x", max_new_tokens: 1 }), { code: "ERR_INVALID_ARGUMENT", message: /tokenizer/ });
+  await t.rejects(model.generate([prompt], { max_new_token: 3 }), {
+    code: "ERR_INVALID_ARGUMENT",
+    suggestion: "max_new_tokens",
+  });
+  await t.rejects(model.generate({ input_idss: torch.tensor([prompt]) }), {
+    code: "ERR_INVALID_ARGUMENT",
+    suggestion: "input_ids",
+  });
+  await t.rejects(model.generate([[1, 2], [3]], greedy), {
+    code: "ERR_INVALID_ARGUMENT",
+    message: /padding/,
+  });
+  await t.rejects(model.generate([prompt], { num_beams: 2 }), {
+    code: "ERR_INVALID_ARGUMENT",
+    message: /not implemented/,
+  });
+  await t.rejects(model.generate([prompt], { max_new_tokens: null, max_length: 4 }), {
+    code: "ERR_INVALID_ARGUMENT",
+    message: /max_length/,
+  });
+  await t.rejects(model.generate([prompt], { stop_strings: "x", max_new_tokens: 1 }), {
+    code: "ERR_INVALID_ARGUMENT",
+    message: /tokenizer/,
+  });
   t.throws(() => new TemperatureLogitsWarper(0), { code: "ERR_INVALID_ARGUMENT", message: /do_sample/ });
-  t.throws(() => new TemperatureLogitsWarper({ temprature: 1 } as never), { code: "ERR_INVALID_ARGUMENT", suggestion: "temperature" });
+  t.throws(() => new TemperatureLogitsWarper({ temprature: 1 } as never), {
+    code: "ERR_INVALID_ARGUMENT",
+    suggestion: "temperature",
+  });
 });
 
 t.test("ids in every form", async (t) => {
   const tensor = torch.tensor([prompt]);
-  for (const given of [prompt, [prompt], tensor, tensor.squeeze(0), { input_ids: tensor }, { input_ids: [prompt] }]) {
+  for (const given of [
+    prompt,
+    [prompt],
+    tensor,
+    tensor.squeeze(0),
+    { input_ids: tensor },
+    { input_ids: [prompt] },
+  ]) {
     t.same((await model.generate(given, greedy)).tolist(), expected);
   }
-  t.same((await model.generate(undefined, { ...greedy, max_new_tokens: 1 })).shape, [1, 2], "from the beginning of sequence");
+  t.same(
+    (await model.generate(undefined, { ...greedy, max_new_tokens: 1 })).shape,
+    [1, 2],
+    "from the beginning of sequence",
+  );
   const settings = new GenerationConfig({ max_new_tokens: 6 });
-  t.same((await model.generate(prompt, { generation_config: settings, eos_token_id: null })).tolist(), expected);
+  t.same(
+    (await model.generate(prompt, { generation_config: settings, eos_token_id: null })).tolist(),
+    expected,
+  );
 });
 
 t.test("processors and criteria of a caller", async (t) => {
@@ -56,12 +91,22 @@ t.test("processors and criteria of a caller", async (t) => {
     kept.push(scores);
     return scores;
   };
-  t.same((await model.generate(prompt, { ...greedy, logits_processor: [new Only(), keep] })).tolist(), [[...prompt, 9, 9, 9, 9, 9, 9]]);
+  t.same((await model.generate(prompt, { ...greedy, logits_processor: [new Only(), keep] })).tolist(), [
+    [...prompt, 9, 9, 9, 9, 9, 9],
+  ]);
   t.equal(kept[0]?.shape[0], 1, "what a processor was given can be used later");
-  const short = await model.generate(prompt, { ...greedy, stopping_criteria: [new MaxLengthCriteria(6), () => false] });
+  const short = await model.generate(prompt, {
+    ...greedy,
+    stopping_criteria: [new MaxLengthCriteria(6), () => false],
+  });
   t.same(short.shape, [1, 6]);
-  t.same((await model.generate(prompt, { ...greedy, prefix_allowed_tokens_fn: () => [3] })).tolist(), [[...prompt, 3, 3, 3, 3, 3, 3]]);
-  t.ok(((await model.generate(prompt, { max_new_tokens: 400, eos_token_id: null, max_time: 0.05 })).shape[1] as number) < 400);
+  t.same((await model.generate(prompt, { ...greedy, prefix_allowed_tokens_fn: () => [3] })).tolist(), [
+    [...prompt, 3, 3, 3, 3, 3, 3],
+  ]);
+  t.ok(
+    ((await model.generate(prompt, { max_new_tokens: 400, eos_token_id: null, max_time: 0.05 }))
+      .shape[1] as number) < 400,
+  );
 });
 
 t.test("a seed of its own leaves the default generator alone", async (t) => {
@@ -73,15 +118,29 @@ t.test("a seed of its own leaves the default generator alone", async (t) => {
   t.equal(torch.rand([1]).item(), next);
   t.same((await model.generate(prompt, options)).tolist(), first);
   torch.manual_seed(5);
-  t.same((await model.generate(prompt, { ...greedy, do_sample: true })).tolist(), first, "the same numbers as the default one with that seed");
+  t.same(
+    (await model.generate(prompt, { ...greedy, do_sample: true })).tolist(),
+    first,
+    "the same numbers as the default one with that seed",
+  );
 });
 
 t.test("a batch with padding gives what each row gives alone", async (t) => {
   const other = [9, 10];
-  const alone = await Promise.all([prompt, other].map(async (ids) => ((await model.generate(ids, greedy)).tolist() as number[][])[0]?.slice(ids.length)));
+  const alone = await Promise.all(
+    [prompt, other].map(async (ids) =>
+      ((await model.generate(ids, greedy)).tolist() as number[][])[0]?.slice(ids.length),
+    ),
+  );
   for (const cache_implementation of [undefined, "static"]) {
     const batch = await model.generate(
-      { input_ids: torch.tensor([prompt, [2, 2, ...other]]), attention_mask: torch.tensor([[1, 1, 1, 1], [0, 0, 1, 1]]) },
+      {
+        input_ids: torch.tensor([prompt, [2, 2, ...other]]),
+        attention_mask: torch.tensor([
+          [1, 1, 1, 1],
+          [0, 0, 1, 1],
+        ]),
+      },
       { ...greedy, ...(cache_implementation ? { cache_implementation } : {}) },
     );
     t.same(batch.narrow(1, 4, 6).tolist(), alone, cache_implementation ?? "dynamic");
@@ -91,8 +150,13 @@ t.test("a batch with padding gives what each row gives alone", async (t) => {
 t.test("stop strings", async (t) => {
   const text = "This class is used to";
   const { input_ids } = (await tokenizer(text, { return_tensors: "pt" })) as unknown as { input_ids: Tensor };
-  const out = await demo.generate({ input_ids }, { max_new_tokens: 40, tokenizer, stop_strings: ["torch.nn", "zzz"] });
-  const written = await tokenizer.decode(out.select(0, 0).tolist() as number[], { skip_special_tokens: true });
+  const out = await demo.generate(
+    { input_ids },
+    { max_new_tokens: 40, tokenizer, stop_strings: ["torch.nn", "zzz"] },
+  );
+  const written = await tokenizer.decode(out.select(0, 0).tolist() as number[], {
+    skip_special_tokens: true,
+  });
   t.match(written, /torch\.nn/);
   t.notMatch(written, /Module` object/, "stopped there");
   t.throws(() => new StopStringCriteria(tokenizer, []), { code: "ERR_INVALID_ARGUMENT" });
@@ -103,7 +167,9 @@ t.test("streams", async (t) => {
   for await (const { ids } of model.stream(prompt, greedy)) steps.push(...(ids.tolist() as number[]));
   t.same([[...prompt, ...steps]], expected);
 
-  const { input_ids } = (await tokenizer("This class is used to", { return_tensors: "pt" })) as unknown as { input_ids: Tensor };
+  const { input_ids } = (await tokenizer("This class is used to", { return_tensors: "pt" })) as unknown as {
+    input_ids: Tensor;
+  };
   const pieces: string[] = [];
   for await (const text of demo.stream({ input_ids }, { tokenizer, max_new_tokens: 32 })) pieces.push(text);
   t.ok(pieces.length > 3, "in pieces");
@@ -119,7 +185,15 @@ t.test("streams", async (t) => {
 
 t.test("break, abort and errors end the work and free the cache", async (t) => {
   torch.manual_seed(0);
-  const tiny = new LlamaForCausalLM(new LlamaConfig({ vocab_size: 32, hidden_size: 16, intermediate_size: 16, num_hidden_layers: 2, num_attention_heads: 2 })).eval();
+  const tiny = new LlamaForCausalLM(
+    new LlamaConfig({
+      vocab_size: 32,
+      hidden_size: 16,
+      intermediate_size: 16,
+      num_hidden_layers: 2,
+      num_attention_heads: 2,
+    }),
+  ).eval();
   const input_ids = torch.tensor([[3, 4, 5]]);
   const options = { max_new_tokens: 1000, eos_token_id: null };
   const run = async () => {
@@ -144,7 +218,9 @@ t.test("break, abort and errors end the work and free the cache", async (t) => {
     if (++puts === 4) throw new Error("no");
   };
   const dead = torch.memory_stats().live_tensors;
-  await t.rejects(tiny.generate({ input_ids }, { ...options, streamer: { put, end: () => {} } }), { message: "no" });
+  await t.rejects(tiny.generate({ input_ids }, { ...options, streamer: { put, end: () => {} } }), {
+    message: "no",
+  });
   // The ids that the streamer was shown are its own.
   t.equal(torch.memory_stats().live_tensors - dead, 2, "after an error");
 

@@ -3,7 +3,8 @@ import { type Check, replay } from "../support/golden.js";
 
 /** Ways of decoding that are not implemented yet. */
 function notYet({ options, name }: Check): string | undefined {
-  if (options.prompt_lookup_num_tokens !== undefined || options.assistant !== undefined) return "assisted generation";
+  if (options.prompt_lookup_num_tokens !== undefined || options.assistant !== undefined)
+    return "assisted generation";
   return Number(options.num_beams ?? 1) > 1 || name === "defaults" ? "beam search" : undefined;
 }
 

@@ -3,7 +3,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import t from "tap";
-import { AutoModelForCausalLM, torch, TorchformersError } from "torchformers";
+import { AutoModelForCausalLM, TorchformersError, torch } from "torchformers";
 import { fixture } from "../support/fixtures.js";
 
 interface Case {
@@ -53,7 +53,11 @@ for (const { name, call, what, outcome } of manifest) {
       t.ok(error instanceof TorchformersError, `an error of this package: ${error}`);
       const { message } = error as Error;
       t.ok(message.length < 2000, "a message that can be read");
-      t.match(message, NAMES[name] ?? (name.startsWith("safetensors-") ? /model\.safetensors/ : /./), "says what it is about");
+      t.match(
+        message,
+        NAMES[name] ?? (name.startsWith("safetensors-") ? /model\.safetensors/ : /./),
+        "says what it is about",
+      );
     }
     t.ok(performance.now() - started < 5000, "quickly");
     t.notOk(existsSync(PAYLOAD) || existsSync(join(folder, PAYLOAD)), "no payload ran");
@@ -61,11 +65,18 @@ for (const { name, call, what, outcome } of manifest) {
 }
 
 t.test("what is missing and what is too much is told", async (t) => {
-  const [model, info] = await AutoModelForCausalLM.from_pretrained(fixture("bad/weights-extra_and_missing"), { output_loading_info: true });
+  const [model, info] = await AutoModelForCausalLM.from_pretrained(fixture("bad/weights-extra_and_missing"), {
+    output_loading_info: true,
+  });
   t.equal(info.missing_keys.size, 1);
   t.equal(info.unexpected_keys.size, 1);
   await t.rejects(model.generate([[3, 4]], { max_new_tokens: 1 }), { code: "ERR_UNINITIALIZED_WEIGHTS" });
   t.same((await model.generate([[3, 4]], { max_new_tokens: 1, allow_uninitialized: true })).shape, [1, 3]);
-  await t.rejects(AutoModelForCausalLM.from_pretrained(fixture("bad/weights-extra_and_missing"), { strict: true }), { code: "ERR_CHECKPOINT" });
-  await AutoModelForCausalLM.from_pretrained(fixture("bad/config-size_mismatch"), { ignore_mismatched_sizes: true });
+  await t.rejects(
+    AutoModelForCausalLM.from_pretrained(fixture("bad/weights-extra_and_missing"), { strict: true }),
+    { code: "ERR_CHECKPOINT" },
+  );
+  await AutoModelForCausalLM.from_pretrained(fixture("bad/config-size_mismatch"), {
+    ignore_mismatched_sizes: true,
+  });
 });

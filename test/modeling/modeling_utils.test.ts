@@ -14,12 +14,12 @@ import {
   LlamaForSequenceClassification,
   LlamaModel,
   nn,
-  PretrainedConfig,
   PreTrainedModel,
+  PretrainedConfig,
   register_attention,
+  StaticCache,
   safetensors,
   sdpa_attention_forward,
-  StaticCache,
   type Tensor,
   torch,
 } from "torchformers";
@@ -28,7 +28,15 @@ import { fixture } from "../support/fixtures.js";
 process.env.TORCHFORMERS_LOG = "silent";
 
 const llama = fixture("models/llama");
-const TINY = { vocab_size: 48, hidden_size: 16, intermediate_size: 24, num_hidden_layers: 2, num_attention_heads: 4, num_key_value_heads: 2, pad_token_id: 1 };
+const TINY = {
+  vocab_size: 48,
+  hidden_size: 16,
+  intermediate_size: 24,
+  num_hidden_layers: 2,
+  num_attention_heads: 4,
+  num_key_value_heads: 2,
+  pad_token_id: 1,
+};
 const tiny = (more: object = {}) => new LlamaConfig({ ...TINY, ...more });
 const ids = () => torch.tensor([[3, 4, 5, 6, 7]]);
 
@@ -72,28 +80,67 @@ class Tagger extends PreTrainedModel {
 }
 
 t.test("wrong input", async (t) => {
-  t.throws(() => new LlamaModel({} as LlamaConfig), { code: "ERR_INVALID_ARGUMENT", message: /PretrainedConfig/ });
+  t.throws(() => new LlamaModel({} as LlamaConfig), {
+    code: "ERR_INVALID_ARGUMENT",
+    message: /PretrainedConfig/,
+  });
   const model = new LlamaForCausalLM(tiny());
-  t.throws(() => model.forward({ input_id: ids() } as object), { code: "ERR_INVALID_ARGUMENT", suggestion: "input_ids" });
+  t.throws(() => model.forward({ input_id: ids() } as object), {
+    code: "ERR_INVALID_ARGUMENT",
+    suggestion: "input_ids",
+  });
   t.throws(() => model.forward({}), { code: "ERR_INVALID_ARGUMENT" });
-  t.throws(() => model.forward({ input_ids: ids(), output_attentions: true }), { code: "ERR_INVALID_ARGUMENT", message: /eager/ });
-  t.throws(() => model.set_attn_implementation("sdpaa"), { code: "ERR_INVALID_ARGUMENT", suggestion: "sdpa" });
+  t.throws(() => model.forward({ input_ids: ids(), output_attentions: true }), {
+    code: "ERR_INVALID_ARGUMENT",
+    message: /eager/,
+  });
+  t.throws(() => model.set_attn_implementation("sdpaa"), {
+    code: "ERR_INVALID_ARGUMENT",
+    suggestion: "sdpa",
+  });
   t.throws(() => new (AutoModel as unknown as new () => unknown)(), { code: "ERR_INVALID_ARGUMENT" });
-  t.throws(() => new LlamaForSequenceClassification(tiny({ pad_token_id: null })).forward({ input_ids: torch.tensor([[1], [2]]) }), { message: /pad_token_id/ });
-  await t.rejects(LlamaForCausalLM.from_pretrained(llama, { dtyp: "float32" }), { code: "ERR_INVALID_ARGUMENT", suggestion: "dtype" });
-  await t.rejects(LlamaForCausalLM.from_pretrained(llama, { dtype: "int64" }), { code: "ERR_INVALID_ARGUMENT" });
-  await t.rejects(LlamaForCausalLM.from_pretrained(llama, { attn_implementation: "flash" }), { code: "ERR_INVALID_ARGUMENT" });
-  await t.rejects(LlamaForCausalLM.from_pretrained(llama, { quantization_config: { quant_method: "awq" } }), { code: "ERR_UNSUPPORTED_QUANTIZATION", message: /awq/ });
-  await t.rejects(LlamaForCausalLM.from_pretrained(llama, { signal: AbortSignal.abort(new Error("enough")) }), { message: "enough" });
+  t.throws(
+    () =>
+      new LlamaForSequenceClassification(tiny({ pad_token_id: null })).forward({
+        input_ids: torch.tensor([[1], [2]]),
+      }),
+    { message: /pad_token_id/ },
+  );
+  await t.rejects(LlamaForCausalLM.from_pretrained(llama, { dtyp: "float32" }), {
+    code: "ERR_INVALID_ARGUMENT",
+    suggestion: "dtype",
+  });
+  await t.rejects(LlamaForCausalLM.from_pretrained(llama, { dtype: "int64" }), {
+    code: "ERR_INVALID_ARGUMENT",
+  });
+  await t.rejects(LlamaForCausalLM.from_pretrained(llama, { attn_implementation: "flash" }), {
+    code: "ERR_INVALID_ARGUMENT",
+  });
+  await t.rejects(LlamaForCausalLM.from_pretrained(llama, { quantization_config: { quant_method: "awq" } }), {
+    code: "ERR_UNSUPPORTED_QUANTIZATION",
+    message: /awq/,
+  });
+  await t.rejects(
+    LlamaForCausalLM.from_pretrained(llama, { signal: AbortSignal.abort(new Error("enough")) }),
+    { message: "enough" },
+  );
   await t.rejects(LlamaForCausalLM.from_pretrained("/no/such/folder"), { code: "ERR_ENTRY_NOT_FOUND" });
-  await t.rejects(model.save_pretrained(t.testdir(), { max_shard_size: "5GiB" }), { code: "ERR_INVALID_ARGUMENT" });
+  await t.rejects(model.save_pretrained(t.testdir(), { max_shard_size: "5GiB" }), {
+    code: "ERR_INVALID_ARGUMENT",
+  });
 });
 
 t.test("a quantized checkpoint is refused before its weights are read", async (t) => {
   const dir = t.testdir();
   const config = JSON.parse(readFileSync(join(llama, "config.json"), "utf8"));
-  writeFileSync(join(dir, "config.json"), JSON.stringify({ ...config, quantization_config: { quant_method: "gptq", bits: 4 } }));
-  await t.rejects(AutoModelForCausalLM.from_pretrained(dir), { code: "ERR_UNSUPPORTED_QUANTIZATION", message: /gptq/ });
+  writeFileSync(
+    join(dir, "config.json"),
+    JSON.stringify({ ...config, quantization_config: { quant_method: "gptq", bits: 4 } }),
+  );
+  await t.rejects(AutoModelForCausalLM.from_pretrained(dir), {
+    code: "ERR_UNSUPPORTED_QUANTIZATION",
+    message: /gptq/,
+  });
 });
 
 t.test("options of from_pretrained", async (t) => {
@@ -136,7 +183,10 @@ t.test("the base model's prefix is added and stripped", async (t) => {
   t.same([...info.missing_keys], ["lm_head.weight"]);
   t.same([...info.unexpected_keys], []);
   t.same(back.uninitialized_weights(), ["lm_head.weight"]);
-  t.throws(() => back.assert_initialized(), { code: "ERR_UNINITIALIZED_WEIGHTS", message: /lm_head\.weight/ });
+  t.throws(() => back.assert_initialized(), {
+    code: "ERR_UNINITIALIZED_WEIGHTS",
+    message: /lm_head\.weight/,
+  });
   torch.no_grad(() => (back as unknown as LlamaForCausalLM).lm_head.weight.add_(1));
   t.same(back.uninitialized_weights(), [], "trained since");
 });
@@ -150,7 +200,10 @@ t.test("tied weights", async (t) => {
   const file = join(dir, "model.safetensors");
   const saved = await safetensors.load_file(file);
   t.notOk("lm_head.weight" in saved, "saved once");
-  const [loaded, info] = await LlamaForCausalLM.from_pretrained(dir, { strict: true, output_loading_info: true });
+  const [loaded, info] = await LlamaForCausalLM.from_pretrained(dir, {
+    strict: true,
+    output_loading_info: true,
+  });
   t.equal(loaded.lm_head.weight, loaded.model.embed_tokens.weight);
   t.same(info.missing_keys, new Set());
 
@@ -158,7 +211,10 @@ t.test("tied weights", async (t) => {
   await safetensors.save_file({ ...rest, "lm_head.weight": embeddings as Tensor }, file);
   const other = await LlamaForCausalLM.from_pretrained(dir, { strict: true });
   t.equal(other.lm_head.weight, other.model.embed_tokens.weight);
-  t.ok(torch.equal(other.model.embed_tokens.weight, model.model.embed_tokens.weight), "the target may stand for the source");
+  t.ok(
+    torch.equal(other.model.embed_tokens.weight, model.model.embed_tokens.weight),
+    "the target may stand for the source",
+  );
 
   await safetensors.save_file({ ...saved, "lm_head.weight": (embeddings as Tensor).add(1) }, file);
   const apart = await LlamaForCausalLM.from_pretrained(dir);
@@ -166,17 +222,30 @@ t.test("tied weights", async (t) => {
 
   const shared = new LlamaForCausalLM(tiny());
   (shared as { lm_head: { weight: nn.Parameter } }).lm_head.weight = shared.model.embed_tokens.weight;
-  await t.rejects(shared.save_pretrained(dir), { code: "ERR_CHECKPOINT", message: /lm_head\.weight|embed_tokens/ });
+  await t.rejects(shared.save_pretrained(dir), {
+    code: "ERR_CHECKPOINT",
+    message: /lm_head\.weight|embed_tokens/,
+  });
 });
 
 t.test("renamed keys, sub-folders, variants", async (t) => {
   const dir = t.testdir();
   const model = new LlamaForCausalLM(tiny());
   await model.save_pretrained(join(dir, "inner"), { variant: "fp16" });
-  const renamed = Object.fromEntries(Object.entries(model.state_dict()).map(([name, tensor]) => [`old.${name}`, tensor]));
+  const renamed = Object.fromEntries(
+    Object.entries(model.state_dict()).map(([name, tensor]) => [`old.${name}`, tensor]),
+  );
   await safetensors.save_file(renamed, join(dir, "inner", "model.safetensors"));
-  const a = await LlamaForCausalLM.from_pretrained(dir, { subfolder: "inner", variant: "fp16", strict: true });
-  const b = await LlamaForCausalLM.from_pretrained(dir, { subfolder: "inner", key_mapping: { "^old\\.": "" }, strict: true });
+  const a = await LlamaForCausalLM.from_pretrained(dir, {
+    subfolder: "inner",
+    variant: "fp16",
+    strict: true,
+  });
+  const b = await LlamaForCausalLM.from_pretrained(dir, {
+    subfolder: "inner",
+    key_mapping: { "^old\\.": "" },
+    strict: true,
+  });
   for (const each of [a, b]) t.ok(torch.equal(each.lm_head.weight, model.lm_head.weight));
 });
 
@@ -205,14 +274,21 @@ t.test("a user's own model", async (t) => {
   AutoModel.register(TaggerConfig, Tagger as never);
   t.ok((await AutoModel.from_pretrained(dir)) instanceof Tagger);
   t.ok((await AutoModel.from_config(new TaggerConfig())) instanceof Tagger);
-  t.throws(() => AutoModelForCausalLM.register(TaggerConfig, LlamaForCausalLM as never), { code: "ERR_INVALID_ARGUMENT" });
-  await t.rejects(AutoModelForSequenceClassification.from_pretrained(dir), { code: "ERR_INVALID_ARGUMENT", message: /test-tagger/ });
+  t.throws(() => AutoModelForCausalLM.register(TaggerConfig, LlamaForCausalLM as never), {
+    code: "ERR_INVALID_ARGUMENT",
+  });
+  await t.rejects(AutoModelForSequenceClassification.from_pretrained(dir), {
+    code: "ERR_INVALID_ARGUMENT",
+    message: /test-tagger/,
+  });
 });
 
 t.test("hooks, and outputs as objects", async (t) => {
   const model = new LlamaForCausalLM(tiny()).eval();
   const seen: string[] = [];
-  const handle = model.model.layers[0]?.register_forward_hook((module) => void seen.push(module.constructor.name));
+  const handle = model.model.layers[0]?.register_forward_hook(
+    (module) => void seen.push(module.constructor.name),
+  );
   const out = torch.no_grad(() => model.forward({ input_ids: ids(), use_cache: false }));
   handle?.remove();
   t.same(seen, ["LlamaDecoderLayer"]);
@@ -220,12 +296,21 @@ t.test("hooks, and outputs as objects", async (t) => {
   t.same(Object.keys(out), ["logits"]);
   t.equal(out.loss, undefined);
   t.equal(out.to_tuple().length, 1);
-  t.same(torch.no_grad(() => model.forward({ input_ids: ids(), logits_to_keep: 2 })).logits.shape, [1, 2, 48]);
-  t.same(torch.no_grad(() => model.forward({ input_ids: ids(), logits_to_keep: torch.tensor([0, 3]) })).logits.shape, [1, 2, 48]);
+  t.same(
+    torch.no_grad(() => model.forward({ input_ids: ids(), logits_to_keep: 2 })).logits.shape,
+    [1, 2, 48],
+  );
+  t.same(
+    torch.no_grad(() => model.forward({ input_ids: ids(), logits_to_keep: torch.tensor([0, 3]) })).logits
+      .shape,
+    [1, 2, 48],
+  );
   t.same((await model.run({ input_ids: ids() })).logits.requires_grad, false);
 
   model.set_attn_implementation("eager");
-  const eager = torch.no_grad(() => model.forward({ input_ids: ids(), output_attentions: true, output_hidden_states: true }));
+  const eager = torch.no_grad(() =>
+    model.forward({ input_ids: ids(), output_attentions: true, output_hidden_states: true }),
+  );
   t.equal(eager.attentions?.length, 2);
   t.equal(eager.hidden_states?.length, 3);
   t.ok(torch.allclose(eager.logits, out.logits, { atol: 1e-5 }));
@@ -236,7 +321,11 @@ t.test("hooks, and outputs as objects", async (t) => {
     return sdpa_attention_forward(...args);
   });
   model.set_attn_implementation("counted");
-  t.ok(torch.allclose(torch.no_grad(() => model.forward({ input_ids: ids() })).logits, out.logits, { atol: 1e-5 }));
+  t.ok(
+    torch.allclose(torch.no_grad(() => model.forward({ input_ids: ids() })).logits, out.logits, {
+      atol: 1e-5,
+    }),
+  );
   t.equal(calls, 2);
 });
 
@@ -265,22 +354,41 @@ t.test("nothing is left behind by a forward", async (t) => {
 t.test("caches", async (t) => {
   const model = new LlamaForCausalLM(tiny({ initializer_range: 0.5 })).eval();
   torch.no_grad(() => {
-    const input_ids = torch.tensor([[3, 4, 5, 6, 7, 8], [9, 8, 7, 6, 5, 4]]);
+    const input_ids = torch.tensor([
+      [3, 4, 5, 6, 7, 8],
+      [9, 8, 7, 6, 5, 4],
+    ]);
     const { logits } = model.forward({ input_ids, use_cache: false });
     const last = logits.narrow(1, 5, 1);
-    for (const cache of [new DynamicCache({ config: model.config }), new DynamicCache(), new StaticCache({ config: model.config, max_cache_len: 10 })]) {
+    for (const cache of [
+      new DynamicCache({ config: model.config }),
+      new DynamicCache(),
+      new StaticCache({ config: model.config, max_cache_len: 10 }),
+    ]) {
       const name = cache.constructor.name;
       model.forward({ input_ids: input_ids.narrow(1, 0, 4), past_key_values: cache });
-      model.forward({ input_ids: torch.tensor([[40, 41], [42, 43]]), past_key_values: cache });
+      model.forward({
+        input_ids: torch.tensor([
+          [40, 41],
+          [42, 43],
+        ]),
+        past_key_values: cache,
+      });
       cache.crop(-2);
       const out = model.forward({ input_ids: input_ids.narrow(1, 4, 2), past_key_values: cache });
       t.ok(torch.allclose(out.logits.narrow(1, 1, 1), last, { atol: 1e-4 }), `${name}: after crop`);
       cache.reorder_cache(torch.tensor([1, 0]));
       const swapped = model.forward({ input_ids: torch.tensor([[10], [10]]), past_key_values: cache }).logits;
       const whole = torch.cat([input_ids.flip([0]), torch.tensor([[10], [10]])], 1);
-      t.ok(torch.allclose(swapped, model.forward({ input_ids: whole }).logits.narrow(1, 6, 1), { atol: 1e-4 }), `${name}: after reorder`);
+      t.ok(
+        torch.allclose(swapped, model.forward({ input_ids: whole }).logits.narrow(1, 6, 1), { atol: 1e-4 }),
+        `${name}: after reorder`,
+      );
       cache.reset();
-      t.ok(torch.allclose(model.forward({ input_ids, past_key_values: cache }).logits, logits, { atol: 1e-4 }), `${name}: after reset`);
+      t.ok(
+        torch.allclose(model.forward({ input_ids, past_key_values: cache }).logits, logits, { atol: 1e-4 }),
+        `${name}: after reset`,
+      );
     }
   });
 });
@@ -306,12 +414,21 @@ t.test("facts", async (t) => {
   t.equal(model.base_model, model.model);
   t.equal(model.get_input_embeddings(), model.model.embed_tokens);
   t.equal(model.get_output_embeddings(), model.lm_head);
-  t.equal(model.num_parameters({ exclude_embeddings: true }), model.num_parameters() - model.model.embed_tokens.weight.numel());
+  t.equal(
+    model.num_parameters({ exclude_embeddings: true }),
+    model.num_parameters() - model.model.embed_tokens.weight.numel(),
+  );
   t.equal(model.get_memory_footprint({ return_buffers: false }), 4 * model.num_parameters());
   t.equal(model.can_generate(), true);
   t.equal(new LlamaModel(tiny()).can_generate(), false);
   const copy = t.testdir();
   cpSync(llama, copy, { recursive: true });
   await model.save_pretrained(copy);
-  t.ok(torch.equal((await LlamaForCausalLM.from_pretrained(copy, { strict: true })).lm_head.weight, model.lm_head.weight), "saved over what it was loaded from");
+  t.ok(
+    torch.equal(
+      (await LlamaForCausalLM.from_pretrained(copy, { strict: true })).lm_head.weight,
+      model.lm_head.weight,
+    ),
+    "saved over what it was loaded from",
+  );
 });

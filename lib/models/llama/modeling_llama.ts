@@ -44,7 +44,9 @@ export class LlamaMLP extends nn.Module {
   }
 
   override forward(x: Tensor): Tensor {
-    return this.down_proj.forward(this.act_fn.forward(this.gate_proj.forward(x)).mul(this.up_proj.forward(x)));
+    return this.down_proj.forward(
+      this.act_fn.forward(this.gate_proj.forward(x)).mul(this.up_proj.forward(x)),
+    );
   }
 }
 
@@ -123,7 +125,6 @@ export class LlamaPreTrainedModel extends PreTrainedModel {
 
   declare readonly config: LlamaConfig;
 
-  // biome-ignore lint/complexity/noUselessConstructor: it narrows the type of the config.
   constructor(config: LlamaConfig) {
     super(config);
   }
@@ -140,9 +141,14 @@ export class LlamaModel extends LlamaPreTrainedModel {
 
   constructor(config: LlamaConfig) {
     super(config);
-    this.embed_tokens = new nn.Embedding(config.vocab_size, config.hidden_size, { padding_idx: config.pad_token_id });
+    this.embed_tokens = new nn.Embedding(config.vocab_size, config.hidden_size, {
+      padding_idx: config.pad_token_id,
+    });
     this.layers = new nn.ModuleList(
-      Array.from({ length: config.num_hidden_layers }, (_, layer_idx) => new LlamaDecoderLayer(config, layer_idx)),
+      Array.from(
+        { length: config.num_hidden_layers },
+        (_, layer_idx) => new LlamaDecoderLayer(config, layer_idx),
+      ),
     );
     this.norm = new nn.RMSNorm(config.hidden_size, { eps: config.rms_norm_eps });
     this.rotary_emb = new LlamaRotaryEmbedding(config);
@@ -157,12 +163,17 @@ export class LlamaModel extends LlamaPreTrainedModel {
       throw new InvalidArgumentError("Give exactly one of input_ids and inputs_embeds.");
     }
     const inputs_embeds = inputs.inputs_embeds ?? this.embed_tokens.forward(input_ids as Tensor); // [batch, length, hidden]
-    const past_key_values = inputs.past_key_values ?? ((inputs.use_cache ?? config.use_cache) ? new DynamicCache({ config }) : undefined);
+    const past_key_values =
+      inputs.past_key_values ??
+      ((inputs.use_cache ?? config.use_cache) ? new DynamicCache({ config }) : undefined);
 
     const past = past_key_values?.get_seq_length() ?? 0;
     const position_ids =
       inputs.position_ids ??
-      torch.arange(inputs_embeds.shape[1] as number, { device: inputs_embeds.device }).add(past).unsqueeze(0);
+      torch
+        .arange(inputs_embeds.shape[1] as number, { device: inputs_embeds.device })
+        .add(past)
+        .unsqueeze(0);
     const layerInputs: LayerInputs = {
       attention_mask: create_causal_mask({
         config,
@@ -236,17 +247,27 @@ export class LlamaForCausalLM extends GenerationMixin(LlamaPreTrainedModel) {
     const outputs = this.model.forward(rest);
     const logits = this.lm_head.forward(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep));
     const loss = labels
-      ? ForCausalLMLoss(logits, labels, this.config.vocab_size, { num_items_in_batch, ignore_index, shift_labels })
+      ? ForCausalLMLoss(logits, labels, this.config.vocab_size, {
+          num_items_in_batch,
+          ignore_index,
+          shift_labels,
+        })
       : undefined;
     return new CausalLMOutputWithPast({ ...outputs, loss, logits });
   }
 }
 
 /** Llama with a score per label for the whole sequence. */
-export class LlamaForSequenceClassification extends GenericForSequenceClassification(LlamaPreTrainedModel, LlamaModel) {}
+export class LlamaForSequenceClassification extends GenericForSequenceClassification(
+  LlamaPreTrainedModel,
+  LlamaModel,
+) {}
 
 /** Llama with a score per label for each token. */
-export class LlamaForTokenClassification extends GenericForTokenClassification(LlamaPreTrainedModel, LlamaModel) {}
+export class LlamaForTokenClassification extends GenericForTokenClassification(
+  LlamaPreTrainedModel,
+  LlamaModel,
+) {}
 
 /** Llama with scores for the start and the end of an answer. */
 export class LlamaForQuestionAnswering extends GenericForQuestionAnswering(LlamaPreTrainedModel, LlamaModel) {
