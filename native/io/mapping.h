@@ -61,7 +61,6 @@ class MappedFile {
   int fd_ = -1;
   uint8_t* data_ = nullptr;
   size_t size_ = 0;
-  size_t slot_ = 0;
   bool registered_ = false;
   bool writable_ = false;
 };

@@ -207,6 +207,26 @@ t.test("a full disk is an error that names the file, and nothing is left", async
   t.same(readdirSync(dir).filter((name) => !name.endsWith(".mjs")), []);
 });
 
+t.test("where no private mapping of the size is granted, tensors are copied", async (t) => {
+  const dir = t.testdir({});
+  // A sparse file of 20 GB, and a limit of 10 GB on private memory: as strict overcommit on a small machine.
+  const size = 20e9;
+  const header = `{"big":{"dtype":"U8","shape":[${size}],"data_offsets":[0,${size}]},"small":{"dtype":"F32","shape":[2],"data_offsets":[${size},${size + 8}]}}`;
+  const start = Buffer.alloc(8 + header.length);
+  start.writeBigUInt64LE(BigInt(header.length));
+  start.write(header, 8);
+  writeFileSync(join(dir, "large"), start);
+  truncateSync(join(dir, "large"), start.length + size + 8);
+  const program = `
+    import { safetensors, torch } from "torchformers";
+    const file = await safetensors.safe_open("large");
+    const small = file.get_tensor("small").add_(1);
+    process.stdout.write(JSON.stringify([small.tolist(), torch.memory_stats().mapped_bytes]));`;
+  const { stdout, status } = await runProgram(program, dir, "ulimit -d 10000000; ");
+  t.equal(status, 0);
+  t.same(JSON.parse(stdout), [[1, 1], 0]);
+});
+
 t.test("a kill leaves the old file or the new one", async (t) => {
   const dir = t.testdir({});
   const path = join(dir, "model.safetensors");
