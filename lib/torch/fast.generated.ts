@@ -1914,7 +1914,7 @@ export const methods = {
         }
         if (typeof x0 === "number") {
           const out = new Tensor();
-          out._handle = call(view$default < 0 ? (view$default = find("view", "")) : view$default, out, this._handle, [x0]) as number;
+          out._handle = call(view$default < 0 ? (view$default = find("view", "")) : view$default, out, this._handle, x0) as number;
           return out;
         }
         if (typeof x0 === "string") {
@@ -1927,7 +1927,7 @@ export const methods = {
       case 2: {
         if (typeof x0 === "number" && typeof x1 === "number") {
           const out = new Tensor();
-          out._handle = call(view$default < 0 ? (view$default = find("view", "")) : view$default, out, this._handle, [x0, x1]) as number;
+          out._handle = call(view$default < 0 ? (view$default = find("view", "")) : view$default, out, this._handle, x0, x1) as number;
           return out;
         }
         break;
@@ -1935,7 +1935,7 @@ export const methods = {
       case 3: {
         if (typeof x0 === "number" && typeof x1 === "number" && typeof x2 === "number") {
           const out = new Tensor();
-          out._handle = call(view$default < 0 ? (view$default = find("view", "")) : view$default, out, this._handle, [x0, x1, x2]) as number;
+          out._handle = call(view$default < 0 ? (view$default = find("view", "")) : view$default, out, this._handle, x0, x1, x2) as number;
           return out;
         }
         break;
@@ -1943,7 +1943,7 @@ export const methods = {
       case 4: {
         if (typeof x0 === "number" && typeof x1 === "number" && typeof x2 === "number" && typeof x3 === "number") {
           const out = new Tensor();
-          out._handle = call(view$default < 0 ? (view$default = find("view", "")) : view$default, out, this._handle, [x0, x1, x2, x3]) as number;
+          out._handle = call(view$default < 0 ? (view$default = find("view", "")) : view$default, out, this._handle, x0, x1, x2, x3) as number;
           return out;
         }
         break;
@@ -1962,7 +1962,7 @@ export const methods = {
         }
         if (typeof x0 === "number") {
           const out = new Tensor();
-          out._handle = call(reshape$default < 0 ? (reshape$default = find("reshape", "")) : reshape$default, out, this._handle, [x0]) as number;
+          out._handle = call(reshape$default < 0 ? (reshape$default = find("reshape", "")) : reshape$default, out, this._handle, x0) as number;
           return out;
         }
         break;
@@ -1970,7 +1970,7 @@ export const methods = {
       case 2: {
         if (typeof x0 === "number" && typeof x1 === "number") {
           const out = new Tensor();
-          out._handle = call(reshape$default < 0 ? (reshape$default = find("reshape", "")) : reshape$default, out, this._handle, [x0, x1]) as number;
+          out._handle = call(reshape$default < 0 ? (reshape$default = find("reshape", "")) : reshape$default, out, this._handle, x0, x1) as number;
           return out;
         }
         break;
@@ -1978,7 +1978,7 @@ export const methods = {
       case 3: {
         if (typeof x0 === "number" && typeof x1 === "number" && typeof x2 === "number") {
           const out = new Tensor();
-          out._handle = call(reshape$default < 0 ? (reshape$default = find("reshape", "")) : reshape$default, out, this._handle, [x0, x1, x2]) as number;
+          out._handle = call(reshape$default < 0 ? (reshape$default = find("reshape", "")) : reshape$default, out, this._handle, x0, x1, x2) as number;
           return out;
         }
         break;
@@ -1986,7 +1986,7 @@ export const methods = {
       case 4: {
         if (typeof x0 === "number" && typeof x1 === "number" && typeof x2 === "number" && typeof x3 === "number") {
           const out = new Tensor();
-          out._handle = call(reshape$default < 0 ? (reshape$default = find("reshape", "")) : reshape$default, out, this._handle, [x0, x1, x2, x3]) as number;
+          out._handle = call(reshape$default < 0 ? (reshape$default = find("reshape", "")) : reshape$default, out, this._handle, x0, x1, x2, x3) as number;
           return out;
         }
         break;
@@ -2005,7 +2005,7 @@ export const methods = {
         }
         if (typeof x0 === "number") {
           const out = new Tensor();
-          out._handle = call(permute$default < 0 ? (permute$default = find("permute", "")) : permute$default, out, this._handle, [x0]) as number;
+          out._handle = call(permute$default < 0 ? (permute$default = find("permute", "")) : permute$default, out, this._handle, x0) as number;
           return out;
         }
         break;
@@ -2013,7 +2013,7 @@ export const methods = {
       case 2: {
         if (typeof x0 === "number" && typeof x1 === "number") {
           const out = new Tensor();
-          out._handle = call(permute$default < 0 ? (permute$default = find("permute", "")) : permute$default, out, this._handle, [x0, x1]) as number;
+          out._handle = call(permute$default < 0 ? (permute$default = find("permute", "")) : permute$default, out, this._handle, x0, x1) as number;
           return out;
         }
         break;
@@ -2021,7 +2021,7 @@ export const methods = {
       case 3: {
         if (typeof x0 === "number" && typeof x1 === "number" && typeof x2 === "number") {
           const out = new Tensor();
-          out._handle = call(permute$default < 0 ? (permute$default = find("permute", "")) : permute$default, out, this._handle, [x0, x1, x2]) as number;
+          out._handle = call(permute$default < 0 ? (permute$default = find("permute", "")) : permute$default, out, this._handle, x0, x1, x2) as number;
           return out;
         }
         break;
@@ -2029,7 +2029,7 @@ export const methods = {
       case 4: {
         if (typeof x0 === "number" && typeof x1 === "number" && typeof x2 === "number" && typeof x3 === "number") {
           const out = new Tensor();
-          out._handle = call(permute$default < 0 ? (permute$default = find("permute", "")) : permute$default, out, this._handle, [x0, x1, x2, x3]) as number;
+          out._handle = call(permute$default < 0 ? (permute$default = find("permute", "")) : permute$default, out, this._handle, x0, x1, x2, x3) as number;
           return out;
         }
         break;
@@ -2101,7 +2101,7 @@ export const methods = {
         }
         if (typeof x0 === "number") {
           const out = new Tensor();
-          out._handle = call(squeeze$dims < 0 ? (squeeze$dims = find("squeeze", "dims")) : squeeze$dims, out, this._handle, [x0]) as number;
+          out._handle = call(squeeze$dims < 0 ? (squeeze$dims = find("squeeze", "dims")) : squeeze$dims, out, this._handle, x0) as number;
           return out;
         }
         break;
@@ -2109,7 +2109,7 @@ export const methods = {
       case 2: {
         if (typeof x0 === "number" && typeof x1 === "number") {
           const out = new Tensor();
-          out._handle = call(squeeze$dims < 0 ? (squeeze$dims = find("squeeze", "dims")) : squeeze$dims, out, this._handle, [x0, x1]) as number;
+          out._handle = call(squeeze$dims < 0 ? (squeeze$dims = find("squeeze", "dims")) : squeeze$dims, out, this._handle, x0, x1) as number;
           return out;
         }
         break;
@@ -2117,7 +2117,7 @@ export const methods = {
       case 3: {
         if (typeof x0 === "number" && typeof x1 === "number" && typeof x2 === "number") {
           const out = new Tensor();
-          out._handle = call(squeeze$dims < 0 ? (squeeze$dims = find("squeeze", "dims")) : squeeze$dims, out, this._handle, [x0, x1, x2]) as number;
+          out._handle = call(squeeze$dims < 0 ? (squeeze$dims = find("squeeze", "dims")) : squeeze$dims, out, this._handle, x0, x1, x2) as number;
           return out;
         }
         break;
@@ -2125,7 +2125,7 @@ export const methods = {
       case 4: {
         if (typeof x0 === "number" && typeof x1 === "number" && typeof x2 === "number" && typeof x3 === "number") {
           const out = new Tensor();
-          out._handle = call(squeeze$dims < 0 ? (squeeze$dims = find("squeeze", "dims")) : squeeze$dims, out, this._handle, [x0, x1, x2, x3]) as number;
+          out._handle = call(squeeze$dims < 0 ? (squeeze$dims = find("squeeze", "dims")) : squeeze$dims, out, this._handle, x0, x1, x2, x3) as number;
           return out;
         }
         break;
@@ -2144,7 +2144,7 @@ export const methods = {
         }
         if (typeof x0 === "number") {
           const out = new Tensor();
-          out._handle = call(expand$default < 0 ? (expand$default = find("expand", "")) : expand$default, out, this._handle, [x0]) as number;
+          out._handle = call(expand$default < 0 ? (expand$default = find("expand", "")) : expand$default, out, this._handle, x0) as number;
           return out;
         }
         break;
@@ -2152,7 +2152,7 @@ export const methods = {
       case 2: {
         if (typeof x0 === "number" && typeof x1 === "number") {
           const out = new Tensor();
-          out._handle = call(expand$default < 0 ? (expand$default = find("expand", "")) : expand$default, out, this._handle, [x0, x1]) as number;
+          out._handle = call(expand$default < 0 ? (expand$default = find("expand", "")) : expand$default, out, this._handle, x0, x1) as number;
           return out;
         }
         break;
@@ -2160,7 +2160,7 @@ export const methods = {
       case 3: {
         if (typeof x0 === "number" && typeof x1 === "number" && typeof x2 === "number") {
           const out = new Tensor();
-          out._handle = call(expand$default < 0 ? (expand$default = find("expand", "")) : expand$default, out, this._handle, [x0, x1, x2]) as number;
+          out._handle = call(expand$default < 0 ? (expand$default = find("expand", "")) : expand$default, out, this._handle, x0, x1, x2) as number;
           return out;
         }
         break;
@@ -2168,7 +2168,7 @@ export const methods = {
       case 4: {
         if (typeof x0 === "number" && typeof x1 === "number" && typeof x2 === "number" && typeof x3 === "number") {
           const out = new Tensor();
-          out._handle = call(expand$default < 0 ? (expand$default = find("expand", "")) : expand$default, out, this._handle, [x0, x1, x2, x3]) as number;
+          out._handle = call(expand$default < 0 ? (expand$default = find("expand", "")) : expand$default, out, this._handle, x0, x1, x2, x3) as number;
           return out;
         }
         break;

@@ -63,7 +63,7 @@ function forms(schema, method) {
   if (method && args.length === 1 && only.place.list && only.place.type === "int") {
     for (let n = 1; n <= VARARGS; n++) {
       const items = Array.from({ length: n }, (_, i) => `x${i}`);
-      ways.push([n, items.map((x) => `typeof ${x} === "number"`), ["this._handle", `[${items.join(", ")}]`]]);
+      ways.push([n, items.map((x) => `typeof ${x} === "number"`), ["this._handle", ...items]]);
     }
   }
   return ways;
