@@ -32,8 +32,12 @@ const bad = join(root, "test/fixtures/bad");
 
 const files = (path) => readdirSync(join(root, path)).map((name) => join(path, name));
 /** The rooms without libtorch and Node; `safetensors.cc` is the binding over them. */
-const formats = files("native/io").filter((path) => path.endsWith(".cc") && !path.endsWith("/safetensors.cc"));
-const headers = [...files("native/io"), ...files("native/tensor"), ...files("native/test")].filter((path) => path.endsWith(".h"));
+const formats = files("native/io").filter(
+  (path) => path.endsWith(".cc") && !path.endsWith("/safetensors.cc"),
+);
+const headers = [...files("native/io"), ...files("native/tensor"), ...files("native/test")].filter((path) =>
+  path.endsWith(".h"),
+);
 /** Programs, and the sources that each needs beside its own. */
 const programs = { test_io: formats, fuzz_safetensors: formats, test_handles: [] };
 
@@ -46,7 +50,9 @@ async function compile() {
   const own = (name) => `native/test/${name}.cc`;
   const sources = [...formats, ...Object.keys(programs).map(own)];
   const object = (source) => join(folder, `${source.split("/").at(-1)}.o`);
-  const stale = sources.filter((source) => modified(object(source)) < Math.max(newest, modified(join(root, source))));
+  const stale = sources.filter(
+    (source) => modified(object(source)) < Math.max(newest, modified(join(root, source))),
+  );
   const worker = async () => {
     for (let source = stale.shift(); source; source = stale.shift()) {
       await run(compiler, [...flags, ...sanitizers, "-c", join(root, source), "-o", object(source)]);
@@ -97,23 +103,35 @@ function test(title, command, args, env = {}) {
 function seeds() {
   const refused = readdirSync(bad).filter((name) => name.startsWith("safetensors-"));
   const good = ["outside.safetensors", "config-array/model.safetensors"];
-  const paths = [...refused.map((name) => join(name, "model.safetensors")), ...good, ...good, ...good, ...good];
+  const paths = [
+    ...refused.map((name) => join(name, "model.safetensors")),
+    ...good,
+    ...good,
+    ...good,
+    ...good,
+  ];
   return paths.map((path) => join(bad, path)).filter((path) => existsSync(path));
 }
 
 /** A small suite of the addon under sanitizers, whose runtime must be in the process before Node. */
 function testAddon() {
-  const library = (name) => spawnSync(compiler, [`-print-file-name=${name}`], { encoding: "utf8" }).stdout.trim();
+  const library = (name) =>
+    spawnSync(compiler, [`-print-file-name=${name}`], { encoding: "utf8" }).stdout.trim();
   const suite = join(root, "test/native/sanitized.mjs");
-  const built = spawnSync(process.execPath, [join(root, "scripts/build_native.mjs"), "--sanitize", "address,undefined"], {
-    cwd: root,
-    stdio: "inherit",
-  });
+  const built = spawnSync(
+    process.execPath,
+    [join(root, "scripts/build_native.mjs"), "--sanitize", "address,undefined"],
+    {
+      cwd: root,
+      stdio: "inherit",
+    },
+  );
   if (built.status !== 0) fail("The addon does not build with sanitizers.");
   test("the addon under sanitizers", process.execPath, ["--expose-gc", suite], {
     LD_PRELOAD: [library("libasan.so"), library("libubsan.so")].join(":"),
     // Node and libtorch are not built with sanitizers: leaks and container annotations across them are not ours.
-    ASAN_OPTIONS: "detect_leaks=0:detect_container_overflow=0:detect_odr_violation=0:allocator_may_return_null=1",
+    ASAN_OPTIONS:
+      "detect_leaks=0:detect_container_overflow=0:detect_odr_violation=0:allocator_may_return_null=1",
     UBSAN_OPTIONS: "print_stacktrace=1",
     TORCHFORMERS_PREBUILD: join(root, "build/sanitized"),
   });

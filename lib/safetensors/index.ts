@@ -1,3 +1,3 @@
 // safetensors: tensors in files, mapped in and written atomically.
-export { load_file, type LoadFileOptions, safe_open, SafeOpen, type TensorInfo } from "./reader.ts";
-export { save_file, type SaveFileOptions } from "./writer.ts";
+export { type LoadFileOptions, load_file, SafeOpen, safe_open, type TensorInfo } from "./reader.ts";
+export { type SaveFileOptions, save_file } from "./writer.ts";

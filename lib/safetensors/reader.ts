@@ -34,7 +34,11 @@ export class SafeOpen {
   #closed = false;
 
   /** Use `safe_open`. */
-  constructor(path: string, opened: Awaited<ReturnType<ReturnType<typeof addon>["openSafetensors"]>>, device: Device) {
+  constructor(
+    path: string,
+    opened: Awaited<ReturnType<ReturnType<typeof addon>["openSafetensors"]>>,
+    device: Device,
+  ) {
     this.path = path;
     this.byteLength = opened.byteLength;
     this.#file = opened.file;
@@ -125,7 +129,10 @@ export async function safe_open(path: string | URL, options: LoadFileOptions = {
  * const weights = await safetensors.load_file("model.safetensors");
  * weights["lm_head.weight"].shape;
  */
-export async function load_file(path: string | URL, options: LoadFileOptions = {}): Promise<Record<string, Tensor>> {
+export async function load_file(
+  path: string | URL,
+  options: LoadFileOptions = {},
+): Promise<Record<string, Tensor>> {
   const file = await safe_open(path, readOptions("load_file", [options], ["device"]));
   try {
     // A tensor may be called "__proto__": entries become own properties, whatever their names.

@@ -44,16 +44,22 @@ export async function save_file(
 function checkMetadata(metadata: SaveFileOptions["metadata"]): void {
   for (const [key, value] of Object.entries(metadata ?? {})) {
     if (typeof value === "string") continue;
-    throw new InvalidArgumentError(`[save_file] metadata holds text only, and '${key}' is of type ${typeof value}.`, {
-      hint: "Turn it into text first, for example with JSON.stringify.",
-    });
+    throw new InvalidArgumentError(
+      `[save_file] metadata holds text only, and '${key}' is of type ${typeof value}.`,
+      {
+        hint: "Turn it into text first, for example with JSON.stringify.",
+      },
+    );
   }
 }
 
 /** Bytes of its storage that a tensor spans: [begin, end). */
 function span(tensor: Tensor): readonly [number, number] {
   const strides = tensor.stride();
-  const last = tensor.shape.reduce((at, size, i) => at + (size - 1) * (strides[i] as number), tensor.storage_offset());
+  const last = tensor.shape.reduce(
+    (at, size, i) => at + (size - 1) * (strides[i] as number),
+    tensor.storage_offset(),
+  );
   return [tensor.storage_offset() * tensor.itemsize, (last + 1) * tensor.itemsize];
 }
 
@@ -67,9 +73,12 @@ function refuseShared(entries: readonly (readonly [string, Tensor])[]): void {
     const others = storages.get(id) ?? [];
     const other = others.find((o) => begin < o.end && o.begin < end);
     if (other) {
-      throw new InvalidArgumentError(`[save_file] '${other.name}' and '${name}' share memory, and the format has no way to say so.`, {
-        hint: "Save one of them, or a copy (`tensor.clone()`). A model's save_pretrained leaves tied weights out.",
-      });
+      throw new InvalidArgumentError(
+        `[save_file] '${other.name}' and '${name}' share memory, and the format has no way to say so.`,
+        {
+          hint: "Save one of them, or a copy (`tensor.clone()`). A model's save_pretrained leaves tied weights out.",
+        },
+      );
     }
     others.push({ name, begin, end });
     storages.set(id, others);

@@ -16,7 +16,12 @@ class Tiny {
   constructor() {
     torch.manual_seed(0);
     for (let layer = 0; layer < 2; layer++) {
-      for (const shape of [[96, 32], [32, 32], [64, 32], [32, 64]]) {
+      for (const shape of [
+        [96, 32],
+        [32, 32],
+        [64, 32],
+        [32, 64],
+      ]) {
         const weight = torch.randn(shape).mul(0.1).requires_grad_();
         this.parameters.push(weight);
       }
@@ -26,7 +31,12 @@ class Tiny {
   forward(x: Tensor): Tensor {
     let h = x;
     for (let layer = 0; layer < 2; layer++) {
-      const [qkv, out, up, down] = this.parameters.slice(4 * layer, 4 * layer + 4) as [Tensor, Tensor, Tensor, Tensor];
+      const [qkv, out, up, down] = this.parameters.slice(4 * layer, 4 * layer + 4) as [
+        Tensor,
+        Tensor,
+        Tensor,
+        Tensor,
+      ];
       const [q, k, v] = torch.matmul(h, qkv.t()).chunk(3, -1) as [Tensor, Tensor, Tensor];
       const weights = q.matmul(k.transpose(1, 2)).div(Math.sqrt(32)).softmax(-1);
       h = h.add(weights.matmul(v).matmul(out.t()));
@@ -63,7 +73,10 @@ function loop(t: Test, step: (i: number) => void): void {
   settle();
   const grown = privateMemory() / before;
   t.equal(live_tensors(), tensors, "live tensors");
-  t.ok(grown < ALLOWED, `private memory: ${((grown - 1) * 100).toFixed(2)} % of ${(before / 1e6).toFixed(0)} MB`);
+  t.ok(
+    grown < ALLOWED,
+    `private memory: ${((grown - 1) * 100).toFixed(2)} % of ${(before / 1e6).toFixed(0)} MB`,
+  );
   t.end();
 }
 
@@ -118,5 +131,8 @@ t.test("files: opened, used and let go", async (t) => {
   settle();
   t.equal(live_tensors(), tensors);
   t.equal(addon().memoryStats().mapped_bytes, 0);
-  t.ok(privateMemory() / before < ALLOWED, `private memory: ${((privateMemory() / before - 1) * 100).toFixed(2)} %`);
+  t.ok(
+    privateMemory() / before < ALLOWED,
+    `private memory: ${((privateMemory() / before - 1) * 100).toFixed(2)} %`,
+  );
 });

@@ -10,14 +10,27 @@ const F = torch._nn;
 /** The reference's test values: a sine, in float32. */
 function values(start: number, ...shape: number[]): Tensor {
   const count = shape.reduce((a, b) => a * b, 1);
-  return torch.tensor(Float32Array.from({ length: count }, (_, i) => Math.sin(i * 0.7 + start)), { shape });
+  return torch.tensor(
+    Float32Array.from({ length: count }, (_, i) => Math.sin(i * 0.7 + start)),
+    { shape },
+  );
 }
 const leaf = (start: number, ...shape: number[]): Tensor => values(start, ...shape).requires_grad_();
 const flat = (x: Tensor | null | undefined): number[] => (x as Tensor).reshape([-1]).tolist<number[]>();
 
-function near(t: { ok(value: unknown, name: string): unknown }, actual: number[], expected: number[], name: string): void {
-  const wrong = expected.findIndex((value, i) => !(Math.abs(value - (actual[i] ?? Number.NaN)) <= 1e-5 + 1e-4 * Math.abs(value)));
-  t.ok(actual.length === expected.length && wrong < 0, `${name}${wrong < 0 ? "" : ` [${wrong}]: ${actual[wrong]}, expected ${expected[wrong]}`}`);
+function near(
+  t: { ok(value: unknown, name: string): unknown },
+  actual: number[],
+  expected: number[],
+  name: string,
+): void {
+  const wrong = expected.findIndex(
+    (value, i) => !(Math.abs(value - (actual[i] ?? Number.NaN)) <= 1e-5 + 1e-4 * Math.abs(value)),
+  );
+  t.ok(
+    actual.length === expected.length && wrong < 0,
+    `${name}${wrong < 0 ? "" : ` [${wrong}]: ${actual[wrong]}, expected ${expected[wrong]}`}`,
+  );
 }
 
 t.test("double backward", (t) => {
@@ -41,7 +54,8 @@ t.test("a small network", (t) => {
   const loss = F.cross_entropy_loss(a.reshape([8, 8]), target);
   loss.backward();
   near(t, [loss.item()], [golden.block.loss], "loss");
-  for (const [name, parameter] of Object.entries({ x, w1, b1, w2, g })) near(t, flat(parameter.grad), golden.block[name], name);
+  for (const [name, parameter] of Object.entries({ x, w1, b1, w2, g }))
+    near(t, flat(parameter.grad), golden.block[name], name);
   t.end();
 });
 
@@ -72,7 +86,8 @@ t.test("hooks: their order, what they replace, and their removal", (t) => {
   dropped[Symbol.dispose]();
   y.sum().backward();
   t.same(log, golden.hooks.log);
-  for (const [name, tensor] of Object.entries({ x, w, h })) near(t, flat(tensor.grad), golden.hooks[name], name);
+  for (const [name, tensor] of Object.entries({ x, w, h }))
+    near(t, flat(tensor.grad), golden.hooks[name], name);
   t.end();
 });
 
@@ -104,7 +119,11 @@ t.test("hooks: what goes wrong in them", (t) => {
     }
     t.equal(caught, thrown);
   }
-  t.throws(failing(() => torch.zeros([2])), ShapeError, "a gradient of another shape");
+  t.throws(
+    failing(() => torch.zeros([2])),
+    ShapeError,
+    "a gradient of another shape",
+  );
   t.throws(() => torch.ones([2]).register_hook(() => undefined), OpError);
   t.throws(() => x.mul(2).register_post_accumulate_grad_hook(() => undefined), OpError);
   t.equal(x.grad, null, "none of them got to the leaf");
@@ -154,7 +173,10 @@ t.test("accumulation, vectors, inputs, views written in place, complex numbers",
   near(t, flat(a.grad), golden.accumulate.x, "accumulate");
 
   const [x, w] = [leaf(0, 2, 3), leaf(1, 3, 4)];
-  torch.autograd.backward([x.matmul(w), x.sum([0])], { grad_tensors: [values(2, 2, 4), values(3, 3)], inputs: [x] });
+  torch.autograd.backward([x.matmul(w), x.sum([0])], {
+    grad_tensors: [values(2, 2, 4), values(3, 3)],
+    inputs: [x],
+  });
   near(t, flat(x.grad), golden.vector.x, "vector");
   t.equal(w.grad, null);
 
@@ -174,12 +196,23 @@ t.test("accumulation, vectors, inputs, views written in place, complex numbers",
 t.test("the graph: names, places, leaves", (t) => {
   const [x, w] = [leaf(0, 2, 2), leaf(1, 2, 2)];
   const made = [
-    x.add(x), x.matmul(w), x.exp().sum(), F.linear(x, w), x.select(0, 0), x.view([4]), torch.cat([x, w]), x.to("float64"), torch.layer_norm(x, [2]),
+    x.add(x),
+    x.matmul(w),
+    x.exp().sum(),
+    F.linear(x, w),
+    x.select(0, 0),
+    x.view([4]),
+    torch.cat([x, w]),
+    x.to("float64"),
+    torch.layer_norm(x, [2]),
   ];
   const names = [x, ...made].map((tensor) => tensor.grad_fn);
   const unbound = x.unbind(0)[1] as Tensor;
   t.same([...names, (made[6] as Tensor).output_nr, unbound.output_nr], golden.names);
-  t.same([x.is_leaf, x.add(1).is_leaf, x.detach().is_leaf, x.detach().requires_grad], [true, false, true, false]);
+  t.same(
+    [x.is_leaf, x.add(1).is_leaf, x.detach().is_leaf, x.detach().requires_grad],
+    [true, false, true, false],
+  );
   t.end();
 });
 
@@ -193,7 +226,10 @@ t.test("what autograd refuses", (t) => {
   t.throws(() => y.backward(), /second time/);
   t.throws(() => torch.autograd.grad(x.sum(), [leaf(1, 2)]), /\[autograd.grad\].*not have been used/);
   t.same(torch.autograd.grad(x.sum(), [leaf(1, 2)], { allow_unused: true }), [null]);
-  t.throws(() => torch.autograd.backward([x.sum()], { grad_tensors: [torch.ones([]), torch.ones([])] }), InvalidArgumentError);
+  t.throws(
+    () => torch.autograd.backward([x.sum()], { grad_tensors: [torch.ones([]), torch.ones([])] }),
+    InvalidArgumentError,
+  );
   t.throws(() => x.sum().backward({ inputs: [] }), /must not be empty/);
   t.throws(() => torch.ones([2], { dtype: "int64" }).requires_grad_(), /floating point/);
   t.throws(() => {
@@ -202,9 +238,12 @@ t.test("what autograd refuses", (t) => {
   t.throws(() => {
     x.grad = torch.ones([2]);
   }, ShapeError);
-  t.throws(() => {
-    x.grad = torch.ones([3], { dtype: "float64" });
-  }, { code: "ERR_DTYPE" });
+  t.throws(
+    () => {
+      x.grad = torch.ones([3], { dtype: "float64" });
+    },
+    { code: "ERR_DTYPE" },
+  );
   const z = x.mul(1);
   const squared = z.mul(z);
   z.add_(1);
@@ -219,9 +258,17 @@ t.test("modes belong to their callbacks, and go along to the executor", (t) => {
   const x = leaf(0, 3);
   t.equal(torch.no_grad(() => x.mul(2)).requires_grad, false);
   t.equal(torch.no_grad(() => torch.enable_grad(() => x.mul(2))).requires_grad, true);
-  t.throws(() => torch.no_grad(() => { throw new Error("out"); }), /out/);
+  t.throws(
+    () =>
+      torch.no_grad(() => {
+        throw new Error("out");
+      }),
+    /out/,
+  );
   t.equal(torch.is_grad_enabled(), true);
-  const inferred = torch.inference_mode(() => torch.inference_mode(false, () => torch.is_inference_mode_enabled()));
+  const inferred = torch.inference_mode(() =>
+    torch.inference_mode(false, () => torch.is_inference_mode_enabled()),
+  );
   t.equal(inferred, false);
   t.equal(torch.is_inference_mode_enabled(), false);
   t.throws(() => torch.inference_mode(() => torch.ones([3])).mul(x), /[Ii]nference/);
@@ -235,8 +282,16 @@ t.test("modes belong to their callbacks, and go along to the executor", (t) => {
   t.equal(large.grad?.dtype, "float32");
   t.equal(torch.is_autocast_enabled("cpu"), false);
 
-  const [second] = torch.autograd.grad(torch.autograd.grad(large.pow(3).sum(), [large], { create_graph: true })[0]?.sum() as Tensor, [large]);
-  near(t, flat(second).slice(0, 9), flat(large.detach().mul(6)).slice(0, 9), "double backward across threads");
+  const [second] = torch.autograd.grad(
+    torch.autograd.grad(large.pow(3).sum(), [large], { create_graph: true })[0]?.sum() as Tensor,
+    [large],
+  );
+  near(
+    t,
+    flat(second).slice(0, 9),
+    flat(large.detach().mul(6)).slice(0, 9),
+    "double backward across threads",
+  );
   t.end();
 });
 

@@ -20,7 +20,28 @@ const collect = () => {
 
 const tests = {
   "every function with wrong arguments throws and does not crash"() {
-    const wrong = [undefined, null, 0, -1, 1.5, Number.NaN, 2 ** 53, 1e300, 7n, "x", "", true, [], [1], [[]], {}, () => {}, Symbol("s"), new Float32Array(2), 16777216];
+    const wrong = [
+      undefined,
+      null,
+      0,
+      -1,
+      1.5,
+      Number.NaN,
+      2 ** 53,
+      1e300,
+      7n,
+      "x",
+      "",
+      true,
+      [],
+      [1],
+      [[]],
+      {},
+      () => {},
+      Symbol("s"),
+      new Float32Array(2),
+      16777216,
+    ];
     const skip = new Set(["setErrorFactory", "setNumThreads"]);
     let random = 12345;
     const next = (limit) => {
@@ -50,15 +71,36 @@ const tests = {
 
   "every operator with random tensors and numbers"() {
     const ops = native.listOps();
-    const tensors = [torch.ones([2, 3]), torch.arange(6), torch.zeros([0]), torch.ones([]), torch.ones([3, 3], { dtype: "bfloat16" })];
-    const values = [undefined, null, 0, 1, -1, 2.5, true, [1, 2], [0], "mean", "float32", 10n, ...tensors.map((tensor) => tensor._handle)];
+    const tensors = [
+      torch.ones([2, 3]),
+      torch.arange(6),
+      torch.zeros([0]),
+      torch.ones([]),
+      torch.ones([3, 3], { dtype: "bfloat16" }),
+    ];
+    const values = [
+      undefined,
+      null,
+      0,
+      1,
+      -1,
+      2.5,
+      true,
+      [1, 2],
+      [0],
+      "mean",
+      "float32",
+      10n,
+      ...tensors.map((tensor) => tensor._handle),
+    ];
     let random = 99;
     const next = (limit) => {
       random = (Math.imul(random, 1103515245) + 12345) >>> 0;
       return (random >>> 8) % limit;
     };
     // Operators of our own choice: arithmetic, shapes, reductions. Not all of libtorch is safe with nonsense.
-    const chosen = /^(aten::)?(add|sub|mul|div|matmul|mm|cat|stack|sum|mean|max|min|reshape|view|permute|transpose|expand|index_select|gather|where|softmax|layer_norm|topk|sort|chunk|split|squeeze|unsqueeze|full|zeros|arange|clamp|pow)(\.\w+)?\(/;
+    const chosen =
+      /^(aten::)?(add|sub|mul|div|matmul|mm|cat|stack|sum|mean|max|min|reshape|view|permute|transpose|expand|index_select|gather|where|softmax|layer_norm|topk|sort|chunk|split|squeeze|unsqueeze|full|zeros|arange|clamp|pow)(\.\w+)?\(/;
     for (const schema of ops.filter((text) => chosen.test(text) && !/[( ]out\b|!\)|Dimname/.test(text))) {
       const [, name, overload = ""] = /^((?:aten::)?\w+)(?:\.(\w+))?\(/.exec(schema);
       const op = native.findOp(name.startsWith("aten::") ? name : `aten::${name}`, overload);
@@ -86,8 +128,14 @@ const tests = {
 
   "data in and out, of every kind"() {
     for (const [array, dtype] of [
-      [new Float32Array([1, 2]), "float32"], [new Float64Array([1, 2]), "float64"], [new BigInt64Array([1n, -2n]), "int64"], [new Int32Array([1, 2]), "int32"],
-      [new Int16Array([1, 2]), "int16"], [new Int8Array([1, 2]), "int8"], [new Uint8Array([1, 0]), "bool"], [new Uint16Array([1, 2]), "bfloat16"],
+      [new Float32Array([1, 2]), "float32"],
+      [new Float64Array([1, 2]), "float64"],
+      [new BigInt64Array([1n, -2n]), "int64"],
+      [new Int32Array([1, 2]), "int32"],
+      [new Int16Array([1, 2]), "int16"],
+      [new Int8Array([1, 2]), "int8"],
+      [new Uint8Array([1, 0]), "bool"],
+      [new Uint16Array([1, 2]), "bfloat16"],
     ]) {
       const owner = {};
       const handle = native.fromData(owner, array, dtype, [2]);
@@ -124,7 +172,14 @@ const tests = {
         y.sum().backward();
       };
       run((g) => g.mul(3));
-      for (const thrown of [new Error("x"), null, 5]) assert.throws(() => run(() => { throw thrown; }), (e) => e === thrown);
+      for (const thrown of [new Error("x"), null, 5])
+        assert.throws(
+          () =>
+            run(() => {
+              throw thrown;
+            }),
+          (e) => e === thrown,
+        );
       assert.throws(() => run(() => torch.ones([2])), { code: "ERR_SHAPE" });
       run(() => torch.enable_grad(() => void torch.ones([size]).requires_grad_().mul(2).sum().backward()));
       x.register_post_accumulate_grad_hook(() => x.grad.sum().item()).remove();
@@ -135,7 +190,9 @@ const tests = {
 
   async "safetensors: refused, read, written, cut off"() {
     for (const folder of readdirSync(`${fixtures}bad`).filter((name) => name.startsWith("safetensors-"))) {
-      await assert.rejects(safetensors.load_file(`${fixtures}bad/${folder}/model.safetensors`), { code: "ERR_SAFETENSORS_FORMAT" });
+      await assert.rejects(safetensors.load_file(`${fixtures}bad/${folder}/model.safetensors`), {
+        code: "ERR_SAFETENSORS_FORMAT",
+      });
     }
     for (const name of readdirSync(`${fixtures}safetensors`)) {
       const tensors = await safetensors.load_file(`${fixtures}safetensors/${name}`);
@@ -168,7 +225,9 @@ const tests = {
       for (;;) { const y = w.matmul(w); y.register_hook((g) => g.mul(2)); y.sum().backward(); w.grad = null; }`;
     for (let i = 0; i < 2; i++) {
       const worker = new Worker(new URL(`data:text/javascript,${encodeURIComponent(source)}`));
-      const token = await new Promise((resolve, reject) => worker.once("message", resolve).once("error", reject));
+      const token = await new Promise((resolve, reject) =>
+        worker.once("message", resolve).once("error", reject),
+      );
       await worker.terminate();
       assert.deepEqual(torch.from_shared(token).tolist(), [1, 1, 1]);
     }

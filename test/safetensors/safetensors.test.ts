@@ -1,14 +1,32 @@
 // safetensors: refused files, byte equality with the reference, mappings, and writes that are whole or absent.
-import { chmodSync, readdirSync, readFileSync, statSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import t from "tap";
-import { DisposedError, EntryNotFoundError, FileError, InvalidArgumentError, SafetensorsFormatError, safetensors, type Tensor, torch } from "torchformers";
+import {
+  DisposedError,
+  EntryNotFoundError,
+  FileError,
+  InvalidArgumentError,
+  SafetensorsFormatError,
+  safetensors,
+  type Tensor,
+  torch,
+} from "torchformers";
 import { fixture } from "../support/fixtures.js";
 import { runProgram, startProgram } from "../support/program.js";
 
 const { load_file, safe_open, save_file } = safetensors;
-const floats = (values: number[], shape = [values.length]): Tensor => torch.tensor(new Float32Array(values), { shape });
+const floats = (values: number[], shape = [values.length]): Tensor =>
+  torch.tensor(new Float32Array(values), { shape });
 
 t.test("a file that breaks the format is refused with its name and the reason", async (t) => {
   const reasons: Record<string, RegExp> = {
@@ -53,11 +71,16 @@ t.test("what is not a file, and what is asked for wrongly", async (t) => {
   await t.rejects(load_file(join(dir, "x"), { devise: "cpu" } as never), /Did you mean 'device'/);
   await t.rejects(save_file({ x: floats([1]) }, join(dir, "x"), { meta: {} } as never), InvalidArgumentError);
   await t.rejects(save_file({ x: 3 as never }, join(dir, "x")), /'x' is not a Tensor/);
-  await t.rejects(save_file({ x: floats([1]) }, join(dir, "x"), { metadata: { a: 1 as never } }), /'a' is of type number/);
+  await t.rejects(
+    save_file({ x: floats([1]) }, join(dir, "x"), { metadata: { a: 1 as never } }),
+    /'a' is of type number/,
+  );
   await t.rejects(save_file({ x: floats([1]) }, join(dir, "absent/x")), EntryNotFoundError);
   await t.rejects(save_file({ x: floats([1]) }, dir), FileError);
   await t.rejects(save_file({ x: torch.zeros([2], { device: "meta" }) }, join(dir, "x")), /'x'.*meta/);
-  await t.rejects(save_file({ x: torch.zeros([2], { dtype: "complex128" }) }, join(dir, "x")), { code: "ERR_DTYPE" });
+  await t.rejects(save_file({ x: torch.zeros([2], { dtype: "complex128" }) }, join(dir, "x")), {
+    code: "ERR_DTYPE",
+  });
   await t.rejects(save_file({ __metadata__: floats([1]) }, join(dir, "x")), SafetensorsFormatError);
   const shared = floats([1, 2, 3, 4]);
   await t.rejects(save_file({ a: shared, b: shared }, join(dir, "x")), /'a' and 'b' share memory/);
@@ -87,13 +110,16 @@ t.test("names, shapes, dtypes and values arrive", async (t) => {
   t.same(names["日本"]?.tolist(), [6, 6, 6, 6, 6, 6, 6]);
   t.same(Object.getOwnPropertyDescriptor(names, "__proto__")?.value.tolist(), Array(14).fill(13));
   const shapes = await load_file(fixture("safetensors/shapes.safetensors"));
-  t.same(Object.fromEntries(Object.entries(shapes).map(([name, x]) => [name, [x.dtype, x.shape, x.tolist()]])), {
-    scalar: ["float32", [], 3.5],
-    none: ["float32", [0], []],
-    empty: ["int64", [2, 0, 3], [[], []]],
-    ones: ["float32", [1, 1, 1], [[[1]]]],
-    "one byte": ["bool", [], true],
-  });
+  t.same(
+    Object.fromEntries(Object.entries(shapes).map(([name, x]) => [name, [x.dtype, x.shape, x.tolist()]])),
+    {
+      scalar: ["float32", [], 3.5],
+      none: ["float32", [0], []],
+      empty: ["int64", [2, 0, 3], [[], []]],
+      ones: ["float32", [1, 1, 1], [[[1]]]],
+      "one byte": ["bool", [], true],
+    },
+  );
   const file = await safe_open(fixture("safetensors/shapes.safetensors"));
   t.same(file.metadata(), { "note é": 'line\n"quoted" 😀' });
   t.same(file.get_info("empty"), { dtype: "int64", shape: [2, 0, 3], nbytes: 0 });
@@ -105,29 +131,33 @@ t.test("names, shapes, dtypes and values arrive", async (t) => {
   t.same(Object.keys(await load_file(fixture("safetensors/nothing.safetensors"))), []);
 });
 
-t.test("a tensor is the mapped file, private when written, alive after everything else is gone", async (t) => {
-  const dir = t.testdir({});
-  const path = join(dir, "model.safetensors");
-  await save_file({ w: torch.ones([1024, 1024]), v: torch.zeros([4]) }, path);
-  const before = torch.memory_stats();
-  const { w, v } = (await load_file(path)) as { w: Tensor; v: Tensor };
-  const during = torch.memory_stats();
-  t.equal(during.mapped_bytes - before.mapped_bytes, 4 * 1024 * 1024 + 16);
-  t.equal(during.private_bytes, before.private_bytes);
-  w.add_(1);
-  t.equal(w.sum().item(), 2 * 1024 * 1024);
-  const again = await load_file(path);
-  t.equal(again["w"]?.sum().item(), 1024 * 1024, "the file is as it was");
-  await save_file({ w: torch.zeros([2]) }, path); // over the file that is mapped
-  t.equal(w.sum().item(), 2 * 1024 * 1024);
-  t.same(v.tolist(), [0, 0, 0, 0]);
-  for (const tensor of [w, v, ...Object.values(again)]) tensor.dispose();
-  t.equal(torch.memory_stats().mapped_bytes, before.mapped_bytes);
-});
+t.test(
+  "a tensor is the mapped file, private when written, alive after everything else is gone",
+  async (t) => {
+    const dir = t.testdir({});
+    const path = join(dir, "model.safetensors");
+    await save_file({ w: torch.ones([1024, 1024]), v: torch.zeros([4]) }, path);
+    const before = torch.memory_stats();
+    const { w, v } = (await load_file(path)) as { w: Tensor; v: Tensor };
+    const during = torch.memory_stats();
+    t.equal(during.mapped_bytes - before.mapped_bytes, 4 * 1024 * 1024 + 16);
+    t.equal(during.private_bytes, before.private_bytes);
+    w.add_(1);
+    t.equal(w.sum().item(), 2 * 1024 * 1024);
+    const again = await load_file(path);
+    t.equal(again["w"]?.sum().item(), 1024 * 1024, "the file is as it was");
+    await save_file({ w: torch.zeros([2]) }, path); // over the file that is mapped
+    t.equal(w.sum().item(), 2 * 1024 * 1024);
+    t.same(v.tolist(), [0, 0, 0, 0]);
+    for (const tensor of [w, v, ...Object.values(again)]) tensor.dispose();
+    t.equal(torch.memory_stats().mapped_bytes, before.mapped_bytes);
+  },
+);
 
 t.test("data that is not aligned is copied", async (t) => {
   const dir = t.testdir({});
-  const header = '{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"F64","shape":[2],"data_offsets":[1,17]}}';
+  const header =
+    '{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"F64","shape":[2],"data_offsets":[1,17]}}';
   const data = Buffer.alloc(8 + header.length + 17);
   data.writeBigUInt64LE(BigInt(header.length));
   data.write(header, 8);
@@ -140,7 +170,8 @@ t.test("data that is not aligned is copied", async (t) => {
 
 t.test("packed kinds: 4-bit numbers as torch has them, 6-bit ones refused when asked for", async (t) => {
   const dir = t.testdir({});
-  const header = '{"x":{"dtype":"F6_E2M3","shape":[4],"data_offsets":[0,3]},"y":{"dtype":"F4","shape":[2,6],"data_offsets":[3,9]}}';
+  const header =
+    '{"x":{"dtype":"F6_E2M3","shape":[4],"data_offsets":[0,3]},"y":{"dtype":"F4","shape":[2,6],"data_offsets":[3,9]}}';
   const data = Buffer.alloc(8 + header.length + 9);
   data.writeBigUInt64LE(BigInt(header.length));
   data.write(header, 8);
@@ -173,7 +204,11 @@ t.test("writing: views, links, modes, and metadata in its order", async (t) => {
   const halves = { low: whole.narrow(0, 0, 5), high: whole.narrow(0, 5, 5) };
   await save_file({ t: x.t(), ...halves }, path, { metadata });
   const back = await load_file(path);
-  t.same(back["t"]?.tolist(), [[0, 3], [1, 4], [2, 5]]);
+  t.same(back["t"]?.tolist(), [
+    [0, 3],
+    [1, 4],
+    [2, 5],
+  ]);
   t.same(back["high"]?.tolist(), [5, 6, 7, 8, 9]);
   const file = await safe_open(path);
   t.same(Object.entries(file.metadata() ?? {}), Object.entries(metadata));
@@ -204,7 +239,10 @@ t.test("a full disk is an error that names the file, and nothing is left", async
   const [code, message] = JSON.parse(stdout);
   t.equal(code, "ERR_FILE");
   t.match(message, /large\.safetensors': File too large/);
-  t.same(readdirSync(dir).filter((name) => !name.endsWith(".mjs")), []);
+  t.same(
+    readdirSync(dir).filter((name) => !name.endsWith(".mjs")),
+    [],
+  );
 });
 
 t.test("where no private mapping of the size is granted, tensors are copied", async (t) => {

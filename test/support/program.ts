@@ -15,7 +15,10 @@ export function startProgram(program: string, directory: string, before = "") {
   writeFileSync(file, program.replaceAll('"torchformers"', JSON.stringify(packageUrl)));
   // Without the test runner's own hooks: they write files too.
   const command = `unset NODE_OPTIONS NODE_V8_COVERAGE; ${before}exec "$0" "$1"`;
-  return spawn("bash", ["-c", command, process.execPath, file], { cwd: directory, stdio: ["ignore", "pipe", "inherit"] });
+  return spawn("bash", ["-c", command, process.execPath, file], {
+    cwd: directory,
+    stdio: ["ignore", "pipe", "inherit"],
+  });
 }
 
 export interface Ended {
@@ -30,5 +33,7 @@ export async function runProgram(program: string, directory: string, before?: st
   child.stdout?.on("data", (chunk) => {
     stdout += chunk;
   });
-  return new Promise((resolve) => child.once("close", (status, signal) => resolve({ stdout, status, signal })));
+  return new Promise((resolve) =>
+    child.once("close", (status, signal) => resolve({ stdout, status, signal })),
+  );
 }

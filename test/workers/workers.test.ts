@@ -12,7 +12,11 @@ function worker(body: string, workerData: unknown = undefined): Worker {
     import { parentPort as port, workerData } from "node:worker_threads";
     import { torch, safetensors } from ${JSON.stringify(packageUrl)};
     ${body}`;
-  return new Worker(new URL(`data:text/javascript,${encodeURIComponent(program)}`), { workerData, execArgv: [], env: process.env });
+  return new Worker(new URL(`data:text/javascript,${encodeURIComponent(program)}`), {
+    workerData,
+    execArgv: [],
+    env: process.env,
+  });
 }
 
 const message = (from: Worker): Promise<unknown> =>
@@ -69,7 +73,8 @@ t.test("modes, scopes and live tensors are each thread's own", async (t) => {
 t.test("terminate() in the middle of work: the main thread goes on", async (t) => {
   const bodies: Record<string, string> = {
     "small operations": "const x = torch.ones([64, 64]); port.postMessage(0); for (;;) x.matmul(x);",
-    "operations on the executor": "const x = torch.ones([700, 700]); port.postMessage(0); for (;;) x.matmul(x);",
+    "operations on the executor":
+      "const x = torch.ones([700, 700]); port.postMessage(0); for (;;) x.matmul(x);",
     training: `
       const w = torch.ones([300, 300]).requires_grad_();
       port.postMessage(0);
@@ -89,7 +94,15 @@ t.test("terminate() in the middle of work: the main thread goes on", async (t) =
       await message(other);
       await pause(10 + 30 * Math.random());
       await other.terminate();
-      t.equal(torch.ones([500, 500]).matmul(torch.ones([500, 500])).min().item(), 500, name);
+      t.equal(
+        torch
+          .ones([500, 500])
+          .matmul(torch.ones([500, 500]))
+          .min()
+          .item(),
+        500,
+        name,
+      );
     }
   }
 });
@@ -152,6 +165,10 @@ t.test("sharp and tokenizers in the same process, loaded before and after", asyn
   for (const order of orders) {
     const program = order.map((name) => `{${steps[name]}}`).join("\n");
     const ended = await runProgram(program, t.testdir({}));
-    t.same(ended, { stdout: order.map((name) => say[name]).join(""), status: 0, signal: null }, order.join(", "));
+    t.same(
+      ended,
+      { stdout: order.map((name) => say[name]).join(""), status: 0, signal: null },
+      order.join(", "),
+    );
   }
 });
