@@ -1,9 +1,19 @@
 // torchformers chat: a conversation with a model on the terminal. Ctrl-C stops the answer, not the program.
 
-import { createInterface, type Interface } from "node:readline/promises";
+import { writeFile } from "node:fs/promises";
+import { createInterface } from "node:readline/promises";
 import type { Command } from "commander";
-import { generationOptions, type Loaded, load, type ModelFlags, type SamplingFlags, withModel, withSampling } from "./model.ts";
-import { bold } from "./support.ts";
+import type { Tensor } from "../index.ts";
+import {
+  generationOptions,
+  type Loaded,
+  load,
+  type ModelFlags,
+  type SamplingFlags,
+  withModel,
+  withSampling,
+} from "./model.ts";
+import { bold, complain, EXIT, interruptible, UsageError } from "./support.ts";
 
 interface Flags extends ModelFlags, SamplingFlags {
   readonly system?: string;
@@ -31,18 +41,23 @@ Examples:
 
 export function define(command: Command): void {
   command.argument("<model>", "a folder with config.json, weights and tokenizer.json");
-  withModel(withSampling(command, 512)).option("--system <text>", "the system message").addHelpText("after", DETAILS).action(run);
+  withModel(withSampling(command, 512))
+    .option("--system <text>", "the system message")
+    .addHelpText("after", DETAILS)
+    .action(run);
 }
 
 async function run(name: string, flags: Flags): Promise<void> {
-  const loaded = await load(name, flags);
+  const loaded = await interruptible((signal) => load(name, flags, signal));
   if (flags.seed !== undefined) (await import("../index.ts")).torch.manual_seed(flags.seed);
   await new Conversation(loaded, flags).run();
 }
 
+/** The messages so far, and the answer that is being written. */
 class Conversation {
   readonly #loaded: Loaded;
   readonly #flags: Flags;
+  readonly #terminal = process.stdin.isTTY === true;
   #messages: Message[] = [];
   #answering: AbortController | undefined;
 
@@ -52,18 +67,36 @@ class Conversation {
     this.#clear();
   }
 
+  /** Answers line by line until the input ends. */
   async run(): Promise<void> {
-    const terminal = process.stdin.isTTY === true;
-    const lines = createInterface({ input: process.stdin, output: terminal ? process.stdout : undefined, terminal, prompt: bold("> ", process.stdout) });
-    const interrupt = () => this.#interrupt(lines);
-    lines.on("SIGINT", interrupt); // the terminal is in raw mode: Ctrl-C arrives as a key
+    const lines = createInterface({
+      input: process.stdin,
+      output: this.#terminal ? process.stdout : undefined,
+      terminal: this.#terminal,
+      prompt: bold("> ", process.stdout),
+    });
+    let open = true;
+    lines.once("close", () => {
+      open = false;
+    });
+    const prompt = () => {
+      if (open) lines.prompt();
+    };
+    const interrupt = () => {
+      if (this.#answering) this.#answering.abort();
+      else if (this.#terminal) {
+        process.stdout.write("\n(Ctrl-D or /exit leaves.)\n");
+        prompt();
+      } else process.exit(EXIT.interrupted);
+    };
+    lines.on("SIGINT", interrupt); // a terminal in raw mode sends Ctrl-C as a key
     process.on("SIGINT", interrupt);
     try {
-      if (terminal) console.log(this.#greeting());
-      lines.prompt();
+      if (this.#terminal) console.log(this.#greeting());
+      prompt();
       for await (const line of lines) {
         if (!(await this.#take(line.trim()))) break;
-        lines.prompt();
+        prompt();
       }
     } finally {
       process.off("SIGINT", interrupt);
@@ -72,7 +105,9 @@ class Conversation {
   }
 
   #greeting(): string {
-    const template = this.#loaded.tokenizer.chat_template ? "" : "\nThis tokenizer has no chat template: the model just continues the text so far.";
+    const template = this.#loaded.tokenizer.chat_template
+      ? ""
+      : "\nThis tokenizer has no chat template: the model just continues the text so far.";
     return `${this.#loaded.model.constructor.name}. /help lists the commands.${template}`;
   }
 
@@ -96,12 +131,24 @@ class Conversation {
     let answer = "";
     try {
       const inputs = await this.#encode();
-      for await (const piece of model.stream({ ...inputs }, { ...generationOptions(this.#flags), tokenizer, signal: controller.signal })) {
+      const options = {
+        ...generationOptions(this.#flags),
+        max_new_tokens: this.#room(inputs.input_ids as Tensor),
+        tokenizer,
+        signal: controller.signal,
+      };
+      for await (const piece of model.stream({ ...inputs }, options)) {
         answer += piece;
         process.stdout.write(piece);
       }
     } catch (error) {
-      if (!controller.signal.aborted) throw error;
+      if (!controller.signal.aborted) {
+        // The conversation is worth more than one answer: only a program that feeds us wants to end here.
+        if (!this.#terminal) throw error;
+        this.#messages.pop();
+        complain(error);
+        return;
+      }
     } finally {
       this.#answering = undefined;
     }
@@ -113,9 +160,26 @@ class Conversation {
   async #encode() {
     const { tokenizer } = this.#loaded;
     if (tokenizer.chat_template) {
-      return tokenizer.apply_chat_template(this.#messages, { add_generation_prompt: true, return_dict: true, return_tensors: "pt" });
+      const options = { add_generation_prompt: true, return_dict: true, return_tensors: "pt" } as const;
+      return tokenizer.apply_chat_template(this.#messages, options);
     }
-    return tokenizer(this.#messages.map((message) => message.content).join("\n"), { return_tensors: "pt" });
+    return tokenizer(plainText(this.#messages), { return_tensors: "pt" });
+  }
+
+  /** How many tokens an answer may have: as many as asked for, within the positions that the model was made for. */
+  #room(input_ids: Tensor): number {
+    const { max_position_embeddings: positions } = this.#loaded.model.config as {
+      max_position_embeddings?: number;
+    };
+    const length = input_ids.shape[1] as number;
+    if (positions === undefined) return this.#flags.maxNewTokens;
+    if (length >= positions) {
+      throw new UsageError(
+        `The conversation has ${length} tokens, and the model takes ${positions}.`,
+        "/clear begins a new one.",
+      );
+    }
+    return Math.min(this.#flags.maxNewTokens, positions - length);
   }
 
   #clear(): void {
@@ -128,16 +192,18 @@ class Conversation {
       console.log("Name a file: /save conversation.json");
       return;
     }
-    const { writeFile } = await import("node:fs/promises");
-    await writeFile(file, `${JSON.stringify(this.#messages, null, 2)}\n`);
-    console.log(`Wrote ${this.#messages.length} messages to ${file}.`);
-  }
-
-  #interrupt(lines: Interface): void {
-    if (this.#answering) this.#answering.abort();
-    else {
-      process.stdout.write("\n(Ctrl-D or /exit leaves.)\n");
-      lines.prompt();
+    try {
+      await writeFile(file, `${JSON.stringify(this.#messages, null, 2)}\n`);
+      console.log(`Wrote ${this.#messages.length} messages to ${file}.`);
+    } catch (error) {
+      complain(error);
     }
   }
 }
+
+/** What was said and answered as one text: an answer goes on where its question ends. */
+const plainText = (messages: readonly Message[]): string =>
+  messages.reduce(
+    (text, { role, content }) => text + (text === "" || role === "assistant" ? "" : "\n") + content,
+    "",
+  );

@@ -2,7 +2,14 @@
 
 import { text as readAll } from "node:stream/consumers";
 import type { Command } from "commander";
-import { generationOptions, load, type ModelFlags, type SamplingFlags, withModel, withSampling } from "./model.ts";
+import {
+  generationOptions,
+  load,
+  type ModelFlags,
+  type SamplingFlags,
+  withModel,
+  withSampling,
+} from "./model.ts";
 import { interruptible, printJson, UsageError } from "./support.ts";
 
 interface Flags extends ModelFlags, SamplingFlags {
@@ -18,7 +25,9 @@ Examples:
   $ echo "The file must be" | npx torchformers generate ./model --json`;
 
 export function define(command: Command): void {
-  command.argument("<model>", "a folder with config.json, weights and tokenizer.json").argument("[prompt...]", "the text to continue");
+  command
+    .argument("<model>", "a folder with config.json, weights and tokenizer.json")
+    .argument("[prompt...]", "the text to continue");
   withModel(withSampling(command, 100))
     .option("--json", "print one JSON document when it is done")
     .addHelpText("after", DETAILS)
@@ -31,7 +40,11 @@ async function run(name: string, words: readonly string[], flags: Flags): Promis
 }
 
 async function readPrompt(): Promise<string> {
-  if (process.stdin.isTTY) throw new UsageError("There is no prompt.", 'Give it as an argument: torchformers generate ./model "Once upon a time"');
+  if (process.stdin.isTTY)
+    throw new UsageError(
+      "There is no prompt.",
+      'Give it as an argument: torchformers generate ./model "Once upon a time"',
+    );
   return (await readAll(process.stdin)).replace(/\r?\n$/, "");
 }
 

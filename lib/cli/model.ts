@@ -1,11 +1,13 @@
-// What generate, chat and repl share: the options of a model and of sampling, and loading both halves of it.
+// What generate, chat and repl share: the options of a model and of sampling, and loading a model with its tokenizer.
 
 import { type Command, InvalidArgumentError, Option } from "commander";
-import type { AutoModelForCausalLM as AutoModel, AutoTokenizer as Auto } from "../index.ts";
-import type { Dtype } from "../torch/index.ts";
+import type { AutoTokenizer as Auto, AutoModelForCausalLM as AutoModel } from "../index.ts";
+
+/** What weights can be cast to; "auto" is the checkpoint's own. */
+const DTYPES = ["auto", "float32", "bfloat16", "float16", "float64"] as const;
 
 export interface ModelFlags {
-  readonly dtype: Dtype | "auto";
+  readonly dtype: (typeof DTYPES)[number];
   readonly device?: string;
 }
 
@@ -32,20 +34,43 @@ export function number({ integer = false, above = -Infinity, most = Infinity } =
 
 export const withModel = (command: Command): Command =>
   command
-    .addOption(new Option("--dtype <name>", "of the weights: auto is the checkpoint's own").default("auto"))
+    .addOption(
+      new Option("--dtype <name>", "of the weights; auto is the checkpoint's own")
+        .choices(DTYPES)
+        .default("auto"),
+    )
     .option("--device <name>", "cpu, cuda, cuda:1 …");
 
 export const withSampling = (command: Command, maxNewTokens: number): Command =>
   command
-    .option("-n, --max-new-tokens <n>", "length of the answer", number({ integer: true, above: 0 }), maxNewTokens)
-    .option("-t, --temperature <x>", "sample; higher is more varied (default: take the likeliest token)", number({ above: 0 }))
+    .option(
+      "-n, --max-new-tokens <n>",
+      "length of the answer",
+      number({ integer: true, above: 0 }),
+      maxNewTokens,
+    )
+    .option(
+      "-t, --temperature <x>",
+      "sample; higher is more varied (default: take the likeliest token)",
+      number({ above: 0 }),
+    )
     .option("--top-k <n>", "sample among the n likeliest", number({ integer: true, above: 0 }))
-    .option("--top-p <x>", "sample among the likeliest that have this probability together", number({ above: 0, most: 1 }))
+    .option(
+      "--top-p <x>",
+      "sample among the likeliest that have this probability together",
+      number({ above: 0, most: 1 }),
+    )
     .option("--repetition-penalty <x>", "above 1: avoid what was said", number({ above: 0 }))
     .option("--seed <n>", "the same text for the same number", number({ integer: true }));
 
 /** The options of `generate` that the flags ask for; any sampling flag turns sampling on. */
-export function generationOptions({ maxNewTokens, temperature, topK, topP, repetitionPenalty }: SamplingFlags) {
+export function generationOptions({
+  maxNewTokens,
+  temperature,
+  topK,
+  topP,
+  repetitionPenalty,
+}: SamplingFlags) {
   const sampling = { temperature, top_k: topK, top_p: topP };
   const given = Object.fromEntries(Object.entries(sampling).filter(([, value]) => value !== undefined));
   return {
@@ -61,13 +86,21 @@ export interface Loaded {
   readonly tokenizer: Awaited<ReturnType<typeof Auto.from_pretrained>>;
 }
 
-/** Loads a model and its tokenizer side by side. */
-export async function load(name: string, { dtype, device }: ModelFlags, signal?: AbortSignal): Promise<Loaded> {
+/**
+ * Loads a model and its tokenizer side by side.
+ *
+ * @throws UninitializedWeightsError when the checkpoint lacks weights of the model: what it would write is noise.
+ */
+export async function load(
+  name: string,
+  { dtype, device }: ModelFlags,
+  signal?: AbortSignal,
+): Promise<Loaded> {
   const { AutoModelForCausalLM, AutoTokenizer } = await import("../index.ts");
   const [model, tokenizer] = await Promise.all([
-    AutoModelForCausalLM.from_pretrained(name, { dtype, ...(signal ? { signal } : {}) }),
-    AutoTokenizer.from_pretrained(name),
+    AutoModelForCausalLM.from_pretrained(name, { dtype, device_map: device, signal }),
+    AutoTokenizer.from_pretrained(name, { signal }),
   ]);
-  if (device !== undefined) model.to(device);
+  model.assert_initialized();
   return { model, tokenizer };
 }
