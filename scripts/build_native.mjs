@@ -12,7 +12,6 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
-  realpathSync,
   renameSync,
   rmSync,
   writeFileSync,
@@ -38,7 +37,7 @@ export function outputs(sanitize = "") {
   };
 }
 
-/** Everything the result depends on, as one hash: sources by content, libtorch by place, size and version. */
+/** Everything the result depends on, as one hash: the sources, and libtorch's version, wherever a copy of it lies. */
 export function nativeHash(libtorch) {
   const hash = createHash("sha256");
   const add = (path) =>
@@ -54,7 +53,7 @@ export function nativeHash(libtorch) {
   };
   walk(join(root, "native"));
   add(join(root, "CMakeLists.txt"));
-  hash.update(realpathSync(libtorch)).update(process.arch);
+  hash.update(process.arch);
   const version = join(libtorch, "torch/version.py");
   if (existsSync(version)) add(version);
   return hash.digest("hex");
@@ -122,36 +121,38 @@ function run(command, args) {
 }
 
 async function buildTools() {
-  return {
-    cmake: findOnPath("cmake") ?? (await fetchTool("cmake")),
-    ninja: findOnPath("ninja") ?? (await fetchTool("ninja")),
-  };
+  return { cmake: await findTool("cmake"), ninja: await findTool("ninja") };
+}
+
+/** Our own copy comes first: another program of that name on PATH would mean a whole build again. */
+const findTool = async (name) => ownTool(name) ?? findOnPath(name) ?? (await fetchTool(name));
+
+function ownTool(name) {
+  const folder = join(tools, name);
+  if (!existsSync(folder)) return undefined;
+  const path = readdirSync(folder, { recursive: true }).find((path) => path.match(`(bin|scripts)/${name}$`));
+  return path && join(folder, path);
 }
 
 /** Downloads the tool's wheel and unpacks it with our own set-up code; `pip install` would touch the system. */
 export async function fetchTool(name) {
+  const own = ownTool(name);
+  if (own) return own;
   const folder = join(tools, name);
-  const find = () =>
-    existsSync(folder) &&
-    readdirSync(folder, { recursive: true }).find((path) => new RegExp(`(bin|scripts)/${name}$`).test(path));
-  if (!find()) {
-    console.log(`${name} is not on PATH: getting version ${pinned[name]} into ${relative(root, folder)}`);
-    const { downloadWheel, findTransport } = await import("../dist/setup/pip.js");
-    const { ZipReader } = await import("../dist/setup/zip.js");
-    const temporary = `${folder}.${process.pid}.tmp`;
-    mkdirSync(temporary, { recursive: true });
-    const wheel = join(
-      temporary,
-      await downloadWheel(findTransport(), { project: name, version: pinned[name] }, temporary),
-    );
-    const zip = await ZipReader.open(wheel);
-    for (const entry of zip.entries) await zip.extract(entry, temporary);
-    await zip.close();
-    rmSync(wheel);
-    rmSync(folder, { recursive: true, force: true });
-    renameSync(temporary, folder);
-  }
-  return join(folder, find());
+  console.log(`Getting ${name} ${pinned[name]} into ${relative(root, folder)}`);
+  const { downloadWheel, findTransport } = await import("../dist/setup/pip.js");
+  const { ZipReader } = await import("../dist/setup/zip.js");
+  const temporary = `${folder}.tmp`;
+  rmSync(temporary, { recursive: true, force: true });
+  mkdirSync(temporary, { recursive: true });
+  const wheel = { project: name, version: pinned[name] };
+  const file = join(temporary, await downloadWheel(findTransport(), wheel, temporary));
+  const zip = await ZipReader.open(file);
+  for (const entry of zip.entries) await zip.extract(entry, temporary);
+  await zip.close();
+  rmSync(file);
+  renameSync(temporary, folder);
+  return ownTool(name);
 }
 
 /** The folder of libtorch to build against: named, or found as the package finds it at run time. */

@@ -6,7 +6,7 @@ import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join, relative } from "node:path";
-import { buildNative, libtorchFolder, nativeIsFresh, outputs } from "./build_native.mjs";
+import { buildNative, libtorchFolder, nativeIsFresh } from "./build_native.mjs";
 import { fail, findOnPath, isMain, root, withLock } from "./support.mjs";
 
 const MINIMUM_NODE = [20, 19];
@@ -39,7 +39,7 @@ export async function prepare({ tests = false } = {}) {
   const stale = [steps.dependencies, steps.typescript, ...(tests ? [steps.tests] : [])].filter(
     (step) => !isFresh(step),
   );
-  const native = !isNativeFresh();
+  const native = !(await isNativeFresh());
   if (stale.length === 0 && !native) return;
 
   checkTools({ dependencies: stale.includes(steps.dependencies), native });
@@ -47,7 +47,7 @@ export async function prepare({ tests = false } = {}) {
   await withLock(join(root, "build/prepare.lock"), "another set-up of this checkout", async () => {
     ensure("dependencies");
     ensure("typescript");
-    if (!isNativeFresh()) {
+    if (!(await isNativeFresh())) {
       setUpLibtorch();
       console.log("Building the native addon …");
       await buildNative({ libtorch: await libtorchFolder() });
@@ -77,17 +77,12 @@ function isFresh(step) {
   return existsSync(stamp) && step.outputs().every(existsSync) && readFileSync(stamp, "utf8") === step.key();
 }
 
-/** The addon is built of these sources, against a libtorch that is still there and is not named otherwise now. */
-function isNativeFresh() {
-  const { stamp } = outputs();
-  if (!existsSync(stamp)) return false;
-  const { libtorch } = JSON.parse(readFileSync(stamp, "utf8"));
-  const named = process.env.TORCHFORMERS_LIBTORCH;
-  return (
-    existsSync(join(libtorch, "torch/lib/libtorch_cpu.so")) &&
-    (!named || named === libtorch) &&
-    nativeIsFresh(libtorch)
-  );
+/** libtorch is found as the package will find it, and the addon is built of these sources for that version. */
+async function isNativeFresh() {
+  const search = join(root, "dist/addon/libtorch.js");
+  if (!existsSync(search)) return false;
+  const { libtorch } = (await import(search)).findLibtorch();
+  return libtorch !== undefined && nativeIsFresh(libtorch.root);
 }
 
 // --- steps --------------------------------------------------------------------------------------------------------------
