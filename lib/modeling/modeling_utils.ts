@@ -80,6 +80,8 @@ export class PreTrainedModel extends nn.Module {
   readonly config: PretrainedConfig;
   /** How `generate` works when it is not told otherwise; undefined for models that do not generate. */
   declare generation_config: GenerationConfig;
+  /** Module name → device, when a `device_map` was given; "" is the whole model. */
+  declare hf_device_map?: Readonly<Record<string, Device>>;
 
   #tied: TiedKeys = new Map();
   #uninitialized = new Map<string, number>();
@@ -444,17 +446,6 @@ export class PreTrainedModel extends nn.Module {
   /** Trading time for memory in backward is not part of this version: says so once and changes nothing. */
   gradient_checkpointing_enable(): void {
     warnOnce("Gradient checkpointing is not implemented yet; training keeps all activations.");
-  }
-
-  // life --------------------------------------------------------------------------------------------------
-
-  /** Frees all parameters and buffers now. The model cannot be used afterwards. */
-  dispose(): void {
-    for (const tensor of [...this.parameters(), ...this.buffers()]) tensor.dispose();
-  }
-
-  [Symbol.dispose](): void {
-    this.dispose();
   }
 }
 

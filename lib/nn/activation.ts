@@ -2,13 +2,12 @@
 
 import { InvalidArgumentError } from "../errors/index.ts";
 import type { Tensor } from "../torch/index.ts";
-import * as torch from "../torch/index.ts";
 import { bind, type Rest } from "./arguments.ts";
+import { emptyParameter, FACTORY, type FactoryOptions } from "./factory.ts";
 import * as F from "./functional.ts";
 import * as init from "./init.ts";
-import { FACTORY, factory } from "./linear.ts";
-import { type FactoryOptions, Module } from "./module.ts";
-import { Parameter } from "./parameter.ts";
+import { Module } from "./module.ts";
+import type { Parameter } from "./parameter.ts";
 import { py, pyFloat } from "./repr.ts";
 
 interface InplaceOptions {
@@ -372,7 +371,7 @@ export class PReLU extends Module {
     });
     this.num_parameters = num_parameters;
     this.init = init;
-    this.weight = new Parameter(torch.empty([num_parameters], factory(options)));
+    this.weight = emptyParameter([num_parameters], options);
     this.reset_parameters();
   }
 

@@ -2,13 +2,13 @@
 
 import { InvalidArgumentError } from "../errors/index.ts";
 import type { Tensor } from "../torch/index.ts";
-import * as torch from "../torch/index.ts";
 import { bind, type Rest } from "./arguments.ts";
+import { emptyParameter, FACTORY, type FactoryOptions } from "./factory.ts";
 import * as F from "./functional.ts";
 import * as init from "./init.ts";
-import { FACTORY, factory, Linear } from "./linear.ts";
-import { type FactoryOptions, Module } from "./module.ts";
-import { Parameter } from "./parameter.ts";
+import { Linear } from "./linear.ts";
+import { Module } from "./module.ts";
+import type { Parameter } from "./parameter.ts";
 
 /** The output projection, under the name that torch prints. */
 class NonDynamicallyQuantizableLinear extends Linear {}
@@ -104,7 +104,7 @@ export class MultiheadAttention extends Module {
     this.batch_first = batch_first;
     this.head_dim = embed_dim / num_heads;
 
-    const empty = (...shape: number[]) => new Parameter(torch.empty(shape, factory(options)));
+    const empty = (...shape: number[]) => emptyParameter(shape, options);
     const packed = this.kdim === embed_dim && this.vdim === embed_dim;
     this.in_proj_weight = packed ? empty(3 * embed_dim, embed_dim) : null;
     this.q_proj_weight = packed ? null : empty(embed_dim, embed_dim);

@@ -4,11 +4,11 @@ import { ShapeError } from "../errors/index.ts";
 import type { Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
 import { bind, type Rest } from "./arguments.ts";
+import { emptyParameter, FACTORY, type FactoryOptions, factory } from "./factory.ts";
 import * as F from "./functional.ts";
 import * as init from "./init.ts";
-import { FACTORY, factory } from "./linear.ts";
-import { type FactoryOptions, Module } from "./module.ts";
-import { Parameter } from "./parameter.ts";
+import { Module } from "./module.ts";
+import type { Parameter } from "./parameter.ts";
 import { py, pyFloat } from "./repr.ts";
 import type { LoadContext } from "./state_dict.ts";
 
@@ -64,8 +64,8 @@ export abstract class _NormBase extends Module {
     this.track_running_stats = track_running_stats;
     const { device } = factory(options);
     const empty = () => torch.empty([num_features], factory(options));
-    this.weight = affine ? new Parameter(empty()) : null;
-    this.bias = affine ? new Parameter(empty()) : null;
+    this.weight = affine ? emptyParameter([num_features], options) : null;
+    this.bias = affine ? emptyParameter([num_features], options) : null;
     this.register_buffer("running_mean", track_running_stats ? empty() : null);
     this.register_buffer("running_var", track_running_stats ? empty() : null);
     this.register_buffer(

@@ -127,7 +127,8 @@ export class Sequential extends Module implements Iterable<Module> {
     // What follows the first argument goes to the first layer only.
     let result: unknown = x;
     let first = rest;
-    for (const module of this) {
+    for (const module of Object.values(this)) {
+      if (!(module instanceof Module)) continue;
       result = (module as { forward(...args: unknown[]): unknown }).forward(result, ...first);
       first = [];
     }

@@ -3,13 +3,12 @@
 import { InvalidArgumentError } from "../errors/index.ts";
 import { suggest } from "../errors/suggest.ts";
 import type { Tensor } from "../torch/index.ts";
-import * as torch from "../torch/index.ts";
 import { bind, ntuple, type Rest, type Sizes } from "./arguments.ts";
+import { emptyParameter, FACTORY, type FactoryOptions } from "./factory.ts";
 import * as F from "./functional.ts";
 import * as init from "./init.ts";
-import { FACTORY, factory } from "./linear.ts";
-import { type FactoryOptions, Module } from "./module.ts";
-import { Parameter } from "./parameter.ts";
+import { Module } from "./module.ts";
+import type { Parameter } from "./parameter.ts";
 import { py } from "./repr.ts";
 
 export type ConvPaddingMode = "zeros" | "reflect" | "replicate" | "circular";
@@ -122,8 +121,8 @@ export abstract class _ConvNd extends Module {
     this.groups = groups;
     this.padding_mode = padding_mode;
     const channels = transposed ? [in_channels, out_channels / groups] : [out_channels, in_channels / groups];
-    this.weight = new Parameter(torch.empty([...channels, ...this.kernel_size], factory(options)));
-    this.bias = bias ? new Parameter(torch.empty([out_channels], factory(options))) : null;
+    this.weight = emptyParameter([...channels, ...this.kernel_size], options);
+    this.bias = bias ? emptyParameter([out_channels], options) : null;
     this.reset_parameters();
   }
 

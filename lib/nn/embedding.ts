@@ -4,10 +4,10 @@ import { InvalidArgumentError } from "../errors/index.ts";
 import type { Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
 import { bind, type Rest } from "./arguments.ts";
+import { emptyParameter, FACTORY, type FactoryOptions } from "./factory.ts";
 import * as F from "./functional.ts";
 import * as init from "./init.ts";
-import { FACTORY, factory } from "./linear.ts";
-import { type FactoryOptions, Module } from "./module.ts";
+import { Module } from "./module.ts";
 import { Parameter } from "./parameter.ts";
 import { py, pyFloat } from "./repr.ts";
 
@@ -92,7 +92,7 @@ export class Embedding extends Module {
       checkTable("Embedding", _weight, num_embeddings, embedding_dim);
       this.weight = new Parameter(_weight, !_freeze);
     } else {
-      this.weight = new Parameter(torch.empty([num_embeddings, embedding_dim], factory(options)), !_freeze);
+      this.weight = emptyParameter([num_embeddings, embedding_dim], options, !_freeze);
       this.reset_parameters();
     }
   }
@@ -195,7 +195,7 @@ export class EmbeddingBag extends Module {
       checkTable("EmbeddingBag", o._weight, num_embeddings, embedding_dim);
       this.weight = new Parameter(o._weight);
     } else {
-      this.weight = new Parameter(torch.empty([num_embeddings, embedding_dim], factory(o)));
+      this.weight = emptyParameter([num_embeddings, embedding_dim], o);
       this.reset_parameters();
     }
   }

@@ -27,6 +27,7 @@ export {
 export * from "./distance.ts";
 export * from "./dropout.ts";
 export * from "./embedding.ts";
+export type { FactoryOptions } from "./factory.ts";
 export * as F from "./functional.ts";
 export * as functional from "./functional.ts";
 export type { Gradients } from "./hooks.ts";
@@ -34,7 +35,7 @@ export * from "./identity.ts";
 export * as init from "./init.ts";
 export { Bilinear, Linear, type LinearOptions } from "./linear.ts";
 export * from "./loss.ts";
-export { type FactoryOptions, Module, type NamedOptions, type ToOptions } from "./module.ts";
+export { Module, type NamedOptions, type ToOptions } from "./module.ts";
 export * from "./normalization.ts";
 export * from "./padding.ts";
 export { Buffer, Parameter } from "./parameter.ts";

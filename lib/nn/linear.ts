@@ -1,24 +1,13 @@
 // Fully connected layers.
 
 import type { Tensor } from "../torch/index.ts";
-import * as torch from "../torch/index.ts";
 import { bind, type Rest } from "./arguments.ts";
+import { emptyParameter, FACTORY, type FactoryOptions } from "./factory.ts";
 import * as F from "./functional.ts";
 import * as init from "./init.ts";
-import { type FactoryOptions, Module } from "./module.ts";
-import { Parameter } from "./parameter.ts";
+import { Module } from "./module.ts";
+import type { Parameter } from "./parameter.ts";
 import { py } from "./repr.ts";
-
-/** What makes an empty tensor of a new layer, out of its options. */
-export const factory = ({
-  device,
-  dtype,
-}: FactoryOptions): { device: string | null; dtype: torch.Dtype | null } => ({
-  device: device ?? null,
-  dtype: dtype ?? null,
-});
-/** Defaults of {@link FactoryOptions}, for `bind`. */
-export const FACTORY: FactoryOptions = { device: undefined, dtype: undefined };
 
 export interface LinearOptions extends FactoryOptions {
   /** Add a learned bias. Default: true. */
@@ -45,8 +34,8 @@ export class Linear extends Module {
     const { bias, ...options } = bind("Linear", rest, { bias: true, ...FACTORY });
     this.in_features = in_features;
     this.out_features = out_features;
-    this.weight = new Parameter(torch.empty([out_features, in_features], factory(options)));
-    this.bias = bias ? new Parameter(torch.empty([out_features], factory(options))) : null;
+    this.weight = emptyParameter([out_features, in_features], options);
+    this.bias = bias ? emptyParameter([out_features], options) : null;
     this.reset_parameters();
   }
 
@@ -87,8 +76,8 @@ export class Bilinear extends Module {
     this.in1_features = in1_features;
     this.in2_features = in2_features;
     this.out_features = out_features;
-    this.weight = new Parameter(torch.empty([out_features, in1_features, in2_features], factory(options)));
-    this.bias = bias ? new Parameter(torch.empty([out_features], factory(options))) : null;
+    this.weight = emptyParameter([out_features, in1_features, in2_features], options);
+    this.bias = bias ? emptyParameter([out_features], options) : null;
     this.reset_parameters();
   }
 

@@ -22,14 +22,6 @@ import {
   saveState,
 } from "./state_dict.ts";
 
-/** Where and as what the tensors of a new layer are made. */
-export interface FactoryOptions {
-  /** Default: torch's default device. */
-  device?: Device | null | undefined;
-  /** Default: torch's default dtype. */
-  dtype?: Dtype | null | undefined;
-}
-
 /** How `to` moves and casts. */
 export interface ToOptions {
   device?: Device | null | undefined;
@@ -412,6 +404,15 @@ export class Module {
     for (const parameter of this.parameters()) clearGrad(parameter, set_to_none);
   }
 
+  /** Gives up all parameters and buffers; their memory is freed once nothing else needs it. Later use is a DisposedError. */
+  dispose(): void {
+    for (const tensor of [...this.parameters(), ...this.buffers()]) if (!tensor.is_disposed) tensor.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
   // hooks ---------------------------------------------------------------------------------------------------
 
   /** Calls `hook` before each forward. What it returns, other than undefined, replaces the arguments. */
@@ -626,13 +627,14 @@ type Wrapped = (() => Forward) & { assigned?: PropertyDescriptor | undefined };
 
 /** Drops a gradient, or empties it in place. */
 export function clearGrad(tensor: Tensor, set_to_none: boolean): void {
+  if (set_to_none) {
+    tensor.grad = null;
+    return;
+  }
   const { grad } = tensor;
   if (!grad) return;
-  if (set_to_none) tensor.grad = null;
-  else {
-    grad.detach_();
-    no_grad(() => grad.zero_());
-  }
+  grad.detach_();
+  no_grad(() => grad.zero_());
 }
 
 function* walkModules(module: Module, prefix: string, met: Set<Module> | null): Generator<[string, Module]> {

@@ -4,11 +4,11 @@ import { InvalidArgumentError } from "../errors/index.ts";
 import type { Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
 import { bind, type Rest } from "./arguments.ts";
+import { emptyParameter, FACTORY, type FactoryOptions } from "./factory.ts";
 import * as F from "./functional.ts";
 import * as init from "./init.ts";
-import { FACTORY, factory } from "./linear.ts";
-import { type FactoryOptions, Module } from "./module.ts";
-import { Parameter } from "./parameter.ts";
+import { Module } from "./module.ts";
+import type { Parameter } from "./parameter.ts";
 import { py, pyFloat } from "./repr.ts";
 
 const shapeOf = (shape: number | readonly number[]): readonly number[] =>
@@ -49,7 +49,7 @@ export class LayerNorm extends Module {
     this.normalized_shape = shapeOf(normalized_shape);
     this.eps = eps;
     this.elementwise_affine = elementwise_affine;
-    const empty = () => new Parameter(torch.empty(this.normalized_shape, factory(options)));
+    const empty = () => emptyParameter(this.normalized_shape, options);
     this.weight = elementwise_affine ? empty() : null;
     this.bias = elementwise_affine && bias ? empty() : null;
     this.reset_parameters();
@@ -100,9 +100,7 @@ export class RMSNorm extends Module {
     this.normalized_shape = shapeOf(normalized_shape);
     this.eps = eps;
     this.elementwise_affine = elementwise_affine;
-    this.weight = elementwise_affine
-      ? new Parameter(torch.empty(this.normalized_shape, factory(options)))
-      : null;
+    this.weight = elementwise_affine ? emptyParameter(this.normalized_shape, options) : null;
     this.reset_parameters();
   }
 
@@ -156,7 +154,7 @@ export class GroupNorm extends Module {
     this.num_channels = num_channels;
     this.eps = eps;
     this.affine = affine;
-    const empty = () => new Parameter(torch.empty([num_channels], factory(options)));
+    const empty = () => emptyParameter([num_channels], options);
     this.weight = affine ? empty() : null;
     this.bias = affine ? empty() : null;
     this.reset_parameters();

@@ -356,6 +356,18 @@ t.test("moving and modes", async (t) => {
   t.same(order, ["ReLU", "Tanh", "Sequential"]);
 });
 
+t.test("dispose", async (t) => {
+  const before = torch.memory_stats().live_tensors;
+  const net = torch.tidy(
+    () => new nn.Sequential(new Block(4), new nn.BatchNorm1d(2), new nn.Embedding(3, 4)),
+  );
+  const { weight } = net.at(2) as Any;
+  net.dispose();
+  t.equal(torch.memory_stats().live_tensors, before);
+  t.throws(() => weight.sum(), { code: "ERR_DISPOSED" });
+  net[Symbol.dispose]();
+});
+
 t.test("buffers", async (t) => {
   class Counter extends nn.Module {
     declare count: Tensor;
