@@ -165,6 +165,7 @@ export function checkMode(settings: GenerationConfig, { assistant_model }: Reque
     missing[mode] ??
     (settings.watermarking_config !== null ? "watermarking_config" : undefined) ??
     (settings.token_healing ? "token_healing" : undefined) ??
+    (settings.prefill_chunk_size !== null ? "prefill_chunk_size" : undefined) ??
     (settings.guidance_scale !== null && settings.guidance_scale !== 1 ? "guidance_scale" : undefined) ??
     (["quantized", "paged", "offloaded", "offloaded_static"].includes(settings.cache_implementation ?? "")
       ? `cache_implementation '${settings.cache_implementation}'`

@@ -171,6 +171,7 @@ export async function loadPretrained(
       signal,
     });
     model.eval();
+    if (own.device_map) model.hf_device_map = { "": device };
     if (model.can_generate()) model.generation_config = await loadGenerationConfig(config, dirOrRepo, hub);
     report("ready", dirOrRepo, 1, 1);
     return [model, info];

@@ -9,6 +9,7 @@ import {
   AutoModelForSequenceClassification,
   type ConfigKwargs,
   DynamicCache,
+  DynamicSlidingWindowLayer,
   LlamaConfig,
   LlamaForCausalLM,
   LlamaForSequenceClassification,
@@ -23,6 +24,7 @@ import {
   type Tensor,
   torch,
 } from "torchformers";
+import { foldKeys, loadingReport } from "#lib/modeling/loading_report.js";
 import { fixture } from "../support/fixtures.js";
 
 process.env.TORCHFORMERS_LOG = "silent";
@@ -160,6 +162,7 @@ t.test("options of from_pretrained", async (t) => {
   t.equal(model.config.dtype, "bfloat16");
   t.equal(model.config.attention_dropout, 0.5);
   t.equal(model.training, false);
+  t.same(model.hf_device_map, { "": torch.cuda.is_available() ? "cuda:0" : "cpu" });
   t.equal(model.model.rotary_emb.inv_freq.dtype, "float32");
   t.same([...info.missing_keys, ...info.unexpected_keys, ...info.mismatched_keys], []);
   t.same(stages, ["resolve", "read", "ready"]);
@@ -391,6 +394,120 @@ t.test("caches", async (t) => {
       );
     }
   });
+});
+
+t.test("a forward reads no value from a tensor, so that it can be recorded", async (t) => {
+  const names = ["item", "tolist", Symbol.iterator] as const;
+  const before = names.map(
+    (name) => Object.getOwnPropertyDescriptor(torch.Tensor.prototype, name) as PropertyDescriptor,
+  );
+  const longrope = {
+    rope_type: "longrope",
+    factor: 2,
+    original_max_position_embeddings: 8,
+    short_factor: [1, 1],
+    long_factor: [2, 2],
+  };
+  const input_ids = torch.tensor([
+    [3, 4, 5, 6, 7],
+    [1, 1, 5, 6, 7],
+  ]);
+  const attention_mask = torch.tensor([
+    [1, 1, 1, 1, 1],
+    [0, 0, 1, 1, 1],
+  ]);
+  const models = [
+    {},
+    { rope_parameters: { rope_type: "dynamic", factor: 2 } },
+    { rope_parameters: longrope },
+  ].map((more) => new LlamaForCausalLM(tiny(more)));
+  const classifier = new LlamaForSequenceClassification(tiny());
+  const read = () => t.fail("a value was read");
+  for (const name of names)
+    Object.defineProperty(torch.Tensor.prototype, name, { value: read, configurable: true });
+  try {
+    for (const model of models) {
+      for (const attn of ["sdpa", "eager"]) {
+        model.set_attn_implementation(attn);
+        for (const cache of [
+          undefined,
+          new DynamicCache({ config: model.config }),
+          new StaticCache({ config: model.config, max_cache_len: 8 }),
+        ]) {
+          torch.no_grad(() => {
+            model.forward({ input_ids, attention_mask, labels: input_ids, past_key_values: cache });
+            if (cache) model.forward({ input_ids: torch.tensor([[9], [9]]), past_key_values: cache });
+          });
+        }
+      }
+      model.forward({ input_ids, position_ids: torch.tensor([[0, 1, 0, 1, 2]]), use_cache: false });
+    }
+    classifier.forward({ input_ids, attention_mask, labels: torch.tensor([0, 1]) });
+  } finally {
+    for (const [i, name] of names.entries())
+      Object.defineProperty(torch.Tensor.prototype, name, before[i] as PropertyDescriptor);
+  }
+  t.pass("nothing was read");
+});
+
+t.test("the loading report", async (t) => {
+  const names = (form: (i: number) => string, count: number) =>
+    Array.from({ length: count }, (_, i) => form(i));
+  t.same(
+    foldKeys(
+      [...names((i) => `layers.${i}.norm.weight`, 12), "head.weight", "h.3.w", "h.5.w"].map((key) => [
+        key,
+        "",
+      ]),
+    ),
+    [
+      ["layers.{0...11}.norm.weight", ""],
+      ["head.weight", ""],
+      ["h.{3, 5}.w", ""],
+    ],
+  );
+  const info = {
+    missing_keys: new Set(["layers.0.a", "layers.1.a"]),
+    unexpected_keys: new Set(["b"]),
+    mismatched_keys: new Set([["c", [2, 3], [2, 4]] as const]),
+    error_msgs: [],
+  };
+  const report = loadingReport(info, "Title", false) as string;
+  t.match(report, /^Title\nKey +\| Status/);
+  t.match(report, /^layers\.\{0, 1\}\.a +\| MISSING$/m);
+  t.match(report, /^b +\| UNEXPECTED$/m);
+  t.match(report, /^c +\| MISMATCH +\| checkpoint \[2, 3\], model \[2, 4\]$/m);
+  t.notMatch(report, "\x1b");
+  t.match(loadingReport(info, "Title", true), "\x1b[31m");
+  t.equal(
+    loadingReport(
+      { ...info, missing_keys: new Set(), unexpected_keys: new Set(), mismatched_keys: new Set() },
+      "Title",
+      false,
+    ),
+    undefined,
+  );
+});
+
+t.test("sliding caches hold what their mask says", async (t) => {
+  const layer = new DynamicSlidingWindowLayer(4);
+  const sizes: number[][] = [];
+  for (const length of [2, 1, 3, 1, 5, 1]) {
+    const { kv_length, kv_offset } = layer.get_mask_sizes(length);
+    const [keys] = layer.update(torch.zeros([1, 1, length, 2]), torch.zeros([1, 1, length, 2]));
+    t.equal(keys.shape[2], kv_length);
+    sizes.push([kv_length, kv_offset, layer.keys?.shape[2] as number]);
+  }
+  // prettier-ignore
+  t.same(sizes, [
+    [2, 0, 2],
+    [3, 0, 3],
+    [6, 0, 3],
+    [4, 3, 3],
+    [8, 4, 3],
+    [4, 9, 3],
+  ]);
+  t.throws(() => layer.crop(1), { code: "ERR_INVALID_ARGUMENT" });
 });
 
 t.test("training: gradients reach everything", async (t) => {
