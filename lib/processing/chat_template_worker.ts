@@ -12,7 +12,11 @@ const MAX_PARSED = 16;
 function parse(source: string): Template {
   let template = parsed.get(source);
   if (template === undefined) {
-    template = new Template(source);
+    try {
+      template = new Template(source);
+    } catch (error) {
+      throw new JinjaError(`The chat template does not parse: ${(error as Error).message}`);
+    }
     if (parsed.size >= MAX_PARSED) parsed.clear();
     parsed.set(source, template);
   }
@@ -21,8 +25,7 @@ function parse(source: string): Template {
 
 function describe(error: unknown): string {
   if (error instanceof JinjaError) return error.message;
-  const reason = error instanceof Error ? error.message : String(error);
-  return error instanceof SyntaxError ? `The chat template does not parse: ${reason}.` : `The chat template fails: ${reason}.`;
+  return `The chat template fails: ${error instanceof Error ? error.message : String(error)}`;
 }
 
 function render({ template, inputs }: RenderJob): RenderAnswer {

@@ -220,17 +220,18 @@ function format(pattern: string, args: readonly Value[], kwargs: Arguments): str
   });
 }
 
-/** `pattern % values`, for %s, %d, %r and %%. */
+/** `pattern % values`, for %s, %d, %r, %f, %.2f and %%. */
 export function percentFormat(pattern: string, values: readonly Value[]): string {
   let next = 0;
-  return substitute(pattern, /(%.)/, (mark) => {
-    const kind = mark[1];
+  return substitute(pattern, /(%(?:\.\d+)?[a-zA-Z%])/, (mark) => {
+    const kind = mark.at(-1);
     if (kind === "%") return "%";
     const value = values[next++];
     if (value === undefined) throw new JinjaError("not enough arguments for format string");
     if (kind === "s") return text(value);
     if (kind === "r") return repr(value);
     if (kind === "d" && isNumber(value)) return String(Math.trunc(numberOf(value)));
+    if (kind === "f" && isNumber(value)) return numberOf(value).toFixed(mark === "%f" ? 6 : Math.min(100, Number(mark.slice(2, -1))));
     throw new JinjaError(`unsupported format '%${kind}' for ${typeName(value)}`);
   });
 }

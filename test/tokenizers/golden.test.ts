@@ -3,7 +3,7 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import t from "tap";
-import { AutoTokenizer, type PreTrainedTokenizerFast, type TokenizerLoadOptions } from "torchformers";
+import { AutoTokenizer, type ChatTemplateOptions, type PreTrainedTokenizerFast, type TokenizerLoadOptions } from "torchformers";
 import { fixture } from "../support/fixtures.js";
 
 type Data = Record<string, unknown>;
@@ -97,9 +97,9 @@ const methods: Record<string, (given: Case) => Promise<Data>> = {
 
   async apply_chat_template({ tokenizer, check }) {
     const { conversation, ...more } = check.inputs as { conversation: Data[] };
-    const { return_assistant_tokens_mask = false, ...options } = { ...more, ...check.options } as Data;
+    const { return_assistant_tokens_mask = false, ...options } = { ...more, ...check.options } as ChatTemplateOptions;
     const text = await tokenizer.apply_chat_template(conversation, { ...options, tokenize: false });
-    const encoding = await tokenizer.apply_chat_template(conversation, { ...options, return_assistant_tokens_mask, tokenize: true });
+    const encoding = await tokenizer.apply_chat_template(conversation, { ...options, return_assistant_tokens_mask });
     return { text, ...encoding };
   },
 };
