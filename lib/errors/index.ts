@@ -76,7 +76,12 @@ export class CheckpointError extends errorClass("ERR_CHECKPOINT") {
 
   constructor(
     message: string,
-    { missing_keys = [], unexpected_keys = [], mismatched_keys = [], ...options }: TorchformersErrorOptions &
+    {
+      missing_keys = [],
+      unexpected_keys = [],
+      mismatched_keys = [],
+      ...options
+    }: TorchformersErrorOptions &
       Partial<Pick<CheckpointError, "missing_keys" | "unexpected_keys" | "mismatched_keys">> = {},
   ) {
     super(message, options);
@@ -123,7 +128,10 @@ export class TokenizerError extends errorClass("ERR_TOKENIZER") {}
 export class InvalidArgumentError extends errorClass("ERR_INVALID_ARGUMENT") {
   readonly suggestion: string | undefined;
 
-  constructor(message: string, { suggestion, ...options }: TorchformersErrorOptions & { readonly suggestion?: string | undefined } = {}) {
+  constructor(
+    message: string,
+    { suggestion, ...options }: TorchformersErrorOptions & { readonly suggestion?: string | undefined } = {},
+  ) {
     super(suggestion === undefined ? message : `${message} Did you mean '${suggestion}'?`, options);
     this.suggestion = suggestion;
   }
@@ -133,7 +141,10 @@ export class InvalidArgumentError extends errorClass("ERR_INVALID_ARGUMENT") {
 export class UnknownModelTypeError extends errorClass("ERR_UNKNOWN_MODEL_TYPE") {
   readonly nearest: readonly string[];
 
-  constructor(message: string, { nearest = [], ...options }: TorchformersErrorOptions & { readonly nearest?: readonly string[] } = {}) {
+  constructor(
+    message: string,
+    { nearest = [], ...options }: TorchformersErrorOptions & { readonly nearest?: readonly string[] } = {},
+  ) {
     super(message, options);
     this.nearest = nearest;
   }

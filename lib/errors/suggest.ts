@@ -33,4 +33,5 @@ export function nearest(name: string, known: Iterable<string>, count = 3): strin
 }
 
 /** The nearest known name, or undefined. */
-export const suggest = (name: string, known: Iterable<string>): string | undefined => nearest(name, known, 1)[0];
+export const suggest = (name: string, known: Iterable<string>): string | undefined =>
+  nearest(name, known, 1)[0];
