@@ -11,6 +11,9 @@ const name = (device: string | number | undefined) =>
   typeof device === "number" ? `cuda:${device}` : (device ?? "cuda");
 const index = (device: string | number | undefined) => Number(name(device).split(":")[1] ?? 0);
 
+/** The device that `"cuda"` means. */
+export const current_device = (): number => 0;
+
 /** Waits until the work queued on a device is done. */
 export const synchronize = (device?: string | number): void => addon().synchronize(name(device));
 

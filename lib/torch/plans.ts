@@ -32,6 +32,8 @@ export interface Plan {
   op: OpId;
   /** Per parameter of the schema: where its value stands in the call, -1 when absent. */
   readonly sources: readonly number[];
+  /** How many values cross; the rest of the schema takes its defaults. */
+  readonly crossing: number;
   /** Per parameter: how its value crosses; undefined when as it is. */
   readonly converts: readonly (Convert | undefined)[];
   /** Every integer from this place on is one entry of the size list; -1 when the list is an array. */
@@ -88,17 +90,23 @@ function makePlan(
   const single = results.length === 1 && result !== undefined;
   const written = parameters.findIndex((parameter) => parameter.written);
   const factory = parameters.every(({ type }) => type !== "Tensor");
+  const deviceAt = factory ? parameters.findIndex(({ type }) => type === "Device") : -1;
   return {
     schema,
     op: findOp(schema.name, schema.overload),
     sources: places,
+    crossing:
+      Math.max(
+        places.findLastIndex((source) => source >= 0),
+        deviceAt,
+      ) + 1,
     converts: parameters.map((parameter, i) =>
       (places[i] as number) < 0 ? undefined : converter(kinds[places[i] as number] as number, parameter),
     ),
     varargs,
     returnsArgument: single && result.written ? (places[written] as number) : -1,
     freshTensor: single && !result.written && result.type === "Tensor" && !result.list,
-    deviceAt: factory ? parameters.findIndex(({ type }) => type === "Device") : -1,
+    deviceAt,
   };
 }
 
@@ -136,38 +144,55 @@ function schemasOf(name: string): Schema[] {
 
 /** Positional arguments only: kinds by place, four bits each. */
 export function planFor(operator: Operator, args: readonly unknown[], count: number, method: boolean): Plan {
-  if (count > 7) return namedPlan(operator, args, count, {}, method);
+  if (count > 7) return namedPlan(operator, args.slice(0, count), count, [], method);
   let key = method ? 1 : 0;
   for (let i = 0; i < count; i++) key = key * 16 + kindOf(args[i]);
   key = key * 8 + count;
   let plan = operator.byKinds.get(key);
   if (plan === undefined) {
-    plan = namedPlan(operator, args, count, {}, method);
+    plan = choose(operator, args.slice(0, count).map(kindOf), count, [], method);
     operator.byKinds.set(key, plan);
   }
   return plan;
 }
 
-/** Positional and named arguments; values of the named ones stand behind the positional ones in `args`. */
+/** Positional and named arguments: the first `count` of `args` are positional, behind them stand those of `names`. */
 export function namedPlan(
   operator: Operator,
   args: readonly unknown[],
   count: number,
-  options: Record<string, unknown>,
+  names: readonly string[],
   method: boolean,
 ): Plan {
-  const names = Object.keys(options).filter((name) => options[name] !== undefined);
-  const kinds = [...args.slice(0, count).map(kindOf), ...names.map((name) => kindOf(options[name]))];
-  const key = `${method} ${count} ${names.join()} ${kinds.join()}`;
-  const known = operator.byNames.get(key);
-  if (known) return known;
+  let key = method ? "m" : "f";
+  for (let i = 0; i < args.length; i++) {
+    if (i >= count) key += names[i - count];
+    key += KIND_MARKS[kindOf(args[i])];
+  }
+  let plan = operator.byNames.get(key);
+  if (plan === undefined) {
+    plan = choose(operator, args.map(kindOf), count, names, method);
+    operator.byNames.set(key, plan);
+  }
+  return plan;
+}
+
+/** One character per kind that no name has in it. */
+const KIND_MARKS = KIND_NAMES.map((_, kind) => String.fromCharCode(0x20 + kind));
+
+/** The first overload that takes arguments of these kinds. */
+function choose(
+  operator: Operator,
+  kinds: readonly number[],
+  count: number,
+  names: readonly string[],
+  method: boolean,
+): Plan {
   for (const numbersAsTensors of [false, true]) {
     if (numbersAsTensors && !NUMBERS_AS_TENSORS.has(operator.name)) break;
     for (const schema of operator.schemas) {
       const plan = bind(schema, kinds, count, names, method, numbersAsTensors);
-      if (plan === undefined) continue;
-      operator.byNames.set(key, plan);
-      return plan;
+      if (plan !== undefined) return plan;
     }
   }
   throw mismatch(operator, kinds, count, names, method);

@@ -26,23 +26,28 @@ function invokeNamed(
   options: Record<string, unknown>,
   method: boolean,
 ): unknown {
-  let given = options;
-  let requiresGrad: unknown;
-  if ("requires_grad" in options && operator.schemas.some(isFactory)) {
-    ({ requires_grad: requiresGrad, ...given } = options);
-  }
-  const plan = namedPlan(operator, args, count, given, method);
+  const names: string[] = [];
   const values: unknown[] = args.slice(0, count);
-  for (const name of Object.keys(given)) if (given[name] !== undefined) values.push(given[name]);
-  const result = run(plan, values, count);
-  if (requiresGrad === true) addon().setRequiresGrad((result as Tensor)._handle, true);
+  let requiresGrad = false;
+  for (const name of Object.keys(options)) {
+    const value = options[name];
+    if (value === undefined) continue;
+    if (name === "requires_grad" && operator.schemas.some(isFactory)) {
+      requiresGrad = value === true;
+    } else {
+      names.push(name);
+      values.push(value);
+    }
+  }
+  const result = run(namedPlan(operator, values, count, names, method), values, count);
+  if (requiresGrad) addon().setRequiresGrad((result as Tensor)._handle, true);
   return result;
 }
 
 function run(plan: Plan, args: readonly unknown[], count: number): unknown {
-  const { sources, converts } = plan;
-  const values = new Array<Value>(sources.length);
-  for (let i = 0; i < sources.length; i++) {
+  const { sources, converts, crossing } = plan;
+  const values = new Array<Value>(crossing);
+  for (let i = 0; i < crossing; i++) {
     const source = sources[i] as number;
     if (source < 0) continue;
     const convert = converts[i];
@@ -72,6 +77,8 @@ function apply(native: Addon, op: OpId, owner: object | null, v: readonly Value[
       return native.call(op, owner, v[0], v[1], v[2]);
     case 4:
       return native.call(op, owner, v[0], v[1], v[2], v[3]);
+    case 5:
+      return native.call(op, owner, v[0], v[1], v[2], v[3], v[4]);
     default:
       return native.call(op, owner, ...v);
   }
