@@ -62,7 +62,8 @@ class Line {
   #ended: Error | undefined;
 
   constructor(path: string) {
-    this.worker = new Worker(new URL("./tokenizer_worker.js", import.meta.url), { workerData: path });
+    // Flags of the program, such as --input-type, are not meant for this file.
+    this.worker = new Worker(new URL("./tokenizer_worker.js", import.meta.url), { workerData: path, execArgv: [] });
     this.worker.on("message", (answer: Answer) => this.#settle(answer));
     this.worker.on("error", (error) => this.#end(new errors.TokenizerError("The tokenizer's thread failed.", { cause: error })));
     this.worker.on("exit", () => this.#end(new errors.DisposedError("The tokenizer's thread has ended.")));

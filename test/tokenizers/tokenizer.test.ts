@@ -132,7 +132,7 @@ t.test("special tokens and the vocabulary", async (t) => {
   t.match(tokenizer.all_special_tokens, ["<|endoftext|>", "[PAD]", "<tool>"]);
   t.same(await tokenizer.tokenize("a<tool>b"), ["a", "<tool>", "b"]);
   t.equal(await tokenizer.decode([before, before + 1], { skip_special_tokens: true }), "");
-  await t.rejects(tokenizer.add_special_tokens({ pad_tokn: "x" } as never), { code: "ERR_INVALID_ARGUMENT", suggestion: "pad_token" } as object);
+  await t.rejects(tokenizer.add_special_tokens({ pad_tokn: "x" } as never), { code: "ERR_INVALID_ARGUMENT", message: /'pad_token'/ });
 
   const bos = await load("llama3", { add_bos_token: true, add_eos_token: true });
   const ids = (await bos("a")).input_ids as number[];
@@ -193,7 +193,7 @@ t.test("what is saved loads again, and reads as the reference wrote it", async (
 t.test("a large vocabulary runs in a thread of its own", async (t) => {
   const folder = mkdtempSync(path.join(tmpdir(), "tokenizer-"));
   const json = JSON.parse(readFileSync(fixture("tokenizers/bert-cased/tokenizer.json"), "utf8"));
-  for (let i = 0; Object.keys(json.model.vocab).length < 60_000; i++) json.model.vocab[`##filler${i}`] = 1500 + i;
+  for (let id = Object.keys(json.model.vocab).length; id < 60_000; id++) json.model.vocab[`##filler${id}`] = id;
   writeFileSync(path.join(folder, "tokenizer.json"), JSON.stringify(json));
   writeFileSync(path.join(folder, "tokenizer_config.json"), readFileSync(fixture("tokenizers/bert-cased/tokenizer_config.json")));
   const [large, small] = [await AutoTokenizer.from_pretrained(folder), await load("bert-cased")];
