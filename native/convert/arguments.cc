@@ -274,6 +274,14 @@ c10::IValue ToValue(const Argument& argument) {
   return argument.plan.list ? ToListValue(argument) : ToItem(argument);
 }
 
+// The tensor of the usual argument: a live handle. Null for all else, which is then looked at properly.
+const at::Tensor* FindTensor(Environment& environment, const ArgumentPlan& plan, napi_value value) {
+  double number = 0;
+  if (plan.kind != ArgumentKind::kTensor || plan.list || value == nullptr) return nullptr;
+  if (napi_get_value_double(environment.env(), value, &number) != napi_ok) return nullptr;
+  return environment.tensors().Find(HandleFromNumber(number));
+}
+
 }  // namespace
 
 void Unpack(Environment& environment, const OpPlan& plan, const napi_value* values, size_t count,
@@ -288,7 +296,9 @@ void Unpack(Environment& environment, const OpPlan& plan, const napi_value* valu
     const napi_value value = next < count ? values[next] : nullptr;
     const bool spread = argument.list && argument.kind == ArgumentKind::kInt && argument.count == 0;
     ++next;
-    if (spread && is_number(next - 1)) {
+    if (const at::Tensor* tensor = FindTensor(environment, argument, value)) {
+      stack.emplace_back(*tensor);
+    } else if (spread && is_number(next - 1)) {
       // view(2, 3): the items one by one, which saves making an array.
       c10::List<int64_t> items;
       for (--next; is_number(next); ++next) items.push_back(ToInt({environment, plan, argument, i, values[next]}));

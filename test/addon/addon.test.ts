@@ -1,6 +1,6 @@
 // The addon driven raw, as lib/torch drives it: wrong input first, then values, lives of tensors, generators, threads.
 
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { Worker } from "node:worker_threads";
 import { addon } from "#lib/addon/loader.js";
 import type { Handle, TypedArray, Value } from "#lib/addon/addon.js";
@@ -387,6 +387,11 @@ t.test("threads, devices, defaults", async (t) => {
   const threads = native.getNumThreads();
   t.ok(threads >= 1);
   const a = call("randn", [300, 300]);
+  call("mm", a, a);
+  const team = readdirSync("/proc/self/task")
+    .map((id) => readFileSync(`/proc/self/task/${id}/comm`, "utf8").trim())
+    .filter((name) => name === "tf-executor"); // threads inherit the name of the one that starts them
+  t.equal(team.length, threads, "one team, the executor's");
   const expected = values(call("mm", a, a)) as number[];
   for (const count of [1, 3]) {
     native.setNumThreads(count);
