@@ -25,6 +25,17 @@ import type { Tensor } from "../../torch/index.ts";
 import * as torch from "../../torch/index.ts";
 import { LlamaConfig } from "./configuration_llama.ts";
 
+/** Root mean square norm: computed in float32, rounded to the input's dtype, then scaled. */
+export class LlamaRMSNorm extends nn.RMSNorm {
+  override forward(x: Tensor): Tensor {
+    // One kernel, and the same numbers. In lower precision it would round after the scaling, other than checkpoints expect.
+    if (x.dtype === "float32") return super.forward(x);
+    const h = x.to("float32");
+    const scale = h.pow(2).mean(-1, true).add(this.eps ?? 0).rsqrt();
+    return (this.weight as Tensor).mul(h.mul(scale).to(x.dtype));
+  }
+}
+
 /** Rotary positions of any kind that `config.rope_parameters` names. */
 export class LlamaRotaryEmbedding extends RotaryEmbedding {}
 
@@ -99,15 +110,15 @@ export class LlamaAttention extends nn.Module {
 export class LlamaDecoderLayer extends GradientCheckpointingLayer {
   readonly self_attn: LlamaAttention;
   readonly mlp: LlamaMLP;
-  readonly input_layernorm: nn.RMSNorm;
-  readonly post_attention_layernorm: nn.RMSNorm;
+  readonly input_layernorm: LlamaRMSNorm;
+  readonly post_attention_layernorm: LlamaRMSNorm;
 
   constructor(config: LlamaConfig, layer_idx: number) {
     super();
     this.self_attn = new LlamaAttention(config, layer_idx);
     this.mlp = new LlamaMLP(config);
-    this.input_layernorm = new nn.RMSNorm(config.hidden_size, { eps: config.rms_norm_eps });
-    this.post_attention_layernorm = new nn.RMSNorm(config.hidden_size, { eps: config.rms_norm_eps });
+    this.input_layernorm = new LlamaRMSNorm(config.hidden_size, { eps: config.rms_norm_eps });
+    this.post_attention_layernorm = new LlamaRMSNorm(config.hidden_size, { eps: config.rms_norm_eps });
   }
 
   override forward(x: Tensor, inputs: LayerInputs): Tensor {
@@ -136,7 +147,7 @@ export class LlamaModel extends LlamaPreTrainedModel {
 
   readonly embed_tokens: nn.Embedding;
   readonly layers: nn.ModuleList<LlamaDecoderLayer>;
-  readonly norm: nn.RMSNorm;
+  readonly norm: LlamaRMSNorm;
   readonly rotary_emb: LlamaRotaryEmbedding;
 
   constructor(config: LlamaConfig) {
@@ -150,7 +161,7 @@ export class LlamaModel extends LlamaPreTrainedModel {
         (_, layer_idx) => new LlamaDecoderLayer(config, layer_idx),
       ),
     );
-    this.norm = new nn.RMSNorm(config.hidden_size, { eps: config.rms_norm_eps });
+    this.norm = new LlamaRMSNorm(config.hidden_size, { eps: config.rms_norm_eps });
     this.rotary_emb = new LlamaRotaryEmbedding(config);
     this.post_init();
   }
