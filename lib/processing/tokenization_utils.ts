@@ -3,7 +3,7 @@
 
 import { mkdir, stat } from "node:fs/promises";
 import path from "node:path";
-import { EntryNotFoundError, InvalidArgumentError, TokenizerError } from "../errors/index.ts";
+import { InvalidArgumentError, TokenizerError } from "../errors/index.ts";
 import { warn } from "../errors/warnings.ts";
 import { writeFileAtomic } from "../hub/atomic.ts";
 import type { HubOptions } from "../hub/files.ts";
@@ -459,13 +459,14 @@ export class PreTrainedTokenizerFast extends Callable {
   // Decoding
 
   /**
-   * The text of ids: of one row, or of each row of a batch (then a list of texts).
+   * The text of ids: of one row, or of each row of a batch (then a list of texts, also for a tensor of two dimensions;
+   * `batch_decode` is typed for it).
    *
    * @example
    * await tokenizer.decode([15496, 995]); // "Hello world"
    */
-  async decode(token_ids: readonly TokenIds[] | Exclude<TokenIds, number | bigint>, options?: DecodeOptions): Promise<string>;
   async decode(token_ids: TokenIds, options?: DecodeOptions): Promise<string>;
+  async decode(token_ids: readonly (readonly (number | bigint)[])[], options?: DecodeOptions): Promise<string[]>;
   async decode(token_ids: unknown, options: DecodeOptions = {}): Promise<string | string[]> {
     checkOptions(options, ["skip_special_tokens", "clean_up_tokenization_spaces"], "decode");
     const { rows, isBatch } = idRows(token_ids);
