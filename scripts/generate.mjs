@@ -53,10 +53,13 @@ function groups(flag) {
   return [...byName];
 }
 
+const DOCS = "https://docs.pytorch.org/docs/2.11";
+const pages = (prefix) => (name) => `${DOCS}/generated/${prefix}.${name}.html`;
+
 const write = (name, text) => writeFileSync(at(`../lib/torch/${name}.generated.ts`), text);
 
-/** One module of functions: `strip` is the prefix that the namespace replaces. */
-function functionModule(what, flag, strip, fast) {
+/** One module of functions: `strip` is the prefix that the namespace replaces, `links` gives their pages. */
+function functionModule(what, flag, strip, fast, links) {
   const imports = new Set();
   const exports = groups(flag).map(([name, list]) => {
     const local = name.slice(strip.length);
@@ -64,9 +67,10 @@ function functionModule(what, flag, strip, fast) {
       .map((line) => `  ${line};\n`)
       .join("")}}`;
     const value = fast.has(name) ? `functions.${name}` : `operator("${name}")`;
+    const page = links ? `/** ${links(local)} */\n` : "";
     imports.add(fast.has(name) ? "fast" : "operator");
-    if (!RESERVED.has(local)) return `export const ${local} = ${value} as ${type};\n`;
-    return `const ${local}_ = ${value} as ${type};\nexport { ${local}_ as ${local} };\n`;
+    if (!RESERVED.has(local)) return `${page}export const ${local} = ${value} as ${type};\n`;
+    return `${page}const ${local}_ = ${value} as ${type};\nexport { ${local}_ as ${local} };\n`;
   });
   const fastImport = imports.has("fast") ? 'import { functions } from "./fast.generated.ts";\n' : "";
   return `${BANNER(what)}${fastImport}${IMPORTS.replace("import type { Tensor", 'import { operator } from "./resolve.ts";\nimport type { Tensor')}\n${exports.join("\n")}`;
@@ -106,10 +110,22 @@ ${methods
 `,
 );
 
-write("functions", functionModule("The functions of torch that are operators of libtorch.", "t", "", fast));
+write(
+  "functions",
+  functionModule("The functions of torch that are operators of libtorch.", "t", "", fast, pages("torch")),
+);
 write("nn", functionModule("The functions that torch.nn.functional is built on.", "n", "", fast));
-write("linalg", functionModule("torch.linalg.", "l", "linalg_", fast));
-write("fft", functionModule("torch.fft.", "f", "fft_", fast));
-write("special", functionModule("torch.special.", "s", "special_", fast));
+write("linalg", functionModule("torch.linalg.", "l", "linalg_", fast, pages("torch.linalg")));
+write("fft", functionModule("torch.fft.", "f", "fft_", fast, pages("torch.fft")));
+write(
+  "special",
+  functionModule(
+    "torch.special.",
+    "s",
+    "special_",
+    fast,
+    (name) => `${DOCS}/special.html#torch.special.${name}`,
+  ),
+);
 
 writeMappings();

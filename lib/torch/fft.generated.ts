@@ -5,6 +5,7 @@ import { operator } from "./resolve.ts";
 import type { Tensor } from "./tensor.ts";
 import type { Device, Dtype, Layout, MemoryFormat, Named, Scalar, TensorLike, TensorOptions } from "./types.ts";
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.fft.fft.html */
 export const fft = operator("fft_fft") as {
   (input: Tensor, n?: number | null, dim?: number, norm?: string | null): Tensor;
   (input: Tensor, n: number | null, dim: number, options?: { norm?: string | null | undefined }): Tensor;
@@ -13,6 +14,7 @@ export const fft = operator("fft_fft") as {
   (options: { input: Tensor; n?: number | null | undefined; dim?: number | undefined; norm?: string | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.fft.fft2.html */
 export const fft2 = operator("fft_fft2") as {
   (input: Tensor, s?: number | readonly number[] | null, dim?: number | readonly number[], norm?: string | null): Tensor;
   (input: Tensor, s: number | readonly number[] | null, dim: number | readonly number[], options?: { norm?: string | null | undefined }): Tensor;
@@ -21,12 +23,14 @@ export const fft2 = operator("fft_fft2") as {
   (options: { input: Tensor; s?: number | readonly number[] | null | undefined; dim?: number | readonly number[] | undefined; norm?: string | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.fft.fftfreq.html */
 export const fftfreq = operator("fft_fftfreq") as {
   (n: number, d?: number, options?: TensorOptions): Tensor;
   (n: number, options?: { d?: number | undefined } & TensorOptions): Tensor;
   (options: { n: number; d?: number | undefined } & TensorOptions): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.fft.fftn.html */
 export const fftn = operator("fft_fftn") as {
   (input: Tensor, s?: number | readonly number[] | null, dim?: number | readonly number[] | null, norm?: string | null): Tensor;
   (input: Tensor, s: number | readonly number[] | null, dim: number | readonly number[] | null, options?: { norm?: string | null | undefined }): Tensor;
@@ -35,12 +39,14 @@ export const fftn = operator("fft_fftn") as {
   (options: { input: Tensor; s?: number | readonly number[] | null | undefined; dim?: number | readonly number[] | null | undefined; norm?: string | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.fft.fftshift.html */
 export const fftshift = operator("fft_fftshift") as {
   (input: Tensor, dim?: number | readonly number[] | null): Tensor;
   (input: Tensor, options?: { dim?: number | readonly number[] | null | undefined }): Tensor;
   (options: { input: Tensor; dim?: number | readonly number[] | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.fft.hfft.html */
 export const hfft = operator("fft_hfft") as {
   (input: Tensor, n?: number | null, dim?: number, norm?: string | null): Tensor;
   (input: Tensor, n: number | null, dim: number, options?: { norm?: string | null | undefined }): Tensor;
@@ -49,6 +55,7 @@ export const hfft = operator("fft_hfft") as {
   (options: { input: Tensor; n?: number | null | undefined; dim?: number | undefined; norm?: string | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.fft.hfft2.html */
 export const hfft2 = operator("fft_hfft2") as {
   (input: Tensor, s?: number | readonly number[] | null, dim?: number | readonly number[], norm?: string | null): Tensor;
   (input: Tensor, s: number | readonly number[] | null, dim: number | readonly number[], options?: { norm?: string | null | undefined }): Tensor;
@@ -57,6 +64,7 @@ export const hfft2 = operator("fft_hfft2") as {
   (options: { input: Tensor; s?: number | readonly number[] | null | undefined; dim?: number | readonly number[] | undefined; norm?: string | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.fft.hfftn.html */
 export const hfftn = operator("fft_hfftn") as {
   (input: Tensor, s?: number | readonly number[] | null, dim?: number | readonly number[] | null, norm?: string | null): Tensor;
   (input: Tensor, s: number | readonly number[] | null, dim: number | readonly number[] | null, options?: { norm?: string | null | undefined }): Tensor;
@@ -65,6 +73,7 @@ export const hfftn = operator("fft_hfftn") as {
   (options: { input: Tensor; s?: number | readonly number[] | null | undefined; dim?: number | readonly number[] | null | undefined; norm?: string | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.fft.ifft.html */
 export const ifft = operator("fft_ifft") as {
   (input: Tensor, n?: number | null, dim?: number, norm?: string | null): Tensor;
   (input: Tensor, n: number | null, dim: number, options?: { norm?: string | null | undefined }): Tensor;
@@ -73,6 +82,7 @@ export const ifft = operator("fft_ifft") as {
   (options: { input: Tensor; n?: number | null | undefined; dim?: number | undefined; norm?: string | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.fft.ifft2.html */
 export const ifft2 = operator("fft_ifft2") as {
   (input: Tensor, s?: number | readonly number[] | null, dim?: number | readonly number[], norm?: string | null): Tensor;
   (input: Tensor, s: number | readonly number[] | null, dim: number | readonly number[], options?: { norm?: string | null | undefined }): Tensor;
@@ -81,6 +91,7 @@ export const ifft2 = operator("fft_ifft2") as {
   (options: { input: Tensor; s?: number | readonly number[] | null | undefined; dim?: number | readonly number[] | undefined; norm?: string | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.fft.ifftn.html */
 export const ifftn = operator("fft_ifftn") as {
   (input: Tensor, s?: number | readonly number[] | null, dim?: number | readonly number[] | null, norm?: string | null): Tensor;
   (input: Tensor, s: number | readonly number[] | null, dim: number | readonly number[] | null, options?: { norm?: string | null | undefined }): Tensor;
@@ -89,12 +100,14 @@ export const ifftn = operator("fft_ifftn") as {
   (options: { input: Tensor; s?: number | readonly number[] | null | undefined; dim?: number | readonly number[] | null | undefined; norm?: string | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.fft.ifftshift.html */
 export const ifftshift = operator("fft_ifftshift") as {
   (input: Tensor, dim?: number | readonly number[] | null): Tensor;
   (input: Tensor, options?: { dim?: number | readonly number[] | null | undefined }): Tensor;
   (options: { input: Tensor; dim?: number | readonly number[] | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.fft.ihfft.html */
 export const ihfft = operator("fft_ihfft") as {
   (input: Tensor, n?: number | null, dim?: number, norm?: string | null): Tensor;
   (input: Tensor, n: number | null, dim: number, options?: { norm?: string | null | undefined }): Tensor;
@@ -103,6 +116,7 @@ export const ihfft = operator("fft_ihfft") as {
   (options: { input: Tensor; n?: number | null | undefined; dim?: number | undefined; norm?: string | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.fft.ihfft2.html */
 export const ihfft2 = operator("fft_ihfft2") as {
   (input: Tensor, s?: number | readonly number[] | null, dim?: number | readonly number[], norm?: string | null): Tensor;
   (input: Tensor, s: number | readonly number[] | null, dim: number | readonly number[], options?: { norm?: string | null | undefined }): Tensor;
@@ -111,6 +125,7 @@ export const ihfft2 = operator("fft_ihfft2") as {
   (options: { input: Tensor; s?: number | readonly number[] | null | undefined; dim?: number | readonly number[] | undefined; norm?: string | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.fft.ihfftn.html */
 export const ihfftn = operator("fft_ihfftn") as {
   (input: Tensor, s?: number | readonly number[] | null, dim?: number | readonly number[] | null, norm?: string | null): Tensor;
   (input: Tensor, s: number | readonly number[] | null, dim: number | readonly number[] | null, options?: { norm?: string | null | undefined }): Tensor;
@@ -119,6 +134,7 @@ export const ihfftn = operator("fft_ihfftn") as {
   (options: { input: Tensor; s?: number | readonly number[] | null | undefined; dim?: number | readonly number[] | null | undefined; norm?: string | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.fft.irfft.html */
 export const irfft = operator("fft_irfft") as {
   (input: Tensor, n?: number | null, dim?: number, norm?: string | null): Tensor;
   (input: Tensor, n: number | null, dim: number, options?: { norm?: string | null | undefined }): Tensor;
@@ -127,6 +143,7 @@ export const irfft = operator("fft_irfft") as {
   (options: { input: Tensor; n?: number | null | undefined; dim?: number | undefined; norm?: string | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.fft.irfft2.html */
 export const irfft2 = operator("fft_irfft2") as {
   (input: Tensor, s?: number | readonly number[] | null, dim?: number | readonly number[], norm?: string | null): Tensor;
   (input: Tensor, s: number | readonly number[] | null, dim: number | readonly number[], options?: { norm?: string | null | undefined }): Tensor;
@@ -135,6 +152,7 @@ export const irfft2 = operator("fft_irfft2") as {
   (options: { input: Tensor; s?: number | readonly number[] | null | undefined; dim?: number | readonly number[] | undefined; norm?: string | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.fft.irfftn.html */
 export const irfftn = operator("fft_irfftn") as {
   (input: Tensor, s?: number | readonly number[] | null, dim?: number | readonly number[] | null, norm?: string | null): Tensor;
   (input: Tensor, s: number | readonly number[] | null, dim: number | readonly number[] | null, options?: { norm?: string | null | undefined }): Tensor;
@@ -143,6 +161,7 @@ export const irfftn = operator("fft_irfftn") as {
   (options: { input: Tensor; s?: number | readonly number[] | null | undefined; dim?: number | readonly number[] | null | undefined; norm?: string | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.fft.rfft.html */
 export const rfft = operator("fft_rfft") as {
   (input: Tensor, n?: number | null, dim?: number, norm?: string | null): Tensor;
   (input: Tensor, n: number | null, dim: number, options?: { norm?: string | null | undefined }): Tensor;
@@ -151,6 +170,7 @@ export const rfft = operator("fft_rfft") as {
   (options: { input: Tensor; n?: number | null | undefined; dim?: number | undefined; norm?: string | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.fft.rfft2.html */
 export const rfft2 = operator("fft_rfft2") as {
   (input: Tensor, s?: number | readonly number[] | null, dim?: number | readonly number[], norm?: string | null): Tensor;
   (input: Tensor, s: number | readonly number[] | null, dim: number | readonly number[], options?: { norm?: string | null | undefined }): Tensor;
@@ -159,12 +179,14 @@ export const rfft2 = operator("fft_rfft2") as {
   (options: { input: Tensor; s?: number | readonly number[] | null | undefined; dim?: number | readonly number[] | undefined; norm?: string | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.fft.rfftfreq.html */
 export const rfftfreq = operator("fft_rfftfreq") as {
   (n: number, d?: number, options?: TensorOptions): Tensor;
   (n: number, options?: { d?: number | undefined } & TensorOptions): Tensor;
   (options: { n: number; d?: number | undefined } & TensorOptions): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.fft.rfftn.html */
 export const rfftn = operator("fft_rfftn") as {
   (input: Tensor, s?: number | readonly number[] | null, dim?: number | readonly number[] | null, norm?: string | null): Tensor;
   (input: Tensor, s: number | readonly number[] | null, dim: number | readonly number[] | null, options?: { norm?: string | null | undefined }): Tensor;

@@ -6,59 +6,70 @@ import { operator } from "./resolve.ts";
 import type { Tensor } from "./tensor.ts";
 import type { Device, Dtype, Layout, MemoryFormat, Named, Scalar, TensorLike, TensorOptions } from "./types.ts";
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.abs.html */
 export const abs = functions.abs as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.abs_.html */
 export const abs_ = operator("abs_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.absolute.html */
 export const absolute = operator("absolute") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.acos.html */
 export const acos = operator("acos") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.acos_.html */
 export const acos_ = operator("acos_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.acosh.html */
 export const acosh = operator("acosh") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.acosh_.html */
 export const acosh_ = operator("acosh_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.adaptive_avg_pool1d.html */
 export const adaptive_avg_pool1d = operator("adaptive_avg_pool1d") as {
   (input: Tensor, output_size: number | readonly number[]): Tensor;
   (input: Tensor, options: { output_size: number | readonly number[] }): Tensor;
   (options: { input: Tensor; output_size: number | readonly number[] }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.adaptive_max_pool1d.html */
 export const adaptive_max_pool1d = operator("adaptive_max_pool1d") as {
   (input: Tensor, output_size: number | readonly number[]): [Tensor, Tensor];
   (input: Tensor, options: { output_size: number | readonly number[] }): [Tensor, Tensor];
   (options: { input: Tensor; output_size: number | readonly number[] }): [Tensor, Tensor];
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.add.html */
 export const add = functions.add as {
   (input: TensorLike, other: TensorLike, options?: { alpha?: Scalar | undefined }): Tensor;
   (input: TensorLike, options: { other: TensorLike; alpha?: Scalar | undefined }): Tensor;
   (options: { input: TensorLike; other: TensorLike; alpha?: Scalar | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.addbmm.html */
 export const addbmm = operator("addbmm") as {
   (input: Tensor, batch1: Tensor, batch2: Tensor, options?: { beta?: Scalar | undefined; alpha?: Scalar | undefined }): Tensor;
   (input: Tensor, batch1: Tensor, options: { batch2: Tensor; beta?: Scalar | undefined; alpha?: Scalar | undefined }): Tensor;
@@ -66,6 +77,7 @@ export const addbmm = operator("addbmm") as {
   (options: { input: Tensor; batch1: Tensor; batch2: Tensor; beta?: Scalar | undefined; alpha?: Scalar | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.addcdiv.html */
 export const addcdiv = operator("addcdiv") as {
   (input: Tensor, tensor1: Tensor, tensor2: Tensor, options?: { value?: Scalar | undefined }): Tensor;
   (input: Tensor, tensor1: Tensor, options: { tensor2: Tensor; value?: Scalar | undefined }): Tensor;
@@ -73,6 +85,7 @@ export const addcdiv = operator("addcdiv") as {
   (options: { input: Tensor; tensor1: Tensor; tensor2: Tensor; value?: Scalar | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.addcmul.html */
 export const addcmul = operator("addcmul") as {
   (input: Tensor, tensor1: Tensor, tensor2: Tensor, options?: { value?: Scalar | undefined }): Tensor;
   (input: Tensor, tensor1: Tensor, options: { tensor2: Tensor; value?: Scalar | undefined }): Tensor;
@@ -80,6 +93,7 @@ export const addcmul = operator("addcmul") as {
   (options: { input: Tensor; tensor1: Tensor; tensor2: Tensor; value?: Scalar | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.addmm.html */
 export const addmm = functions.addmm as {
   (input: Tensor, mat1: Tensor, mat2: Tensor, options?: { beta?: Scalar | undefined; alpha?: Scalar | undefined }): Tensor;
   (input: Tensor, mat1: Tensor, options: { mat2: Tensor; beta?: Scalar | undefined; alpha?: Scalar | undefined }): Tensor;
@@ -92,6 +106,7 @@ export const addmm = functions.addmm as {
   (options: { input: Tensor; mat1: Tensor; mat2: Tensor; out_dtype: Dtype; beta?: Scalar | undefined; alpha?: Scalar | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.addmv.html */
 export const addmv = operator("addmv") as {
   (input: Tensor, mat: Tensor, vec: Tensor, options?: { beta?: Scalar | undefined; alpha?: Scalar | undefined }): Tensor;
   (input: Tensor, mat: Tensor, options: { vec: Tensor; beta?: Scalar | undefined; alpha?: Scalar | undefined }): Tensor;
@@ -99,6 +114,7 @@ export const addmv = operator("addmv") as {
   (options: { input: Tensor; mat: Tensor; vec: Tensor; beta?: Scalar | undefined; alpha?: Scalar | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.addmv_.html */
 export const addmv_ = operator("addmv_") as {
   (input: Tensor, mat: Tensor, vec: Tensor, options?: { beta?: Scalar | undefined; alpha?: Scalar | undefined }): Tensor;
   (input: Tensor, mat: Tensor, options: { vec: Tensor; beta?: Scalar | undefined; alpha?: Scalar | undefined }): Tensor;
@@ -106,6 +122,7 @@ export const addmv_ = operator("addmv_") as {
   (options: { input: Tensor; mat: Tensor; vec: Tensor; beta?: Scalar | undefined; alpha?: Scalar | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.addr.html */
 export const addr = operator("addr") as {
   (input: Tensor, vec1: Tensor, vec2: Tensor, options?: { beta?: Scalar | undefined; alpha?: Scalar | undefined }): Tensor;
   (input: Tensor, vec1: Tensor, options: { vec2: Tensor; beta?: Scalar | undefined; alpha?: Scalar | undefined }): Tensor;
@@ -113,11 +130,13 @@ export const addr = operator("addr") as {
   (options: { input: Tensor; vec1: Tensor; vec2: Tensor; beta?: Scalar | undefined; alpha?: Scalar | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.adjoint.html */
 export const adjoint = operator("adjoint") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.affine_grid_generator.html */
 export const affine_grid_generator = operator("affine_grid_generator") as {
   (theta: Tensor, size: readonly number[], align_corners: boolean): Tensor;
   (theta: Tensor, size: readonly number[], options: { align_corners: boolean }): Tensor;
@@ -125,6 +144,7 @@ export const affine_grid_generator = operator("affine_grid_generator") as {
   (options: { theta: Tensor; size: readonly number[]; align_corners: boolean }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.all.html */
 export const all = operator("all") as {
   (input: Tensor, dim: number, keepdim?: boolean): Tensor;
   (input: Tensor, dim: number, options?: { keepdim?: boolean | undefined }): Tensor;
@@ -138,6 +158,7 @@ export const all = operator("all") as {
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.allclose.html */
 export const allclose = operator("allclose") as {
   (input: Tensor, other: Tensor, rtol?: number, atol?: number, equal_nan?: boolean): boolean;
   (input: Tensor, other: Tensor, options?: { rtol?: number | undefined; atol?: number | undefined; equal_nan?: boolean | undefined }): boolean;
@@ -145,6 +166,7 @@ export const allclose = operator("allclose") as {
   (options: { input: Tensor; other: Tensor; rtol?: number | undefined; atol?: number | undefined; equal_nan?: boolean | undefined }): boolean;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.alpha_dropout.html */
 export const alpha_dropout = operator("alpha_dropout") as {
   (input: Tensor, p: number, train: boolean): Tensor;
   (input: Tensor, p: number, options: { train: boolean }): Tensor;
@@ -152,6 +174,7 @@ export const alpha_dropout = operator("alpha_dropout") as {
   (options: { input: Tensor; p: number; train: boolean }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.alpha_dropout_.html */
 export const alpha_dropout_ = operator("alpha_dropout_") as {
   (input: Tensor, p: number, train: boolean): Tensor;
   (input: Tensor, p: number, options: { train: boolean }): Tensor;
@@ -159,6 +182,7 @@ export const alpha_dropout_ = operator("alpha_dropout_") as {
   (options: { input: Tensor; p: number; train: boolean }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.amax.html */
 export const amax = operator("amax") as {
   (input: Tensor, dim?: number | readonly number[], keepdim?: boolean): Tensor;
   (input: Tensor, dim: number | readonly number[], options?: { keepdim?: boolean | undefined }): Tensor;
@@ -166,6 +190,7 @@ export const amax = operator("amax") as {
   (options: { input: Tensor; dim?: number | readonly number[] | undefined; keepdim?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.amin.html */
 export const amin = operator("amin") as {
   (input: Tensor, dim?: number | readonly number[], keepdim?: boolean): Tensor;
   (input: Tensor, dim: number | readonly number[], options?: { keepdim?: boolean | undefined }): Tensor;
@@ -173,16 +198,19 @@ export const amin = operator("amin") as {
   (options: { input: Tensor; dim?: number | readonly number[] | undefined; keepdim?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.aminmax.html */
 export const aminmax = operator("aminmax") as {
   (input: Tensor, options?: { dim?: number | null | undefined; keepdim?: boolean | undefined }): Named<[Tensor, Tensor], { readonly min: Tensor; readonly max: Tensor }>;
   (options: { input: Tensor; dim?: number | null | undefined; keepdim?: boolean | undefined }): Named<[Tensor, Tensor], { readonly min: Tensor; readonly max: Tensor }>;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.angle.html */
 export const angle = operator("angle") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.any.html */
 export const any = operator("any") as {
   (input: Tensor, dim: number, keepdim?: boolean): Tensor;
   (input: Tensor, dim: number, options?: { keepdim?: boolean | undefined }): Tensor;
@@ -196,6 +224,7 @@ export const any = operator("any") as {
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.arange.html */
 export const arange = operator("arange") as {
   (end: Scalar, options?: TensorOptions): Tensor;
   (options: { end: Scalar } & TensorOptions): Tensor;
@@ -208,72 +237,86 @@ export const arange = operator("arange") as {
   (options: { start: Scalar; end: Scalar; step?: Scalar | undefined } & TensorOptions): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.arccos.html */
 export const arccos = operator("arccos") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.arccos_.html */
 export const arccos_ = operator("arccos_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.arccosh.html */
 export const arccosh = operator("arccosh") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.arccosh_.html */
 export const arccosh_ = operator("arccosh_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.arcsin.html */
 export const arcsin = operator("arcsin") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.arcsin_.html */
 export const arcsin_ = operator("arcsin_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.arcsinh.html */
 export const arcsinh = operator("arcsinh") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.arcsinh_.html */
 export const arcsinh_ = operator("arcsinh_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.arctan.html */
 export const arctan = operator("arctan") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.arctan2.html */
 export const arctan2 = operator("arctan2") as {
   (input: Tensor, other: Tensor): Tensor;
   (input: Tensor, options: { other: Tensor }): Tensor;
   (options: { input: Tensor; other: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.arctan_.html */
 export const arctan_ = operator("arctan_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.arctanh.html */
 export const arctanh = operator("arctanh") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.arctanh_.html */
 export const arctanh_ = operator("arctanh_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.argmax.html */
 export const argmax = functions.argmax as {
   (input: Tensor, dim?: number | null, keepdim?: boolean): Tensor;
   (input: Tensor, dim: number | null, options?: { keepdim?: boolean | undefined }): Tensor;
@@ -281,6 +324,7 @@ export const argmax = functions.argmax as {
   (options: { input: Tensor; dim?: number | null | undefined; keepdim?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.argmin.html */
 export const argmin = operator("argmin") as {
   (input: Tensor, dim?: number | null, keepdim?: boolean): Tensor;
   (input: Tensor, dim: number | null, options?: { keepdim?: boolean | undefined }): Tensor;
@@ -288,6 +332,7 @@ export const argmin = operator("argmin") as {
   (options: { input: Tensor; dim?: number | null | undefined; keepdim?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.argsort.html */
 export const argsort = operator("argsort") as {
   (input: Tensor, dim?: number, descending?: boolean): Tensor;
   (input: Tensor, dim: number, options?: { descending?: boolean | undefined }): Tensor;
@@ -297,11 +342,13 @@ export const argsort = operator("argsort") as {
   (options: { input: Tensor; stable: boolean; dim?: number | undefined; descending?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.argwhere.html */
 export const argwhere = operator("argwhere") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.as_strided.html */
 export const as_strided = operator("as_strided") as {
   (input: Tensor, size: readonly number[], stride: readonly number[], storage_offset?: number | null): Tensor;
   (input: Tensor, size: readonly number[], stride: readonly number[], options?: { storage_offset?: number | null | undefined }): Tensor;
@@ -310,6 +357,7 @@ export const as_strided = operator("as_strided") as {
   (options: { input: Tensor; size: readonly number[]; stride: readonly number[]; storage_offset?: number | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.as_strided_.html */
 export const as_strided_ = operator("as_strided_") as {
   (input: Tensor, size: readonly number[], stride: readonly number[], storage_offset?: number | null): Tensor;
   (input: Tensor, size: readonly number[], stride: readonly number[], options?: { storage_offset?: number | null | undefined }): Tensor;
@@ -318,6 +366,7 @@ export const as_strided_ = operator("as_strided_") as {
   (options: { input: Tensor; size: readonly number[]; stride: readonly number[]; storage_offset?: number | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.as_strided_scatter.html */
 export const as_strided_scatter = operator("as_strided_scatter") as {
   (input: Tensor, src: Tensor, size: readonly number[], stride: readonly number[], storage_offset?: number | null): Tensor;
   (input: Tensor, src: Tensor, size: readonly number[], stride: readonly number[], options?: { storage_offset?: number | null | undefined }): Tensor;
@@ -325,52 +374,62 @@ export const as_strided_scatter = operator("as_strided_scatter") as {
   (options: { input: Tensor; src: Tensor; size: readonly number[]; stride: readonly number[]; storage_offset?: number | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.asin.html */
 export const asin = operator("asin") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.asin_.html */
 export const asin_ = operator("asin_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.asinh.html */
 export const asinh = operator("asinh") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.asinh_.html */
 export const asinh_ = operator("asinh_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.atan.html */
 export const atan = operator("atan") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.atan2.html */
 export const atan2 = operator("atan2") as {
   (input: Tensor, other: Tensor): Tensor;
   (input: Tensor, options: { other: Tensor }): Tensor;
   (options: { input: Tensor; other: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.atan_.html */
 export const atan_ = operator("atan_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.atanh.html */
 export const atanh = operator("atanh") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.atanh_.html */
 export const atanh_ = operator("atanh_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.avg_pool1d.html */
 export const avg_pool1d = operator("avg_pool1d") as {
   (input: Tensor, kernel_size: number | readonly number[], stride?: number | readonly number[], padding?: number | readonly number[], ceil_mode?: boolean, count_include_pad?: boolean): Tensor;
   (input: Tensor, kernel_size: number | readonly number[], options?: { stride?: number | readonly number[] | undefined; padding?: number | readonly number[] | undefined; ceil_mode?: boolean | undefined; count_include_pad?: boolean | undefined }): Tensor;
@@ -378,6 +437,7 @@ export const avg_pool1d = operator("avg_pool1d") as {
   (options: { input: Tensor; kernel_size: number | readonly number[]; stride?: number | readonly number[] | undefined; padding?: number | readonly number[] | undefined; ceil_mode?: boolean | undefined; count_include_pad?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.baddbmm.html */
 export const baddbmm = functions.baddbmm as {
   (input: Tensor, batch1: Tensor, batch2: Tensor, options?: { beta?: Scalar | undefined; alpha?: Scalar | undefined }): Tensor;
   (input: Tensor, batch1: Tensor, options: { batch2: Tensor; beta?: Scalar | undefined; alpha?: Scalar | undefined }): Tensor;
@@ -390,6 +450,7 @@ export const baddbmm = functions.baddbmm as {
   (options: { input: Tensor; batch1: Tensor; batch2: Tensor; out_dtype: Dtype; beta?: Scalar | undefined; alpha?: Scalar | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.bartlett_window.html */
 export const bartlett_window = operator("bartlett_window") as {
   (window_length: number, options?: TensorOptions): Tensor;
   (options: { window_length: number } & TensorOptions): Tensor;
@@ -398,12 +459,14 @@ export const bartlett_window = operator("bartlett_window") as {
   (options: { window_length: number; periodic: boolean } & TensorOptions): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.batch_norm.html */
 export const batch_norm = operator("batch_norm") as {
   (input: Tensor, weight: Tensor | null, bias: Tensor | null, running_mean: Tensor | null, running_var: Tensor | null, training: boolean, momentum: number, eps: number, cudnn_enabled: boolean): Tensor;
   (input: Tensor, options: { weight: Tensor | null; bias: Tensor | null; running_mean: Tensor | null; running_var: Tensor | null; training: boolean; momentum: number; eps: number; cudnn_enabled: boolean }): Tensor;
   (options: { input: Tensor; weight: Tensor | null; bias: Tensor | null; running_mean: Tensor | null; running_var: Tensor | null; training: boolean; momentum: number; eps: number; cudnn_enabled: boolean }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.bernoulli.html */
 export const bernoulli = operator("bernoulli") as {
   (input: Tensor, options?: { generator?: Generator | null | undefined }): Tensor;
   (options: { input: Tensor; generator?: Generator | null | undefined }): Tensor;
@@ -412,6 +475,7 @@ export const bernoulli = operator("bernoulli") as {
   (options: { input: Tensor; p: number; generator?: Generator | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.bilinear.html */
 export const bilinear = operator("bilinear") as {
   (input1: Tensor, input2: Tensor, weight: Tensor, bias?: Tensor | null): Tensor;
   (input1: Tensor, input2: Tensor, weight: Tensor, options?: { bias?: Tensor | null | undefined }): Tensor;
@@ -420,6 +484,7 @@ export const bilinear = operator("bilinear") as {
   (options: { input1: Tensor; input2: Tensor; weight: Tensor; bias?: Tensor | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.binary_cross_entropy_with_logits.html */
 export const binary_cross_entropy_with_logits = operator("binary_cross_entropy_with_logits") as {
   (input: Tensor, target: Tensor, weight?: Tensor | null, pos_weight?: Tensor | null, reduction?: number): Tensor;
   (input: Tensor, target: Tensor, options?: { weight?: Tensor | null | undefined; pos_weight?: Tensor | null | undefined; reduction?: number | undefined }): Tensor;
@@ -427,6 +492,7 @@ export const binary_cross_entropy_with_logits = operator("binary_cross_entropy_w
   (options: { input: Tensor; target: Tensor; weight?: Tensor | null | undefined; pos_weight?: Tensor | null | undefined; reduction?: number | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.bincount.html */
 export const bincount = operator("bincount") as {
   (input: Tensor, weights?: Tensor | null, minlength?: number): Tensor;
   (input: Tensor, weights: Tensor | null, options?: { minlength?: number | undefined }): Tensor;
@@ -434,6 +500,7 @@ export const bincount = operator("bincount") as {
   (options: { input: Tensor; weights?: Tensor | null | undefined; minlength?: number | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.binomial.html */
 export const binomial = operator("binomial") as {
   (count: Tensor, prob: Tensor, generator?: Generator | null): Tensor;
   (count: Tensor, prob: Tensor, options?: { generator?: Generator | null | undefined }): Tensor;
@@ -441,41 +508,48 @@ export const binomial = operator("binomial") as {
   (options: { count: Tensor; prob: Tensor; generator?: Generator | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.bitwise_and.html */
 export const bitwise_and = operator("bitwise_and") as {
   (input: TensorLike, other: TensorLike): Tensor;
   (input: TensorLike, options: { other: TensorLike }): Tensor;
   (options: { input: TensorLike; other: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.bitwise_left_shift.html */
 export const bitwise_left_shift = operator("bitwise_left_shift") as {
   (input: TensorLike, other: TensorLike): Tensor;
   (input: TensorLike, options: { other: TensorLike }): Tensor;
   (options: { input: TensorLike; other: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.bitwise_not.html */
 export const bitwise_not = operator("bitwise_not") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.bitwise_or.html */
 export const bitwise_or = operator("bitwise_or") as {
   (input: TensorLike, other: TensorLike): Tensor;
   (input: TensorLike, options: { other: TensorLike }): Tensor;
   (options: { input: TensorLike; other: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.bitwise_right_shift.html */
 export const bitwise_right_shift = operator("bitwise_right_shift") as {
   (input: TensorLike, other: TensorLike): Tensor;
   (input: TensorLike, options: { other: TensorLike }): Tensor;
   (options: { input: TensorLike; other: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.bitwise_xor.html */
 export const bitwise_xor = operator("bitwise_xor") as {
   (input: TensorLike, other: TensorLike): Tensor;
   (input: TensorLike, options: { other: TensorLike }): Tensor;
   (options: { input: TensorLike; other: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.blackman_window.html */
 export const blackman_window = operator("blackman_window") as {
   (window_length: number, options?: TensorOptions): Tensor;
   (options: { window_length: number } & TensorOptions): Tensor;
@@ -484,6 +558,7 @@ export const blackman_window = operator("blackman_window") as {
   (options: { window_length: number; periodic: boolean } & TensorOptions): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.bmm.html */
 export const bmm = functions.bmm as {
   (input: Tensor, mat2: Tensor): Tensor;
   (input: Tensor, options: { mat2: Tensor }): Tensor;
@@ -494,64 +569,75 @@ export const bmm = functions.bmm as {
   (options: { input: Tensor; mat2: Tensor; out_dtype: Dtype }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.broadcast_to.html */
 export const broadcast_to = operator("broadcast_to") as {
   (input: Tensor, size: readonly number[]): Tensor;
   (input: Tensor, options: { size: readonly number[] }): Tensor;
   (options: { input: Tensor; size: readonly number[] }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.bucketize.html */
 export const bucketize = operator("bucketize") as {
   (input: TensorLike, boundaries: Tensor, options?: { out_int32?: boolean | undefined; right?: boolean | undefined }): Tensor;
   (input: TensorLike, options: { boundaries: Tensor; out_int32?: boolean | undefined; right?: boolean | undefined }): Tensor;
   (options: { input: TensorLike; boundaries: Tensor; out_int32?: boolean | undefined; right?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.cat.html */
 export const cat = functions.cat as {
   (tensors: readonly Tensor[], dim?: number): Tensor;
   (tensors: readonly Tensor[], options?: { dim?: number | undefined }): Tensor;
   (options: { tensors: readonly Tensor[]; dim?: number | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.ceil.html */
 export const ceil = operator("ceil") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.ceil_.html */
 export const ceil_ = operator("ceil_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.celu.html */
 export const celu = operator("celu") as {
   (input: Tensor, alpha?: Scalar): Tensor;
   (input: Tensor, options?: { alpha?: Scalar | undefined }): Tensor;
   (options: { input: Tensor; alpha?: Scalar | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.celu_.html */
 export const celu_ = operator("celu_") as {
   (input: Tensor, alpha?: Scalar): Tensor;
   (input: Tensor, options?: { alpha?: Scalar | undefined }): Tensor;
   (options: { input: Tensor; alpha?: Scalar | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.channel_shuffle.html */
 export const channel_shuffle = operator("channel_shuffle") as {
   (input: Tensor, groups: number): Tensor;
   (input: Tensor, options: { groups: number }): Tensor;
   (options: { input: Tensor; groups: number }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.cholesky.html */
 export const cholesky = operator("cholesky") as {
   (input: Tensor, upper?: boolean): Tensor;
   (input: Tensor, options?: { upper?: boolean | undefined }): Tensor;
   (options: { input: Tensor; upper?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.cholesky_inverse.html */
 export const cholesky_inverse = operator("cholesky_inverse") as {
   (input: Tensor, upper?: boolean): Tensor;
   (input: Tensor, options?: { upper?: boolean | undefined }): Tensor;
   (options: { input: Tensor; upper?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.cholesky_solve.html */
 export const cholesky_solve = operator("cholesky_solve") as {
   (input: Tensor, input2: Tensor, upper?: boolean): Tensor;
   (input: Tensor, input2: Tensor, options?: { upper?: boolean | undefined }): Tensor;
@@ -559,12 +645,14 @@ export const cholesky_solve = operator("cholesky_solve") as {
   (options: { input: Tensor; input2: Tensor; upper?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.choose_qparams_optimized.html */
 export const choose_qparams_optimized = operator("choose_qparams_optimized") as {
   (input: Tensor, numel: number, n_bins: number, ratio: number, bit_width: number): [Tensor, Tensor];
   (input: Tensor, options: { numel: number; n_bins: number; ratio: number; bit_width: number }): [Tensor, Tensor];
   (options: { input: Tensor; numel: number; n_bins: number; ratio: number; bit_width: number }): [Tensor, Tensor];
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.chunk.html */
 export const chunk = operator("chunk") as {
   (input: Tensor, chunks: number, dim?: number): Tensor[];
   (input: Tensor, chunks: number, options?: { dim?: number | undefined }): Tensor[];
@@ -572,6 +660,7 @@ export const chunk = operator("chunk") as {
   (options: { input: Tensor; chunks: number; dim?: number | undefined }): Tensor[];
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.clamp.html */
 export const clamp = operator("clamp") as {
   (input: Tensor, min?: TensorLike | null, max?: TensorLike | null): Tensor;
   (input: Tensor, min: TensorLike | null, options?: { max?: TensorLike | null | undefined }): Tensor;
@@ -579,6 +668,7 @@ export const clamp = operator("clamp") as {
   (options: { input: Tensor; min?: TensorLike | null | undefined; max?: TensorLike | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.clamp_.html */
 export const clamp_ = operator("clamp_") as {
   (input: Tensor, min?: TensorLike | null, max?: TensorLike | null): Tensor;
   (input: Tensor, min: TensorLike | null, options?: { max?: TensorLike | null | undefined }): Tensor;
@@ -586,30 +676,35 @@ export const clamp_ = operator("clamp_") as {
   (options: { input: Tensor; min?: TensorLike | null | undefined; max?: TensorLike | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.clamp_max.html */
 export const clamp_max = operator("clamp_max") as {
   (input: Tensor, max: TensorLike): Tensor;
   (input: Tensor, options: { max: TensorLike }): Tensor;
   (options: { input: Tensor; max: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.clamp_max_.html */
 export const clamp_max_ = operator("clamp_max_") as {
   (input: Tensor, max: TensorLike): Tensor;
   (input: Tensor, options: { max: TensorLike }): Tensor;
   (options: { input: Tensor; max: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.clamp_min.html */
 export const clamp_min = operator("clamp_min") as {
   (input: Tensor, min: TensorLike): Tensor;
   (input: Tensor, options: { min: TensorLike }): Tensor;
   (options: { input: Tensor; min: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.clamp_min_.html */
 export const clamp_min_ = operator("clamp_min_") as {
   (input: Tensor, min: TensorLike): Tensor;
   (input: Tensor, options: { min: TensorLike }): Tensor;
   (options: { input: Tensor; min: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.clip.html */
 export const clip = operator("clip") as {
   (input: Tensor, min?: TensorLike | null, max?: TensorLike | null): Tensor;
   (input: Tensor, min: TensorLike | null, options?: { max?: TensorLike | null | undefined }): Tensor;
@@ -617,6 +712,7 @@ export const clip = operator("clip") as {
   (options: { input: Tensor; min?: TensorLike | null | undefined; max?: TensorLike | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.clip_.html */
 export const clip_ = operator("clip_") as {
   (input: Tensor, min?: TensorLike | null, max?: TensorLike | null): Tensor;
   (input: Tensor, min: TensorLike | null, options?: { max?: TensorLike | null | undefined }): Tensor;
@@ -624,16 +720,19 @@ export const clip_ = operator("clip_") as {
   (options: { input: Tensor; min?: TensorLike | null | undefined; max?: TensorLike | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.clone.html */
 export const clone = functions.clone as {
   (input: Tensor, options?: { memory_format?: MemoryFormat | null | undefined }): Tensor;
   (options: { input: Tensor; memory_format?: MemoryFormat | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.column_stack.html */
 export const column_stack = operator("column_stack") as {
   (tensors: readonly Tensor[]): Tensor;
   (options: { tensors: readonly Tensor[] }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.combinations.html */
 export const combinations = operator("combinations") as {
   (input: Tensor, r?: number, with_replacement?: boolean): Tensor;
   (input: Tensor, r: number, options?: { with_replacement?: boolean | undefined }): Tensor;
@@ -641,39 +740,46 @@ export const combinations = operator("combinations") as {
   (options: { input: Tensor; r?: number | undefined; with_replacement?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.complex.html */
 export const complex = operator("complex") as {
   (real: Tensor, imag: Tensor): Tensor;
   (real: Tensor, options: { imag: Tensor }): Tensor;
   (options: { real: Tensor; imag: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.concat.html */
 export const concat = operator("concat") as {
   (tensors: readonly Tensor[], dim?: number): Tensor;
   (tensors: readonly Tensor[], options?: { dim?: number | undefined }): Tensor;
   (options: { tensors: readonly Tensor[]; dim?: number | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.concatenate.html */
 export const concatenate = operator("concatenate") as {
   (tensors: readonly Tensor[], dim?: number): Tensor;
   (tensors: readonly Tensor[], options?: { dim?: number | undefined }): Tensor;
   (options: { tensors: readonly Tensor[]; dim?: number | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.conj.html */
 export const conj = operator("conj") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.conj_physical.html */
 export const conj_physical = operator("conj_physical") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.conj_physical_.html */
 export const conj_physical_ = operator("conj_physical_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.constant_pad_nd.html */
 export const constant_pad_nd = operator("constant_pad_nd") as {
   (input: Tensor, pad: readonly number[], value?: Scalar): Tensor;
   (input: Tensor, pad: readonly number[], options?: { value?: Scalar | undefined }): Tensor;
@@ -681,6 +787,7 @@ export const constant_pad_nd = operator("constant_pad_nd") as {
   (options: { input: Tensor; pad: readonly number[]; value?: Scalar | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.conv1d.html */
 export const conv1d = operator("conv1d") as {
   (input: Tensor, weight: Tensor, bias?: Tensor | null, stride?: number | readonly number[], padding?: number | readonly number[] | string, dilation?: number | readonly number[], groups?: number): Tensor;
   (input: Tensor, weight: Tensor, options?: { bias?: Tensor | null | undefined; stride?: number | readonly number[] | undefined; padding?: number | readonly number[] | string | undefined; dilation?: number | readonly number[] | undefined; groups?: number | undefined }): Tensor;
@@ -688,6 +795,7 @@ export const conv1d = operator("conv1d") as {
   (options: { input: Tensor; weight: Tensor; bias?: Tensor | null | undefined; stride?: number | readonly number[] | undefined; padding?: number | readonly number[] | string | undefined; dilation?: number | readonly number[] | undefined; groups?: number | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.conv2d.html */
 export const conv2d = operator("conv2d") as {
   (input: Tensor, weight: Tensor, bias?: Tensor | null, stride?: number | readonly number[], padding?: number | readonly number[] | string, dilation?: number | readonly number[], groups?: number): Tensor;
   (input: Tensor, weight: Tensor, options?: { bias?: Tensor | null | undefined; stride?: number | readonly number[] | undefined; padding?: number | readonly number[] | string | undefined; dilation?: number | readonly number[] | undefined; groups?: number | undefined }): Tensor;
@@ -695,6 +803,7 @@ export const conv2d = operator("conv2d") as {
   (options: { input: Tensor; weight: Tensor; bias?: Tensor | null | undefined; stride?: number | readonly number[] | undefined; padding?: number | readonly number[] | string | undefined; dilation?: number | readonly number[] | undefined; groups?: number | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.conv3d.html */
 export const conv3d = operator("conv3d") as {
   (input: Tensor, weight: Tensor, bias?: Tensor | null, stride?: number | readonly number[], padding?: number | readonly number[] | string, dilation?: number | readonly number[], groups?: number): Tensor;
   (input: Tensor, weight: Tensor, options?: { bias?: Tensor | null | undefined; stride?: number | readonly number[] | undefined; padding?: number | readonly number[] | string | undefined; dilation?: number | readonly number[] | undefined; groups?: number | undefined }): Tensor;
@@ -702,6 +811,7 @@ export const conv3d = operator("conv3d") as {
   (options: { input: Tensor; weight: Tensor; bias?: Tensor | null | undefined; stride?: number | readonly number[] | undefined; padding?: number | readonly number[] | string | undefined; dilation?: number | readonly number[] | undefined; groups?: number | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.conv_tbc.html */
 export const conv_tbc = operator("conv_tbc") as {
   (input: Tensor, weight: Tensor, bias: Tensor, pad?: number): Tensor;
   (input: Tensor, weight: Tensor, bias: Tensor, options?: { pad?: number | undefined }): Tensor;
@@ -710,6 +820,7 @@ export const conv_tbc = operator("conv_tbc") as {
   (options: { input: Tensor; weight: Tensor; bias: Tensor; pad?: number | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.conv_transpose1d.html */
 export const conv_transpose1d = operator("conv_transpose1d") as {
   (input: Tensor, weight: Tensor, bias?: Tensor | null, stride?: number | readonly number[], padding?: number | readonly number[], output_padding?: number | readonly number[], groups?: number, dilation?: number | readonly number[]): Tensor;
   (input: Tensor, weight: Tensor, options?: { bias?: Tensor | null | undefined; stride?: number | readonly number[] | undefined; padding?: number | readonly number[] | undefined; output_padding?: number | readonly number[] | undefined; groups?: number | undefined; dilation?: number | readonly number[] | undefined }): Tensor;
@@ -717,6 +828,7 @@ export const conv_transpose1d = operator("conv_transpose1d") as {
   (options: { input: Tensor; weight: Tensor; bias?: Tensor | null | undefined; stride?: number | readonly number[] | undefined; padding?: number | readonly number[] | undefined; output_padding?: number | readonly number[] | undefined; groups?: number | undefined; dilation?: number | readonly number[] | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.conv_transpose2d.html */
 export const conv_transpose2d = operator("conv_transpose2d") as {
   (input: Tensor, weight: Tensor, bias?: Tensor | null, stride?: number | readonly number[], padding?: number | readonly number[], output_padding?: number | readonly number[], groups?: number, dilation?: number | readonly number[]): Tensor;
   (input: Tensor, weight: Tensor, options?: { bias?: Tensor | null | undefined; stride?: number | readonly number[] | undefined; padding?: number | readonly number[] | undefined; output_padding?: number | readonly number[] | undefined; groups?: number | undefined; dilation?: number | readonly number[] | undefined }): Tensor;
@@ -724,6 +836,7 @@ export const conv_transpose2d = operator("conv_transpose2d") as {
   (options: { input: Tensor; weight: Tensor; bias?: Tensor | null | undefined; stride?: number | readonly number[] | undefined; padding?: number | readonly number[] | undefined; output_padding?: number | readonly number[] | undefined; groups?: number | undefined; dilation?: number | readonly number[] | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.conv_transpose3d.html */
 export const conv_transpose3d = operator("conv_transpose3d") as {
   (input: Tensor, weight: Tensor, bias?: Tensor | null, stride?: number | readonly number[], padding?: number | readonly number[], output_padding?: number | readonly number[], groups?: number, dilation?: number | readonly number[]): Tensor;
   (input: Tensor, weight: Tensor, options?: { bias?: Tensor | null | undefined; stride?: number | readonly number[] | undefined; padding?: number | readonly number[] | undefined; output_padding?: number | readonly number[] | undefined; groups?: number | undefined; dilation?: number | readonly number[] | undefined }): Tensor;
@@ -731,43 +844,51 @@ export const conv_transpose3d = operator("conv_transpose3d") as {
   (options: { input: Tensor; weight: Tensor; bias?: Tensor | null | undefined; stride?: number | readonly number[] | undefined; padding?: number | readonly number[] | undefined; output_padding?: number | readonly number[] | undefined; groups?: number | undefined; dilation?: number | readonly number[] | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.convolution.html */
 export const convolution = operator("convolution") as {
   (input: Tensor, weight: Tensor, bias: Tensor | null, stride: readonly number[], padding: readonly number[], dilation: readonly number[], transposed: boolean, output_padding: readonly number[], groups: number): Tensor;
   (input: Tensor, options: { weight: Tensor; bias: Tensor | null; stride: readonly number[]; padding: readonly number[]; dilation: readonly number[]; transposed: boolean; output_padding: readonly number[]; groups: number }): Tensor;
   (options: { input: Tensor; weight: Tensor; bias: Tensor | null; stride: readonly number[]; padding: readonly number[]; dilation: readonly number[]; transposed: boolean; output_padding: readonly number[]; groups: number }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.copysign.html */
 export const copysign = operator("copysign") as {
   (input: Tensor, other: TensorLike): Tensor;
   (input: Tensor, options: { other: TensorLike }): Tensor;
   (options: { input: Tensor; other: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.corrcoef.html */
 export const corrcoef = operator("corrcoef") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.cos.html */
 export const cos = functions.cos as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.cos_.html */
 export const cos_ = operator("cos_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.cosh.html */
 export const cosh = operator("cosh") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.cosh_.html */
 export const cosh_ = operator("cosh_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.cosine_embedding_loss.html */
 export const cosine_embedding_loss = operator("cosine_embedding_loss") as {
   (input1: Tensor, input2: Tensor, target: Tensor, margin?: number, reduction?: number): Tensor;
   (input1: Tensor, input2: Tensor, target: Tensor, options?: { margin?: number | undefined; reduction?: number | undefined }): Tensor;
@@ -775,6 +896,7 @@ export const cosine_embedding_loss = operator("cosine_embedding_loss") as {
   (options: { input1: Tensor; input2: Tensor; target: Tensor; margin?: number | undefined; reduction?: number | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.cosine_similarity.html */
 export const cosine_similarity = operator("cosine_similarity") as {
   (x1: Tensor, x2: Tensor, dim?: number, eps?: number): Tensor;
   (x1: Tensor, x2: Tensor, dim: number, options?: { eps?: number | undefined }): Tensor;
@@ -783,6 +905,7 @@ export const cosine_similarity = operator("cosine_similarity") as {
   (options: { x1: Tensor; x2: Tensor; dim?: number | undefined; eps?: number | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.count_nonzero.html */
 export const count_nonzero = operator("count_nonzero") as {
   (input: Tensor, dim: readonly number[]): Tensor;
   (input: Tensor, options: { dim: readonly number[] }): Tensor;
@@ -792,11 +915,13 @@ export const count_nonzero = operator("count_nonzero") as {
   (options: { input: Tensor; dim?: number | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.cov.html */
 export const cov = operator("cov") as {
   (input: Tensor, options?: { correction?: number | undefined; fweights?: Tensor | null | undefined; aweights?: Tensor | null | undefined }): Tensor;
   (options: { input: Tensor; correction?: number | undefined; fweights?: Tensor | null | undefined; aweights?: Tensor | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.cross.html */
 export const cross = operator("cross") as {
   (input: Tensor, other: Tensor, dim?: number | null): Tensor;
   (input: Tensor, other: Tensor, options?: { dim?: number | null | undefined }): Tensor;
@@ -804,6 +929,7 @@ export const cross = operator("cross") as {
   (options: { input: Tensor; other: Tensor; dim?: number | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.ctc_loss.html */
 export const ctc_loss = operator("ctc_loss") as {
   (log_probs: Tensor, targets: Tensor, input_lengths: readonly number[] | Tensor, target_lengths: readonly number[] | Tensor, blank?: number, reduction?: number, zero_infinity?: boolean): Tensor;
   (log_probs: Tensor, targets: Tensor, input_lengths: readonly number[] | Tensor, target_lengths: readonly number[] | Tensor, options?: { blank?: number | undefined; reduction?: number | undefined; zero_infinity?: boolean | undefined }): Tensor;
@@ -811,30 +937,35 @@ export const ctc_loss = operator("ctc_loss") as {
   (options: { log_probs: Tensor; targets: Tensor; input_lengths: readonly number[] | Tensor; target_lengths: readonly number[] | Tensor; blank?: number | undefined; reduction?: number | undefined; zero_infinity?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.cummax.html */
 export const cummax = operator("cummax") as {
   (input: Tensor, dim: number): Named<[Tensor, Tensor], { readonly values: Tensor; readonly indices: Tensor }>;
   (input: Tensor, options: { dim: number }): Named<[Tensor, Tensor], { readonly values: Tensor; readonly indices: Tensor }>;
   (options: { input: Tensor; dim: number }): Named<[Tensor, Tensor], { readonly values: Tensor; readonly indices: Tensor }>;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.cummin.html */
 export const cummin = operator("cummin") as {
   (input: Tensor, dim: number): Named<[Tensor, Tensor], { readonly values: Tensor; readonly indices: Tensor }>;
   (input: Tensor, options: { dim: number }): Named<[Tensor, Tensor], { readonly values: Tensor; readonly indices: Tensor }>;
   (options: { input: Tensor; dim: number }): Named<[Tensor, Tensor], { readonly values: Tensor; readonly indices: Tensor }>;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.cumprod.html */
 export const cumprod = operator("cumprod") as {
   (input: Tensor, dim: number, options?: { dtype?: Dtype | null | undefined }): Tensor;
   (input: Tensor, options: { dim: number; dtype?: Dtype | null | undefined }): Tensor;
   (options: { input: Tensor; dim: number; dtype?: Dtype | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.cumsum.html */
 export const cumsum = functions.cumsum as {
   (input: Tensor, dim: number, options?: { dtype?: Dtype | null | undefined }): Tensor;
   (input: Tensor, options: { dim: number; dtype?: Dtype | null | undefined }): Tensor;
   (options: { input: Tensor; dim: number; dtype?: Dtype | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.cumulative_trapezoid.html */
 export const cumulative_trapezoid = operator("cumulative_trapezoid") as {
   (y: Tensor, x: Tensor, options?: { dim?: number | undefined }): Tensor;
   (y: Tensor, options: { x: Tensor; dim?: number | undefined }): Tensor;
@@ -843,16 +974,19 @@ export const cumulative_trapezoid = operator("cumulative_trapezoid") as {
   (options: { y: Tensor; dx?: Scalar | undefined; dim?: number | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.deg2rad.html */
 export const deg2rad = operator("deg2rad") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.deg2rad_.html */
 export const deg2rad_ = operator("deg2rad_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.dequantize.html */
 export const dequantize = operator("dequantize") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
@@ -860,27 +994,32 @@ export const dequantize = operator("dequantize") as {
   (options: { tensors: readonly Tensor[] }): Tensor[];
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.det.html */
 export const det = operator("det") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.detach.html */
 export const detach = functions.detach as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.detach_.html */
 export const detach_ = operator("detach_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.diag.html */
 export const diag = operator("diag") as {
   (input: Tensor, diagonal?: number): Tensor;
   (input: Tensor, options?: { diagonal?: number | undefined }): Tensor;
   (options: { input: Tensor; diagonal?: number | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.diag_embed.html */
 export const diag_embed = operator("diag_embed") as {
   (input: Tensor, offset?: number, dim1?: number, dim2?: number): Tensor;
   (input: Tensor, offset: number, dim1: number, options?: { dim2?: number | undefined }): Tensor;
@@ -889,12 +1028,14 @@ export const diag_embed = operator("diag_embed") as {
   (options: { input: Tensor; offset?: number | undefined; dim1?: number | undefined; dim2?: number | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.diagflat.html */
 export const diagflat = operator("diagflat") as {
   (input: Tensor, offset?: number): Tensor;
   (input: Tensor, options?: { offset?: number | undefined }): Tensor;
   (options: { input: Tensor; offset?: number | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.diagonal.html */
 export const diagonal = operator("diagonal") as {
   (input: Tensor, offset?: number, dim1?: number, dim2?: number): Tensor;
   (input: Tensor, offset: number, dim1: number, options?: { dim2?: number | undefined }): Tensor;
@@ -903,6 +1044,7 @@ export const diagonal = operator("diagonal") as {
   (options: { input: Tensor; offset?: number | undefined; dim1?: number | undefined; dim2?: number | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.diagonal_scatter.html */
 export const diagonal_scatter = operator("diagonal_scatter") as {
   (input: Tensor, src: Tensor, offset?: number, dim1?: number, dim2?: number): Tensor;
   (input: Tensor, src: Tensor, options?: { offset?: number | undefined; dim1?: number | undefined; dim2?: number | undefined }): Tensor;
@@ -910,17 +1052,20 @@ export const diagonal_scatter = operator("diagonal_scatter") as {
   (options: { input: Tensor; src: Tensor; offset?: number | undefined; dim1?: number | undefined; dim2?: number | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.diff.html */
 export const diff = operator("diff") as {
   (input: Tensor, n?: number, dim?: number, prepend?: Tensor | null, append?: Tensor | null): Tensor;
   (input: Tensor, options?: { n?: number | undefined; dim?: number | undefined; prepend?: Tensor | null | undefined; append?: Tensor | null | undefined }): Tensor;
   (options: { input: Tensor; n?: number | undefined; dim?: number | undefined; prepend?: Tensor | null | undefined; append?: Tensor | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.digamma.html */
 export const digamma = operator("digamma") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.dist.html */
 export const dist = operator("dist") as {
   (input: Tensor, other: Tensor, p?: Scalar): Tensor;
   (input: Tensor, other: Tensor, options?: { p?: Scalar | undefined }): Tensor;
@@ -928,24 +1073,28 @@ export const dist = operator("dist") as {
   (options: { input: Tensor; other: Tensor; p?: Scalar | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.div.html */
 export const div = functions.div as {
   (input: TensorLike, other: TensorLike, options?: { rounding_mode?: string | null | undefined }): Tensor;
   (input: TensorLike, options: { other: TensorLike; rounding_mode?: string | null | undefined }): Tensor;
   (options: { input: TensorLike; other: TensorLike; rounding_mode?: string | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.divide.html */
 export const divide = operator("divide") as {
   (input: TensorLike, other: TensorLike, options?: { rounding_mode?: string | null | undefined }): Tensor;
   (input: TensorLike, options: { other: TensorLike; rounding_mode?: string | null | undefined }): Tensor;
   (options: { input: TensorLike; other: TensorLike; rounding_mode?: string | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.dot.html */
 export const dot = operator("dot") as {
   (input: Tensor, tensor: Tensor): Tensor;
   (input: Tensor, options: { tensor: Tensor }): Tensor;
   (options: { input: Tensor; tensor: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.dropout.html */
 export const dropout = operator("dropout") as {
   (input: Tensor, p: number, train: boolean): Tensor;
   (input: Tensor, p: number, options: { train: boolean }): Tensor;
@@ -953,6 +1102,7 @@ export const dropout = operator("dropout") as {
   (options: { input: Tensor; p: number; train: boolean }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.dropout_.html */
 export const dropout_ = operator("dropout_") as {
   (input: Tensor, p: number, train: boolean): Tensor;
   (input: Tensor, p: number, options: { train: boolean }): Tensor;
@@ -960,6 +1110,7 @@ export const dropout_ = operator("dropout_") as {
   (options: { input: Tensor; p: number; train: boolean }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.dsplit.html */
 export const dsplit = operator("dsplit") as {
   (input: Tensor, sections: number): Tensor[];
   (input: Tensor, options: { sections: number }): Tensor[];
@@ -969,11 +1120,13 @@ export const dsplit = operator("dsplit") as {
   (options: { input: Tensor; indices: readonly number[] }): Tensor[];
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.dstack.html */
 export const dstack = operator("dstack") as {
   (tensors: readonly Tensor[]): Tensor;
   (options: { tensors: readonly Tensor[] }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.embedding.html */
 export const embedding = functions.embedding as {
   (weight: Tensor, indices: Tensor, padding_idx?: number, scale_grad_by_freq?: boolean, sparse?: boolean): Tensor;
   (weight: Tensor, indices: Tensor, options?: { padding_idx?: number | undefined; scale_grad_by_freq?: boolean | undefined; sparse?: boolean | undefined }): Tensor;
@@ -981,6 +1134,7 @@ export const embedding = functions.embedding as {
   (options: { weight: Tensor; indices: Tensor; padding_idx?: number | undefined; scale_grad_by_freq?: boolean | undefined; sparse?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.embedding_bag.html */
 export const embedding_bag = operator("embedding_bag") as {
   (weight: Tensor, indices: Tensor, offsets: Tensor, scale_grad_by_freq?: boolean, mode?: number, sparse?: boolean, per_sample_weights?: Tensor | null, include_last_offset?: boolean): [Tensor, Tensor, Tensor, Tensor];
   (weight: Tensor, indices: Tensor, offsets: Tensor, options?: { scale_grad_by_freq?: boolean | undefined; mode?: number | undefined; sparse?: boolean | undefined; per_sample_weights?: Tensor | null | undefined; include_last_offset?: boolean | undefined }): [Tensor, Tensor, Tensor, Tensor];
@@ -991,6 +1145,7 @@ export const embedding_bag = operator("embedding_bag") as {
   (options: { weight: Tensor; indices: Tensor; offsets: Tensor; scale_grad_by_freq: boolean; mode: number; sparse: boolean; per_sample_weights: Tensor | null; include_last_offset: boolean; padding_idx: number | null }): [Tensor, Tensor, Tensor, Tensor];
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.embedding_renorm_.html */
 export const embedding_renorm_ = operator("embedding_renorm_") as {
   (input: Tensor, indices: Tensor, max_norm: number, norm_type: number): Tensor;
   (input: Tensor, indices: Tensor, max_norm: number, options: { norm_type: number }): Tensor;
@@ -999,6 +1154,7 @@ export const embedding_renorm_ = operator("embedding_renorm_") as {
   (options: { input: Tensor; indices: Tensor; max_norm: number; norm_type: number }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.empty.html */
 export const empty = operator("empty") as {
   (...size: number[]): Tensor;
   (...size: [...number[], { memory_format?: MemoryFormat | null | undefined } & TensorOptions]): Tensor;
@@ -1006,90 +1162,107 @@ export const empty = operator("empty") as {
   (options: { size: readonly number[]; memory_format?: MemoryFormat | null | undefined } & TensorOptions): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.empty_like.html */
 export const empty_like = operator("empty_like") as {
   (input: Tensor, options?: { memory_format?: MemoryFormat | null | undefined } & TensorOptions): Tensor;
   (options: { input: Tensor; memory_format?: MemoryFormat | null | undefined } & TensorOptions): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.empty_permuted.html */
 export const empty_permuted = operator("empty_permuted") as {
   (size: readonly number[], physical_layout: readonly number[], options?: TensorOptions): Tensor;
   (size: readonly number[], options: { physical_layout: readonly number[] } & TensorOptions): Tensor;
   (options: { size: readonly number[]; physical_layout: readonly number[] } & TensorOptions): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.empty_strided.html */
 export const empty_strided = operator("empty_strided") as {
   (size: readonly number[], stride: readonly number[], options?: TensorOptions): Tensor;
   (size: readonly number[], options: { stride: readonly number[] } & TensorOptions): Tensor;
   (options: { size: readonly number[]; stride: readonly number[] } & TensorOptions): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.eq.html */
 export const eq = functions.eq as {
   (input: Tensor, other: TensorLike): Tensor;
   (input: Tensor, options: { other: TensorLike }): Tensor;
   (options: { input: Tensor; other: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.equal.html */
 export const equal = operator("equal") as {
   (input: Tensor, other: Tensor): boolean;
   (input: Tensor, options: { other: Tensor }): boolean;
   (options: { input: Tensor; other: Tensor }): boolean;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.erf.html */
 export const erf = operator("erf") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.erf_.html */
 export const erf_ = operator("erf_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.erfc.html */
 export const erfc = operator("erfc") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.erfc_.html */
 export const erfc_ = operator("erfc_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.erfinv.html */
 export const erfinv = operator("erfinv") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.exp.html */
 export const exp = functions.exp as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.exp2.html */
 export const exp2 = operator("exp2") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.exp2_.html */
 export const exp2_ = operator("exp2_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.exp_.html */
 export const exp_ = operator("exp_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.expm1.html */
 export const expm1 = operator("expm1") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.expm1_.html */
 export const expm1_ = operator("expm1_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.eye.html */
 export const eye = operator("eye") as {
   (n: number, options?: TensorOptions): Tensor;
   (options: { n: number } & TensorOptions): Tensor;
@@ -1098,6 +1271,7 @@ export const eye = operator("eye") as {
   (options: { n: number; m: number } & TensorOptions): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.feature_alpha_dropout.html */
 export const feature_alpha_dropout = operator("feature_alpha_dropout") as {
   (input: Tensor, p: number, train: boolean): Tensor;
   (input: Tensor, p: number, options: { train: boolean }): Tensor;
@@ -1105,6 +1279,7 @@ export const feature_alpha_dropout = operator("feature_alpha_dropout") as {
   (options: { input: Tensor; p: number; train: boolean }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.feature_alpha_dropout_.html */
 export const feature_alpha_dropout_ = operator("feature_alpha_dropout_") as {
   (input: Tensor, p: number, train: boolean): Tensor;
   (input: Tensor, p: number, options: { train: boolean }): Tensor;
@@ -1112,6 +1287,7 @@ export const feature_alpha_dropout_ = operator("feature_alpha_dropout_") as {
   (options: { input: Tensor; p: number; train: boolean }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.feature_dropout.html */
 export const feature_dropout = operator("feature_dropout") as {
   (input: Tensor, p: number, train: boolean): Tensor;
   (input: Tensor, p: number, options: { train: boolean }): Tensor;
@@ -1119,6 +1295,7 @@ export const feature_dropout = operator("feature_dropout") as {
   (options: { input: Tensor; p: number; train: boolean }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.feature_dropout_.html */
 export const feature_dropout_ = operator("feature_dropout_") as {
   (input: Tensor, p: number, train: boolean): Tensor;
   (input: Tensor, p: number, options: { train: boolean }): Tensor;
@@ -1126,28 +1303,33 @@ export const feature_dropout_ = operator("feature_dropout_") as {
   (options: { input: Tensor; p: number; train: boolean }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.fill.html */
 export const fill = operator("fill") as {
   (input: Tensor, value: TensorLike): Tensor;
   (input: Tensor, options: { value: TensorLike }): Tensor;
   (options: { input: Tensor; value: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.fill_.html */
 export const fill_ = functions.fill_ as {
   (input: Tensor, value: TensorLike): Tensor;
   (input: Tensor, options: { value: TensorLike }): Tensor;
   (options: { input: Tensor; value: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.fix.html */
 export const fix = operator("fix") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.fix_.html */
 export const fix_ = operator("fix_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.flatten.html */
 export const flatten = functions.flatten as {
   (input: Tensor, start_dim?: number, end_dim?: number): Tensor;
   (input: Tensor, start_dim: number, options?: { end_dim?: number | undefined }): Tensor;
@@ -1155,77 +1337,91 @@ export const flatten = functions.flatten as {
   (options: { input: Tensor; start_dim?: number | undefined; end_dim?: number | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.flip.html */
 export const flip = operator("flip") as {
   (input: Tensor, dims: readonly number[]): Tensor;
   (input: Tensor, options: { dims: readonly number[] }): Tensor;
   (options: { input: Tensor; dims: readonly number[] }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.fliplr.html */
 export const fliplr = operator("fliplr") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.flipud.html */
 export const flipud = operator("flipud") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.float_power.html */
 export const float_power = operator("float_power") as {
   (input: TensorLike, exponent: TensorLike): Tensor;
   (input: TensorLike, options: { exponent: TensorLike }): Tensor;
   (options: { input: TensorLike; exponent: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.floor.html */
 export const floor = operator("floor") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.floor_.html */
 export const floor_ = operator("floor_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.floor_divide.html */
 export const floor_divide = operator("floor_divide") as {
   (input: TensorLike, other: TensorLike): Tensor;
   (input: TensorLike, options: { other: TensorLike }): Tensor;
   (options: { input: TensorLike; other: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.fmax.html */
 export const fmax = operator("fmax") as {
   (input: Tensor, other: Tensor): Tensor;
   (input: Tensor, options: { other: Tensor }): Tensor;
   (options: { input: Tensor; other: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.fmin.html */
 export const fmin = operator("fmin") as {
   (input: Tensor, other: Tensor): Tensor;
   (input: Tensor, options: { other: Tensor }): Tensor;
   (options: { input: Tensor; other: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.fmod.html */
 export const fmod = operator("fmod") as {
   (input: Tensor, other: TensorLike): Tensor;
   (input: Tensor, options: { other: TensorLike }): Tensor;
   (options: { input: Tensor; other: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.frac.html */
 export const frac = operator("frac") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.frac_.html */
 export const frac_ = operator("frac_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.frexp.html */
 export const frexp = operator("frexp") as {
   (input: Tensor): Named<[Tensor, Tensor], { readonly mantissa: Tensor; readonly exponent: Tensor }>;
   (options: { input: Tensor }): Named<[Tensor, Tensor], { readonly mantissa: Tensor; readonly exponent: Tensor }>;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.frobenius_norm.html */
 export const frobenius_norm = operator("frobenius_norm") as {
   (input: Tensor, dim: number | readonly number[], keepdim?: boolean): Tensor;
   (input: Tensor, dim: number | readonly number[], options?: { keepdim?: boolean | undefined }): Tensor;
@@ -1233,18 +1429,21 @@ export const frobenius_norm = operator("frobenius_norm") as {
   (options: { input: Tensor; dim: number | readonly number[]; keepdim?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.full.html */
 export const full = operator("full") as {
   (size: readonly number[], fill_value: Scalar, options?: TensorOptions): Tensor;
   (size: readonly number[], options: { fill_value: Scalar } & TensorOptions): Tensor;
   (options: { size: readonly number[]; fill_value: Scalar } & TensorOptions): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.full_like.html */
 export const full_like = operator("full_like") as {
   (input: Tensor, fill_value: Scalar, options?: { memory_format?: MemoryFormat | null | undefined } & TensorOptions): Tensor;
   (input: Tensor, options: { fill_value: Scalar; memory_format?: MemoryFormat | null | undefined } & TensorOptions): Tensor;
   (options: { input: Tensor; fill_value: Scalar; memory_format?: MemoryFormat | null | undefined } & TensorOptions): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.gather.html */
 export const gather = functions.gather as {
   (input: Tensor, dim: number, index: Tensor, options?: { sparse_grad?: boolean | undefined }): Tensor;
   (input: Tensor, dim: number, options: { index: Tensor; sparse_grad?: boolean | undefined }): Tensor;
@@ -1252,70 +1451,82 @@ export const gather = functions.gather as {
   (options: { input: Tensor; dim: number; index: Tensor; sparse_grad?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.gcd.html */
 export const gcd = operator("gcd") as {
   (input: Tensor, other: Tensor): Tensor;
   (input: Tensor, options: { other: Tensor }): Tensor;
   (options: { input: Tensor; other: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.gcd_.html */
 export const gcd_ = operator("gcd_") as {
   (input: Tensor, other: Tensor): Tensor;
   (input: Tensor, options: { other: Tensor }): Tensor;
   (options: { input: Tensor; other: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.ge.html */
 export const ge = functions.ge as {
   (input: Tensor, other: TensorLike): Tensor;
   (input: Tensor, options: { other: TensorLike }): Tensor;
   (options: { input: Tensor; other: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.geqrf.html */
 export const geqrf = operator("geqrf") as {
   (input: Tensor): Named<[Tensor, Tensor], { readonly a: Tensor; readonly tau: Tensor }>;
   (options: { input: Tensor }): Named<[Tensor, Tensor], { readonly a: Tensor; readonly tau: Tensor }>;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.ger.html */
 export const ger = operator("ger") as {
   (input: Tensor, vec2: Tensor): Tensor;
   (input: Tensor, options: { vec2: Tensor }): Tensor;
   (options: { input: Tensor; vec2: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.gradient.html */
 export const gradient = operator("gradient") as {
   (input: Tensor, options?: { spacing?: Scalar | readonly Scalar[] | readonly Tensor[] | null | undefined; dim?: number | readonly number[] | null | undefined; edge_order?: number | undefined }): Tensor[];
   (options: { input: Tensor; spacing?: Scalar | readonly Scalar[] | readonly Tensor[] | null | undefined; dim?: number | readonly number[] | null | undefined; edge_order?: number | undefined }): Tensor[];
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.greater.html */
 export const greater = operator("greater") as {
   (input: Tensor, other: TensorLike): Tensor;
   (input: Tensor, options: { other: TensorLike }): Tensor;
   (options: { input: Tensor; other: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.greater_equal.html */
 export const greater_equal = operator("greater_equal") as {
   (input: Tensor, other: TensorLike): Tensor;
   (input: Tensor, options: { other: TensorLike }): Tensor;
   (options: { input: Tensor; other: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.grid_sampler.html */
 export const grid_sampler = operator("grid_sampler") as {
   (input: Tensor, grid: Tensor, interpolation_mode: number, padding_mode: number, align_corners: boolean): Tensor;
   (input: Tensor, options: { grid: Tensor; interpolation_mode: number; padding_mode: number; align_corners: boolean }): Tensor;
   (options: { input: Tensor; grid: Tensor; interpolation_mode: number; padding_mode: number; align_corners: boolean }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.grid_sampler_2d.html */
 export const grid_sampler_2d = operator("grid_sampler_2d") as {
   (input: Tensor, grid: Tensor, interpolation_mode: number, padding_mode: number, align_corners: boolean): Tensor;
   (input: Tensor, options: { grid: Tensor; interpolation_mode: number; padding_mode: number; align_corners: boolean }): Tensor;
   (options: { input: Tensor; grid: Tensor; interpolation_mode: number; padding_mode: number; align_corners: boolean }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.grid_sampler_3d.html */
 export const grid_sampler_3d = operator("grid_sampler_3d") as {
   (input: Tensor, grid: Tensor, interpolation_mode: number, padding_mode: number, align_corners: boolean): Tensor;
   (input: Tensor, options: { grid: Tensor; interpolation_mode: number; padding_mode: number; align_corners: boolean }): Tensor;
   (options: { input: Tensor; grid: Tensor; interpolation_mode: number; padding_mode: number; align_corners: boolean }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.group_norm.html */
 export const group_norm = operator("group_norm") as {
   (input: Tensor, num_groups: number, weight?: Tensor | null, bias?: Tensor | null, eps?: number, cudnn_enabled?: boolean): Tensor;
   (input: Tensor, num_groups: number, options?: { weight?: Tensor | null | undefined; bias?: Tensor | null | undefined; eps?: number | undefined; cudnn_enabled?: boolean | undefined }): Tensor;
@@ -1323,6 +1534,7 @@ export const group_norm = operator("group_norm") as {
   (options: { input: Tensor; num_groups: number; weight?: Tensor | null | undefined; bias?: Tensor | null | undefined; eps?: number | undefined; cudnn_enabled?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.gru.html */
 export const gru = operator("gru") as {
   (input: Tensor, hx: Tensor, params: readonly Tensor[], has_biases: boolean, num_layers: number, dropout: number, train: boolean, bidirectional: boolean, batch_first: boolean): [Tensor, Tensor];
   (input: Tensor, options: { hx: Tensor; params: readonly Tensor[]; has_biases: boolean; num_layers: number; dropout: number; train: boolean; bidirectional: boolean; batch_first: boolean }): [Tensor, Tensor];
@@ -1332,6 +1544,7 @@ export const gru = operator("gru") as {
   (options: { data: Tensor; batch_sizes: Tensor; hx: Tensor; params: readonly Tensor[]; has_biases: boolean; num_layers: number; dropout: number; train: boolean; bidirectional: boolean }): [Tensor, Tensor];
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.gru_cell.html */
 export const gru_cell = operator("gru_cell") as {
   (input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih?: Tensor | null, b_hh?: Tensor | null): Tensor;
   (input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, options?: { b_ih?: Tensor | null | undefined; b_hh?: Tensor | null | undefined }): Tensor;
@@ -1339,12 +1552,14 @@ export const gru_cell = operator("gru_cell") as {
   (options: { input: Tensor; hx: Tensor; w_ih: Tensor; w_hh: Tensor; b_ih?: Tensor | null | undefined; b_hh?: Tensor | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.gt.html */
 export const gt = functions.gt as {
   (input: Tensor, other: TensorLike): Tensor;
   (input: Tensor, options: { other: TensorLike }): Tensor;
   (options: { input: Tensor; other: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.hamming_window.html */
 export const hamming_window = operator("hamming_window") as {
   (window_length: number, options?: TensorOptions): Tensor;
   (options: { window_length: number } & TensorOptions): Tensor;
@@ -1362,6 +1577,7 @@ export const hamming_window = operator("hamming_window") as {
   (options: { window_length: number; periodic: boolean; alpha: number; beta: number } & TensorOptions): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.hann_window.html */
 export const hann_window = operator("hann_window") as {
   (window_length: number, options?: TensorOptions): Tensor;
   (options: { window_length: number } & TensorOptions): Tensor;
@@ -1370,24 +1586,28 @@ export const hann_window = operator("hann_window") as {
   (options: { window_length: number; periodic: boolean } & TensorOptions): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.hardshrink.html */
 export const hardshrink = operator("hardshrink") as {
   (input: Tensor, lambd?: Scalar): Tensor;
   (input: Tensor, options?: { lambd?: Scalar | undefined }): Tensor;
   (options: { input: Tensor; lambd?: Scalar | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.hash_tensor.html */
 export const hash_tensor = operator("hash_tensor") as {
   (input: Tensor, dim?: number | readonly number[], options?: { keepdim?: boolean | undefined; mode?: number | undefined }): Tensor;
   (input: Tensor, options?: { dim?: number | readonly number[] | undefined; keepdim?: boolean | undefined; mode?: number | undefined }): Tensor;
   (options: { input: Tensor; dim?: number | readonly number[] | undefined; keepdim?: boolean | undefined; mode?: number | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.heaviside.html */
 export const heaviside = operator("heaviside") as {
   (input: Tensor, values: Tensor): Tensor;
   (input: Tensor, options: { values: Tensor }): Tensor;
   (options: { input: Tensor; values: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.hinge_embedding_loss.html */
 export const hinge_embedding_loss = operator("hinge_embedding_loss") as {
   (input: Tensor, target: Tensor, margin?: number, reduction?: number): Tensor;
   (input: Tensor, target: Tensor, margin: number, options?: { reduction?: number | undefined }): Tensor;
@@ -1396,6 +1616,7 @@ export const hinge_embedding_loss = operator("hinge_embedding_loss") as {
   (options: { input: Tensor; target: Tensor; margin?: number | undefined; reduction?: number | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.histc.html */
 export const histc = operator("histc") as {
   (input: Tensor, bins?: number, min?: Scalar, max?: Scalar): Tensor;
   (input: Tensor, bins: number, min: Scalar, options?: { max?: Scalar | undefined }): Tensor;
@@ -1404,6 +1625,7 @@ export const histc = operator("histc") as {
   (options: { input: Tensor; bins?: number | undefined; min?: Scalar | undefined; max?: Scalar | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.histogram.html */
 export const histogram = operator("histogram") as {
   (input: Tensor, bins: Tensor, options?: { weight?: Tensor | null | undefined; density?: boolean | undefined }): Named<[Tensor, Tensor], { readonly hist: Tensor; readonly bin_edges: Tensor }>;
   (input: Tensor, options: { bins: Tensor; weight?: Tensor | null | undefined; density?: boolean | undefined }): Named<[Tensor, Tensor], { readonly hist: Tensor; readonly bin_edges: Tensor }>;
@@ -1413,6 +1635,7 @@ export const histogram = operator("histogram") as {
   (options: { input: Tensor; bins?: number | undefined; range?: readonly number[] | null | undefined; weight?: Tensor | null | undefined; density?: boolean | undefined }): Named<[Tensor, Tensor], { readonly hist: Tensor; readonly bin_edges: Tensor }>;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.histogramdd.html */
 export const histogramdd = operator("histogramdd") as {
   (input: Tensor, bins: readonly number[] | number | readonly Tensor[], range?: readonly number[] | null, weight?: Tensor | null, density?: boolean): Named<[Tensor, Tensor[]], { readonly hist: Tensor; readonly bin_edges: Tensor[] }>;
   (input: Tensor, bins: readonly number[] | number | readonly Tensor[], options?: { range?: readonly number[] | null | undefined; weight?: Tensor | null | undefined; density?: boolean | undefined }): Named<[Tensor, Tensor[]], { readonly hist: Tensor; readonly bin_edges: Tensor[] }>;
@@ -1420,6 +1643,7 @@ export const histogramdd = operator("histogramdd") as {
   (options: { input: Tensor; bins: readonly number[] | number | readonly Tensor[]; range?: readonly number[] | null | undefined; weight?: Tensor | null | undefined; density?: boolean | undefined }): Named<[Tensor, Tensor[]], { readonly hist: Tensor; readonly bin_edges: Tensor[] }>;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.hsplit.html */
 export const hsplit = operator("hsplit") as {
   (input: Tensor, sections: number): Tensor[];
   (input: Tensor, options: { sections: number }): Tensor[];
@@ -1429,44 +1653,52 @@ export const hsplit = operator("hsplit") as {
   (options: { input: Tensor; indices: readonly number[] }): Tensor[];
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.hstack.html */
 export const hstack = operator("hstack") as {
   (tensors: readonly Tensor[]): Tensor;
   (options: { tensors: readonly Tensor[] }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.hypot.html */
 export const hypot = operator("hypot") as {
   (input: Tensor, other: Tensor): Tensor;
   (input: Tensor, options: { other: Tensor }): Tensor;
   (options: { input: Tensor; other: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.i0.html */
 export const i0 = operator("i0") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.i0_.html */
 export const i0_ = operator("i0_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.igamma.html */
 export const igamma = operator("igamma") as {
   (input: Tensor, other: Tensor): Tensor;
   (input: Tensor, options: { other: Tensor }): Tensor;
   (options: { input: Tensor; other: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.igammac.html */
 export const igammac = operator("igammac") as {
   (input: Tensor, other: Tensor): Tensor;
   (input: Tensor, options: { other: Tensor }): Tensor;
   (options: { input: Tensor; other: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.imag.html */
 export const imag = operator("imag") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.index_add.html */
 export const index_add = operator("index_add") as {
   (input: Tensor, dim: number, index: Tensor, source: Tensor, options?: { alpha?: Scalar | undefined }): Tensor;
   (input: Tensor, dim: number, index: Tensor, options: { source: Tensor; alpha?: Scalar | undefined }): Tensor;
@@ -1475,6 +1707,7 @@ export const index_add = operator("index_add") as {
   (options: { input: Tensor; dim: number; index: Tensor; source: Tensor; alpha?: Scalar | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.index_copy.html */
 export const index_copy = operator("index_copy") as {
   (input: Tensor, dim: number, index: Tensor, source: Tensor): Tensor;
   (input: Tensor, dim: number, index: Tensor, options: { source: Tensor }): Tensor;
@@ -1483,6 +1716,7 @@ export const index_copy = operator("index_copy") as {
   (options: { input: Tensor; dim: number; index: Tensor; source: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.index_fill.html */
 export const index_fill = operator("index_fill") as {
   (input: Tensor, dim: number, index: Tensor, value: TensorLike): Tensor;
   (input: Tensor, dim: number, index: Tensor, options: { value: TensorLike }): Tensor;
@@ -1491,6 +1725,7 @@ export const index_fill = operator("index_fill") as {
   (options: { input: Tensor; dim: number; index: Tensor; value: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.index_put.html */
 export const index_put = operator("index_put") as {
   (input: Tensor, indices: readonly (Tensor | null)[], values: Tensor, accumulate?: boolean): Tensor;
   (input: Tensor, indices: readonly (Tensor | null)[], values: Tensor, options?: { accumulate?: boolean | undefined }): Tensor;
@@ -1499,12 +1734,14 @@ export const index_put = operator("index_put") as {
   (options: { input: Tensor; indices: readonly (Tensor | null)[]; values: Tensor; accumulate?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.index_reduce.html */
 export const index_reduce = operator("index_reduce") as {
   (input: Tensor, dim: number, index: Tensor, source: Tensor, reduce: string, options?: { include_self?: boolean | undefined }): Tensor;
   (input: Tensor, options: { dim: number; index: Tensor; source: Tensor; reduce: string; include_self?: boolean | undefined }): Tensor;
   (options: { input: Tensor; dim: number; index: Tensor; source: Tensor; reduce: string; include_self?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.index_select.html */
 export const index_select = functions.index_select as {
   (input: Tensor, dim: number, index: Tensor): Tensor;
   (input: Tensor, dim: number, options: { index: Tensor }): Tensor;
@@ -1512,64 +1749,76 @@ export const index_select = functions.index_select as {
   (options: { input: Tensor; dim: number; index: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.inner.html */
 export const inner = operator("inner") as {
   (input: Tensor, other: Tensor): Tensor;
   (input: Tensor, options: { other: Tensor }): Tensor;
   (options: { input: Tensor; other: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.instance_norm.html */
 export const instance_norm = operator("instance_norm") as {
   (input: Tensor, weight: Tensor | null, bias: Tensor | null, running_mean: Tensor | null, running_var: Tensor | null, use_input_stats: boolean, momentum: number, eps: number, cudnn_enabled: boolean): Tensor;
   (input: Tensor, options: { weight: Tensor | null; bias: Tensor | null; running_mean: Tensor | null; running_var: Tensor | null; use_input_stats: boolean; momentum: number; eps: number; cudnn_enabled: boolean }): Tensor;
   (options: { input: Tensor; weight: Tensor | null; bias: Tensor | null; running_mean: Tensor | null; running_var: Tensor | null; use_input_stats: boolean; momentum: number; eps: number; cudnn_enabled: boolean }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.inverse.html */
 export const inverse = operator("inverse") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.is_complex.html */
 export const is_complex = operator("is_complex") as {
   (input: Tensor): boolean;
   (options: { input: Tensor }): boolean;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.is_conj.html */
 export const is_conj = operator("is_conj") as {
   (input: Tensor): boolean;
   (options: { input: Tensor }): boolean;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.is_floating_point.html */
 export const is_floating_point = operator("is_floating_point") as {
   (input: Tensor): boolean;
   (options: { input: Tensor }): boolean;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.is_inference.html */
 export const is_inference = operator("is_inference") as {
   (input: Tensor): boolean;
   (options: { input: Tensor }): boolean;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.is_neg.html */
 export const is_neg = operator("is_neg") as {
   (input: Tensor): boolean;
   (options: { input: Tensor }): boolean;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.is_nonzero.html */
 export const is_nonzero = operator("is_nonzero") as {
   (input: Tensor): boolean;
   (options: { input: Tensor }): boolean;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.is_same_size.html */
 export const is_same_size = operator("is_same_size") as {
   (input: Tensor, other: Tensor): boolean;
   (input: Tensor, options: { other: Tensor }): boolean;
   (options: { input: Tensor; other: Tensor }): boolean;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.is_signed.html */
 export const is_signed = operator("is_signed") as {
   (input: Tensor): boolean;
   (options: { input: Tensor }): boolean;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.isclose.html */
 export const isclose = operator("isclose") as {
   (input: Tensor, other: Tensor, rtol?: number, atol?: number, equal_nan?: boolean): Tensor;
   (input: Tensor, other: Tensor, options?: { rtol?: number | undefined; atol?: number | undefined; equal_nan?: boolean | undefined }): Tensor;
@@ -1577,11 +1826,13 @@ export const isclose = operator("isclose") as {
   (options: { input: Tensor; other: Tensor; rtol?: number | undefined; atol?: number | undefined; equal_nan?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.isfinite.html */
 export const isfinite = operator("isfinite") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.isin.html */
 export const isin = operator("isin") as {
   (elements: Tensor, test_elements: Tensor, options?: { assume_unique?: boolean | undefined; invert?: boolean | undefined }): Tensor;
   (elements: Tensor, options: { test_elements: Tensor; assume_unique?: boolean | undefined; invert?: boolean | undefined }): Tensor;
@@ -1594,31 +1845,37 @@ export const isin = operator("isin") as {
   (options: { element: Scalar; test_elements: Tensor; assume_unique?: boolean | undefined; invert?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.isinf.html */
 export const isinf = operator("isinf") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.isnan.html */
 export const isnan = operator("isnan") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.isneginf.html */
 export const isneginf = operator("isneginf") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.isposinf.html */
 export const isposinf = operator("isposinf") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.isreal.html */
 export const isreal = operator("isreal") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.istft.html */
 export const istft = operator("istft") as {
   (input: Tensor, n_fft: number, hop_length?: number | null, win_length?: number | null, window?: Tensor | null, center?: boolean, normalized?: boolean, onesided?: boolean | null, length?: number | null, return_complex?: boolean): Tensor;
   (input: Tensor, n_fft: number, options?: { hop_length?: number | null | undefined; win_length?: number | null | undefined; window?: Tensor | null | undefined; center?: boolean | undefined; normalized?: boolean | undefined; onesided?: boolean | null | undefined; length?: number | null | undefined; return_complex?: boolean | undefined }): Tensor;
@@ -1626,6 +1883,7 @@ export const istft = operator("istft") as {
   (options: { input: Tensor; n_fft: number; hop_length?: number | null | undefined; win_length?: number | null | undefined; window?: Tensor | null | undefined; center?: boolean | undefined; normalized?: boolean | undefined; onesided?: boolean | null | undefined; length?: number | null | undefined; return_complex?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.kaiser_window.html */
 export const kaiser_window = operator("kaiser_window") as {
   (window_length: number, options?: TensorOptions): Tensor;
   (options: { window_length: number } & TensorOptions): Tensor;
@@ -1638,6 +1896,7 @@ export const kaiser_window = operator("kaiser_window") as {
   (options: { window_length: number; periodic: boolean; beta: number } & TensorOptions): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.kl_div.html */
 export const kl_div = operator("kl_div") as {
   (input: Tensor, target: Tensor, reduction?: number, options?: { log_target?: boolean | undefined }): Tensor;
   (input: Tensor, target: Tensor, options?: { reduction?: number | undefined; log_target?: boolean | undefined }): Tensor;
@@ -1645,12 +1904,14 @@ export const kl_div = operator("kl_div") as {
   (options: { input: Tensor; target: Tensor; reduction?: number | undefined; log_target?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.kron.html */
 export const kron = operator("kron") as {
   (input: Tensor, other: Tensor): Tensor;
   (input: Tensor, options: { other: Tensor }): Tensor;
   (options: { input: Tensor; other: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.kthvalue.html */
 export const kthvalue = operator("kthvalue") as {
   (input: Tensor, k: number, dim?: number, keepdim?: boolean): Named<[Tensor, Tensor], { readonly values: Tensor; readonly indices: Tensor }>;
   (input: Tensor, k: number, dim: number, options?: { keepdim?: boolean | undefined }): Named<[Tensor, Tensor], { readonly values: Tensor; readonly indices: Tensor }>;
@@ -1659,6 +1920,7 @@ export const kthvalue = operator("kthvalue") as {
   (options: { input: Tensor; k: number; dim?: number | undefined; keepdim?: boolean | undefined }): Named<[Tensor, Tensor], { readonly values: Tensor; readonly indices: Tensor }>;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.layer_norm.html */
 export const layer_norm = functions.layer_norm as {
   (input: Tensor, normalized_shape: readonly number[], weight?: Tensor | null, bias?: Tensor | null, eps?: number, cudnn_enable?: boolean): Tensor;
   (input: Tensor, normalized_shape: readonly number[], options?: { weight?: Tensor | null | undefined; bias?: Tensor | null | undefined; eps?: number | undefined; cudnn_enable?: boolean | undefined }): Tensor;
@@ -1666,36 +1928,42 @@ export const layer_norm = functions.layer_norm as {
   (options: { input: Tensor; normalized_shape: readonly number[]; weight?: Tensor | null | undefined; bias?: Tensor | null | undefined; eps?: number | undefined; cudnn_enable?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.lcm.html */
 export const lcm = operator("lcm") as {
   (input: Tensor, other: Tensor): Tensor;
   (input: Tensor, options: { other: Tensor }): Tensor;
   (options: { input: Tensor; other: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.lcm_.html */
 export const lcm_ = operator("lcm_") as {
   (input: Tensor, other: Tensor): Tensor;
   (input: Tensor, options: { other: Tensor }): Tensor;
   (options: { input: Tensor; other: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.ldexp.html */
 export const ldexp = operator("ldexp") as {
   (input: Tensor, other: Tensor): Tensor;
   (input: Tensor, options: { other: Tensor }): Tensor;
   (options: { input: Tensor; other: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.ldexp_.html */
 export const ldexp_ = operator("ldexp_") as {
   (input: Tensor, other: Tensor): Tensor;
   (input: Tensor, options: { other: Tensor }): Tensor;
   (options: { input: Tensor; other: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.le.html */
 export const le = functions.le as {
   (input: Tensor, other: TensorLike): Tensor;
   (input: Tensor, options: { other: TensorLike }): Tensor;
   (options: { input: Tensor; other: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.lerp.html */
 export const lerp = operator("lerp") as {
   (input: Tensor, end: Tensor, weight: TensorLike): Tensor;
   (input: Tensor, end: Tensor, options: { weight: TensorLike }): Tensor;
@@ -1703,23 +1971,27 @@ export const lerp = operator("lerp") as {
   (options: { input: Tensor; end: Tensor; weight: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.less.html */
 export const less = operator("less") as {
   (input: Tensor, other: TensorLike): Tensor;
   (input: Tensor, options: { other: TensorLike }): Tensor;
   (options: { input: Tensor; other: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.less_equal.html */
 export const less_equal = operator("less_equal") as {
   (input: Tensor, other: TensorLike): Tensor;
   (input: Tensor, options: { other: TensorLike }): Tensor;
   (options: { input: Tensor; other: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.lgamma.html */
 export const lgamma = operator("lgamma") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linspace.html */
 export const linspace = operator("linspace") as {
   (start: TensorLike, end: TensorLike, steps: number, options?: TensorOptions): Tensor;
   (start: TensorLike, end: TensorLike, options: { steps: number } & TensorOptions): Tensor;
@@ -1727,46 +1999,55 @@ export const linspace = operator("linspace") as {
   (options: { start: TensorLike; end: TensorLike; steps: number } & TensorOptions): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.log.html */
 export const log = functions.log as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.log10.html */
 export const log10 = operator("log10") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.log10_.html */
 export const log10_ = operator("log10_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.log1p.html */
 export const log1p = operator("log1p") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.log1p_.html */
 export const log1p_ = operator("log1p_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.log2.html */
 export const log2 = operator("log2") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.log2_.html */
 export const log2_ = operator("log2_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.log_.html */
 export const log_ = operator("log_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.log_softmax.html */
 export const log_softmax = functions.log_softmax as {
   (input: Tensor, dim: number, dtype?: Dtype | null): Tensor;
   (input: Tensor, dim: number, options?: { dtype?: Dtype | null | undefined }): Tensor;
@@ -1774,64 +2055,75 @@ export const log_softmax = functions.log_softmax as {
   (options: { input: Tensor; dim: number; dtype?: Dtype | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.logaddexp.html */
 export const logaddexp = operator("logaddexp") as {
   (input: Tensor, other: Tensor): Tensor;
   (input: Tensor, options: { other: Tensor }): Tensor;
   (options: { input: Tensor; other: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.logaddexp2.html */
 export const logaddexp2 = operator("logaddexp2") as {
   (input: Tensor, other: Tensor): Tensor;
   (input: Tensor, options: { other: Tensor }): Tensor;
   (options: { input: Tensor; other: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.logcumsumexp.html */
 export const logcumsumexp = operator("logcumsumexp") as {
   (input: Tensor, dim: number): Tensor;
   (input: Tensor, options: { dim: number }): Tensor;
   (options: { input: Tensor; dim: number }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.logdet.html */
 export const logdet = operator("logdet") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.logical_and.html */
 export const logical_and = operator("logical_and") as {
   (input: Tensor, other: Tensor): Tensor;
   (input: Tensor, options: { other: Tensor }): Tensor;
   (options: { input: Tensor; other: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.logical_not.html */
 export const logical_not = operator("logical_not") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.logical_or.html */
 export const logical_or = operator("logical_or") as {
   (input: Tensor, other: Tensor): Tensor;
   (input: Tensor, options: { other: Tensor }): Tensor;
   (options: { input: Tensor; other: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.logical_xor.html */
 export const logical_xor = operator("logical_xor") as {
   (input: Tensor, other: Tensor): Tensor;
   (input: Tensor, options: { other: Tensor }): Tensor;
   (options: { input: Tensor; other: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.logit.html */
 export const logit = operator("logit") as {
   (input: Tensor, eps?: number | null): Tensor;
   (input: Tensor, options?: { eps?: number | null | undefined }): Tensor;
   (options: { input: Tensor; eps?: number | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.logit_.html */
 export const logit_ = operator("logit_") as {
   (input: Tensor, eps?: number | null): Tensor;
   (input: Tensor, options?: { eps?: number | null | undefined }): Tensor;
   (options: { input: Tensor; eps?: number | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.logspace.html */
 export const logspace = operator("logspace") as {
   (start: TensorLike, end: TensorLike, steps: number, base?: number, options?: TensorOptions): Tensor;
   (start: TensorLike, end: TensorLike, steps: number, options?: { base?: number | undefined } & TensorOptions): Tensor;
@@ -1840,6 +2132,7 @@ export const logspace = operator("logspace") as {
   (options: { start: TensorLike; end: TensorLike; steps: number; base?: number | undefined } & TensorOptions): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.logsumexp.html */
 export const logsumexp = operator("logsumexp") as {
   (input: Tensor, dim: number | readonly number[], keepdim?: boolean): Tensor;
   (input: Tensor, dim: number | readonly number[], options?: { keepdim?: boolean | undefined }): Tensor;
@@ -1847,6 +2140,7 @@ export const logsumexp = operator("logsumexp") as {
   (options: { input: Tensor; dim: number | readonly number[]; keepdim?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.lstm.html */
 export const lstm = operator("lstm") as {
   (input: Tensor, hx: readonly Tensor[], params: readonly Tensor[], has_biases: boolean, num_layers: number, dropout: number, train: boolean, bidirectional: boolean, batch_first: boolean): [Tensor, Tensor, Tensor];
   (input: Tensor, options: { hx: readonly Tensor[]; params: readonly Tensor[]; has_biases: boolean; num_layers: number; dropout: number; train: boolean; bidirectional: boolean; batch_first: boolean }): [Tensor, Tensor, Tensor];
@@ -1856,6 +2150,7 @@ export const lstm = operator("lstm") as {
   (options: { data: Tensor; batch_sizes: Tensor; hx: readonly Tensor[]; params: readonly Tensor[]; has_biases: boolean; num_layers: number; dropout: number; train: boolean; bidirectional: boolean }): [Tensor, Tensor, Tensor];
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.lstm_cell.html */
 export const lstm_cell = operator("lstm_cell") as {
   (input: Tensor, hx: readonly Tensor[], w_ih: Tensor, w_hh: Tensor, b_ih?: Tensor | null, b_hh?: Tensor | null): [Tensor, Tensor];
   (input: Tensor, hx: readonly Tensor[], w_ih: Tensor, w_hh: Tensor, options?: { b_ih?: Tensor | null | undefined; b_hh?: Tensor | null | undefined }): [Tensor, Tensor];
@@ -1863,12 +2158,14 @@ export const lstm_cell = operator("lstm_cell") as {
   (options: { input: Tensor; hx: readonly Tensor[]; w_ih: Tensor; w_hh: Tensor; b_ih?: Tensor | null | undefined; b_hh?: Tensor | null | undefined }): [Tensor, Tensor];
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.lt.html */
 export const lt = functions.lt as {
   (input: Tensor, other: TensorLike): Tensor;
   (input: Tensor, options: { other: TensorLike }): Tensor;
   (options: { input: Tensor; other: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.lu_solve.html */
 export const lu_solve = operator("lu_solve") as {
   (input: Tensor, LU_data: Tensor, LU_pivots: Tensor): Tensor;
   (input: Tensor, LU_data: Tensor, options: { LU_pivots: Tensor }): Tensor;
@@ -1876,6 +2173,7 @@ export const lu_solve = operator("lu_solve") as {
   (options: { input: Tensor; LU_data: Tensor; LU_pivots: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.lu_unpack.html */
 export const lu_unpack = operator("lu_unpack") as {
   (LU_data: Tensor, LU_pivots: Tensor, unpack_data?: boolean, unpack_pivots?: boolean): Named<[Tensor, Tensor, Tensor], { readonly P: Tensor; readonly L: Tensor; readonly U: Tensor }>;
   (LU_data: Tensor, LU_pivots: Tensor, unpack_data: boolean, options?: { unpack_pivots?: boolean | undefined }): Named<[Tensor, Tensor, Tensor], { readonly P: Tensor; readonly L: Tensor; readonly U: Tensor }>;
@@ -1884,6 +2182,7 @@ export const lu_unpack = operator("lu_unpack") as {
   (options: { LU_data: Tensor; LU_pivots: Tensor; unpack_data?: boolean | undefined; unpack_pivots?: boolean | undefined }): Named<[Tensor, Tensor, Tensor], { readonly P: Tensor; readonly L: Tensor; readonly U: Tensor }>;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.margin_ranking_loss.html */
 export const margin_ranking_loss = operator("margin_ranking_loss") as {
   (input1: Tensor, input2: Tensor, target: Tensor, margin?: number, reduction?: number): Tensor;
   (input1: Tensor, input2: Tensor, target: Tensor, options?: { margin?: number | undefined; reduction?: number | undefined }): Tensor;
@@ -1891,6 +2190,7 @@ export const margin_ranking_loss = operator("margin_ranking_loss") as {
   (options: { input1: Tensor; input2: Tensor; target: Tensor; margin?: number | undefined; reduction?: number | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.masked_fill.html */
 export const masked_fill = functions.masked_fill as {
   (input: Tensor, mask: Tensor, value: TensorLike): Tensor;
   (input: Tensor, mask: Tensor, options: { value: TensorLike }): Tensor;
@@ -1898,6 +2198,7 @@ export const masked_fill = functions.masked_fill as {
   (options: { input: Tensor; mask: Tensor; value: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.masked_scatter.html */
 export const masked_scatter = operator("masked_scatter") as {
   (input: Tensor, mask: Tensor, source: Tensor): Tensor;
   (input: Tensor, mask: Tensor, options: { source: Tensor }): Tensor;
@@ -1905,29 +2206,34 @@ export const masked_scatter = operator("masked_scatter") as {
   (options: { input: Tensor; mask: Tensor; source: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.masked_select.html */
 export const masked_select = operator("masked_select") as {
   (input: Tensor, mask: Tensor): Tensor;
   (input: Tensor, options: { mask: Tensor }): Tensor;
   (options: { input: Tensor; mask: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.matmul.html */
 export const matmul = functions.matmul as {
   (input: Tensor, other: Tensor): Tensor;
   (input: Tensor, options: { other: Tensor }): Tensor;
   (options: { input: Tensor; other: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.matrix_exp.html */
 export const matrix_exp = operator("matrix_exp") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.matrix_power.html */
 export const matrix_power = operator("matrix_power") as {
   (input: Tensor, n: number): Tensor;
   (input: Tensor, options: { n: number }): Tensor;
   (options: { input: Tensor; n: number }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.max.html */
 export const max = functions.max as {
   (input: Tensor, dim: number, keepdim?: boolean): Named<[Tensor, Tensor], { readonly values: Tensor; readonly indices: Tensor }>;
   (input: Tensor, dim: number, options?: { keepdim?: boolean | undefined }): Named<[Tensor, Tensor], { readonly values: Tensor; readonly indices: Tensor }>;
@@ -1940,6 +2246,7 @@ export const max = functions.max as {
   (options: { input: Tensor; other: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.max_pool1d.html */
 export const max_pool1d = operator("max_pool1d") as {
   (input: Tensor, kernel_size: number | readonly number[], stride?: number | readonly number[], padding?: number | readonly number[], dilation?: number | readonly number[], ceil_mode?: boolean): Tensor;
   (input: Tensor, kernel_size: number | readonly number[], options?: { stride?: number | readonly number[] | undefined; padding?: number | readonly number[] | undefined; dilation?: number | readonly number[] | undefined; ceil_mode?: boolean | undefined }): Tensor;
@@ -1947,6 +2254,7 @@ export const max_pool1d = operator("max_pool1d") as {
   (options: { input: Tensor; kernel_size: number | readonly number[]; stride?: number | readonly number[] | undefined; padding?: number | readonly number[] | undefined; dilation?: number | readonly number[] | undefined; ceil_mode?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.max_pool1d_with_indices.html */
 export const max_pool1d_with_indices = operator("max_pool1d_with_indices") as {
   (input: Tensor, kernel_size: number | readonly number[], stride?: number | readonly number[], padding?: number | readonly number[], dilation?: number | readonly number[], ceil_mode?: boolean): [Tensor, Tensor];
   (input: Tensor, kernel_size: number | readonly number[], options?: { stride?: number | readonly number[] | undefined; padding?: number | readonly number[] | undefined; dilation?: number | readonly number[] | undefined; ceil_mode?: boolean | undefined }): [Tensor, Tensor];
@@ -1954,6 +2262,7 @@ export const max_pool1d_with_indices = operator("max_pool1d_with_indices") as {
   (options: { input: Tensor; kernel_size: number | readonly number[]; stride?: number | readonly number[] | undefined; padding?: number | readonly number[] | undefined; dilation?: number | readonly number[] | undefined; ceil_mode?: boolean | undefined }): [Tensor, Tensor];
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.max_pool2d.html */
 export const max_pool2d = operator("max_pool2d") as {
   (input: Tensor, kernel_size: number | readonly number[], stride?: number | readonly number[], padding?: number | readonly number[], dilation?: number | readonly number[], ceil_mode?: boolean): Tensor;
   (input: Tensor, kernel_size: number | readonly number[], options?: { stride?: number | readonly number[] | undefined; padding?: number | readonly number[] | undefined; dilation?: number | readonly number[] | undefined; ceil_mode?: boolean | undefined }): Tensor;
@@ -1961,6 +2270,7 @@ export const max_pool2d = operator("max_pool2d") as {
   (options: { input: Tensor; kernel_size: number | readonly number[]; stride?: number | readonly number[] | undefined; padding?: number | readonly number[] | undefined; dilation?: number | readonly number[] | undefined; ceil_mode?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.max_pool3d.html */
 export const max_pool3d = operator("max_pool3d") as {
   (input: Tensor, kernel_size: number | readonly number[], stride?: number | readonly number[], padding?: number | readonly number[], dilation?: number | readonly number[], ceil_mode?: boolean): Tensor;
   (input: Tensor, kernel_size: number | readonly number[], options?: { stride?: number | readonly number[] | undefined; padding?: number | readonly number[] | undefined; dilation?: number | readonly number[] | undefined; ceil_mode?: boolean | undefined }): Tensor;
@@ -1968,12 +2278,14 @@ export const max_pool3d = operator("max_pool3d") as {
   (options: { input: Tensor; kernel_size: number | readonly number[]; stride?: number | readonly number[] | undefined; padding?: number | readonly number[] | undefined; dilation?: number | readonly number[] | undefined; ceil_mode?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.maximum.html */
 export const maximum = operator("maximum") as {
   (input: Tensor, other: Tensor): Tensor;
   (input: Tensor, options: { other: Tensor }): Tensor;
   (options: { input: Tensor; other: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.mean.html */
 export const mean = functions.mean as {
   (input: Tensor, options?: { dtype?: Dtype | null | undefined }): Tensor;
   (options: { input: Tensor; dtype?: Dtype | null | undefined }): Tensor;
@@ -1983,6 +2295,7 @@ export const mean = functions.mean as {
   (options: { input: Tensor; dim: number | readonly number[] | null; keepdim?: boolean | undefined; dtype?: Dtype | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.median.html */
 export const median = operator("median") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
@@ -1992,6 +2305,7 @@ export const median = operator("median") as {
   (options: { input: Tensor; dim: number; keepdim?: boolean | undefined }): Named<[Tensor, Tensor], { readonly values: Tensor; readonly indices: Tensor }>;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.min.html */
 export const min = operator("min") as {
   (input: Tensor, dim: number, keepdim?: boolean): Named<[Tensor, Tensor], { readonly values: Tensor; readonly indices: Tensor }>;
   (input: Tensor, dim: number, options?: { keepdim?: boolean | undefined }): Named<[Tensor, Tensor], { readonly values: Tensor; readonly indices: Tensor }>;
@@ -2004,12 +2318,14 @@ export const min = operator("min") as {
   (options: { input: Tensor; other: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.minimum.html */
 export const minimum = operator("minimum") as {
   (input: Tensor, other: Tensor): Tensor;
   (input: Tensor, options: { other: Tensor }): Tensor;
   (options: { input: Tensor; other: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.mm.html */
 export const mm = functions.mm as {
   (input: Tensor, mat2: Tensor): Tensor;
   (input: Tensor, options: { mat2: Tensor }): Tensor;
@@ -2020,6 +2336,7 @@ export const mm = functions.mm as {
   (options: { input: Tensor; mat2: Tensor; out_dtype: Dtype }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.mode.html */
 export const mode = operator("mode") as {
   (input: Tensor, dim?: number, keepdim?: boolean): Named<[Tensor, Tensor], { readonly values: Tensor; readonly indices: Tensor }>;
   (input: Tensor, dim: number, options?: { keepdim?: boolean | undefined }): Named<[Tensor, Tensor], { readonly values: Tensor; readonly indices: Tensor }>;
@@ -2027,6 +2344,7 @@ export const mode = operator("mode") as {
   (options: { input: Tensor; dim?: number | undefined; keepdim?: boolean | undefined }): Named<[Tensor, Tensor], { readonly values: Tensor; readonly indices: Tensor }>;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.moveaxis.html */
 export const moveaxis = operator("moveaxis") as {
   (input: Tensor, source: readonly number[] | number, destination: readonly number[] | number): Tensor;
   (input: Tensor, source: readonly number[] | number, options: { destination: readonly number[] | number }): Tensor;
@@ -2034,6 +2352,7 @@ export const moveaxis = operator("moveaxis") as {
   (options: { input: Tensor; source: readonly number[] | number; destination: readonly number[] | number }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.movedim.html */
 export const movedim = operator("movedim") as {
   (input: Tensor, source: readonly number[] | number, destination: readonly number[] | number): Tensor;
   (input: Tensor, source: readonly number[] | number, options: { destination: readonly number[] | number }): Tensor;
@@ -2041,17 +2360,20 @@ export const movedim = operator("movedim") as {
   (options: { input: Tensor; source: readonly number[] | number; destination: readonly number[] | number }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.msort.html */
 export const msort = operator("msort") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.mul.html */
 export const mul = functions.mul as {
   (input: TensorLike, other: TensorLike): Tensor;
   (input: TensorLike, options: { other: TensorLike }): Tensor;
   (options: { input: TensorLike; other: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.multinomial.html */
 export const multinomial = operator("multinomial") as {
   (input: Tensor, num_samples: number, replacement?: boolean, options?: { generator?: Generator | null | undefined }): Tensor;
   (input: Tensor, num_samples: number, options?: { replacement?: boolean | undefined; generator?: Generator | null | undefined }): Tensor;
@@ -2059,24 +2381,28 @@ export const multinomial = operator("multinomial") as {
   (options: { input: Tensor; num_samples: number; replacement?: boolean | undefined; generator?: Generator | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.multiply.html */
 export const multiply = operator("multiply") as {
   (input: TensorLike, other: TensorLike): Tensor;
   (input: TensorLike, options: { other: TensorLike }): Tensor;
   (options: { input: TensorLike; other: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.mv.html */
 export const mv = operator("mv") as {
   (input: Tensor, vec: Tensor): Tensor;
   (input: Tensor, options: { vec: Tensor }): Tensor;
   (options: { input: Tensor; vec: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.mvlgamma.html */
 export const mvlgamma = operator("mvlgamma") as {
   (input: Tensor, p: number): Tensor;
   (input: Tensor, options: { p: number }): Tensor;
   (options: { input: Tensor; p: number }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.nan_to_num.html */
 export const nan_to_num = operator("nan_to_num") as {
   (input: Tensor, nan?: number | null, posinf?: number | null, neginf?: number | null): Tensor;
   (input: Tensor, nan: number | null, posinf: number | null, options?: { neginf?: number | null | undefined }): Tensor;
@@ -2085,6 +2411,7 @@ export const nan_to_num = operator("nan_to_num") as {
   (options: { input: Tensor; nan?: number | null | undefined; posinf?: number | null | undefined; neginf?: number | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.nan_to_num_.html */
 export const nan_to_num_ = operator("nan_to_num_") as {
   (input: Tensor, nan?: number | null, posinf?: number | null, neginf?: number | null): Tensor;
   (input: Tensor, nan: number | null, posinf: number | null, options?: { neginf?: number | null | undefined }): Tensor;
@@ -2093,6 +2420,7 @@ export const nan_to_num_ = operator("nan_to_num_") as {
   (options: { input: Tensor; nan?: number | null | undefined; posinf?: number | null | undefined; neginf?: number | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.nanmean.html */
 export const nanmean = operator("nanmean") as {
   (input: Tensor, dim?: number | readonly number[] | null, keepdim?: boolean, options?: { dtype?: Dtype | null | undefined }): Tensor;
   (input: Tensor, dim: number | readonly number[] | null, options?: { keepdim?: boolean | undefined; dtype?: Dtype | null | undefined }): Tensor;
@@ -2100,6 +2428,7 @@ export const nanmean = operator("nanmean") as {
   (options: { input: Tensor; dim?: number | readonly number[] | null | undefined; keepdim?: boolean | undefined; dtype?: Dtype | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.nanmedian.html */
 export const nanmedian = operator("nanmedian") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
@@ -2109,6 +2438,7 @@ export const nanmedian = operator("nanmedian") as {
   (options: { input: Tensor; dim: number; keepdim?: boolean | undefined }): Named<[Tensor, Tensor], { readonly values: Tensor; readonly indices: Tensor }>;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.nanquantile.html */
 export const nanquantile = operator("nanquantile") as {
   (input: Tensor, q: Tensor | number, dim?: number | null, keepdim?: boolean, options?: { interpolation?: string | undefined }): Tensor;
   (input: Tensor, q: Tensor | number, dim: number | null, options?: { keepdim?: boolean | undefined; interpolation?: string | undefined }): Tensor;
@@ -2117,6 +2447,7 @@ export const nanquantile = operator("nanquantile") as {
   (options: { input: Tensor; q: Tensor | number; dim?: number | null | undefined; keepdim?: boolean | undefined; interpolation?: string | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.nansum.html */
 export const nansum = operator("nansum") as {
   (input: Tensor, dim?: number | readonly number[] | null, keepdim?: boolean, options?: { dtype?: Dtype | null | undefined }): Tensor;
   (input: Tensor, dim: number | readonly number[] | null, options?: { keepdim?: boolean | undefined; dtype?: Dtype | null | undefined }): Tensor;
@@ -2124,6 +2455,7 @@ export const nansum = operator("nansum") as {
   (options: { input: Tensor; dim?: number | readonly number[] | null | undefined; keepdim?: boolean | undefined; dtype?: Dtype | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.narrow.html */
 export const narrow = functions.narrow as {
   (input: Tensor, dim: number, start: number | Tensor, length: number): Tensor;
   (input: Tensor, dim: number, start: number | Tensor, options: { length: number }): Tensor;
@@ -2132,6 +2464,7 @@ export const narrow = functions.narrow as {
   (options: { input: Tensor; dim: number; start: number | Tensor; length: number }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.narrow_copy.html */
 export const narrow_copy = operator("narrow_copy") as {
   (input: Tensor, dim: number, start: number, length: number): Tensor;
   (input: Tensor, dim: number, start: number, options: { length: number }): Tensor;
@@ -2140,18 +2473,21 @@ export const narrow_copy = operator("narrow_copy") as {
   (options: { input: Tensor; dim: number; start: number; length: number }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.native_batch_norm.html */
 export const native_batch_norm = operator("native_batch_norm") as {
   (input: Tensor, weight: Tensor | null, bias: Tensor | null, running_mean: Tensor | null, running_var: Tensor | null, training: boolean, momentum: number, eps: number): [Tensor, Tensor, Tensor];
   (input: Tensor, options: { weight: Tensor | null; bias: Tensor | null; running_mean: Tensor | null; running_var: Tensor | null; training: boolean; momentum: number; eps: number }): [Tensor, Tensor, Tensor];
   (options: { input: Tensor; weight: Tensor | null; bias: Tensor | null; running_mean: Tensor | null; running_var: Tensor | null; training: boolean; momentum: number; eps: number }): [Tensor, Tensor, Tensor];
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.native_channel_shuffle.html */
 export const native_channel_shuffle = operator("native_channel_shuffle") as {
   (input: Tensor, groups: number): Tensor;
   (input: Tensor, options: { groups: number }): Tensor;
   (options: { input: Tensor; groups: number }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.native_dropout.html */
 export const native_dropout = operator("native_dropout") as {
   (input: Tensor, p: number, train: boolean | null): [Tensor, Tensor];
   (input: Tensor, p: number, options: { train: boolean | null }): [Tensor, Tensor];
@@ -2159,18 +2495,21 @@ export const native_dropout = operator("native_dropout") as {
   (options: { input: Tensor; p: number; train: boolean | null }): [Tensor, Tensor];
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.native_group_norm.html */
 export const native_group_norm = operator("native_group_norm") as {
   (input: Tensor, weight: Tensor | null, bias: Tensor | null, N: number, C: number, HxW: number, group: number, eps: number): [Tensor, Tensor, Tensor];
   (input: Tensor, options: { weight: Tensor | null; bias: Tensor | null; N: number; C: number; HxW: number; group: number; eps: number }): [Tensor, Tensor, Tensor];
   (options: { input: Tensor; weight: Tensor | null; bias: Tensor | null; N: number; C: number; HxW: number; group: number; eps: number }): [Tensor, Tensor, Tensor];
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.native_layer_norm.html */
 export const native_layer_norm = operator("native_layer_norm") as {
   (input: Tensor, normalized_shape: readonly number[], weight: Tensor | null, bias: Tensor | null, eps: number): [Tensor, Tensor, Tensor];
   (input: Tensor, options: { normalized_shape: readonly number[]; weight: Tensor | null; bias: Tensor | null; eps: number }): [Tensor, Tensor, Tensor];
   (options: { input: Tensor; normalized_shape: readonly number[]; weight: Tensor | null; bias: Tensor | null; eps: number }): [Tensor, Tensor, Tensor];
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.native_norm.html */
 export const native_norm = operator("native_norm") as {
   (input: Tensor, p?: Scalar): Tensor;
   (input: Tensor, options?: { p?: Scalar | undefined }): Tensor;
@@ -2180,48 +2519,57 @@ export const native_norm = operator("native_norm") as {
   (options: { input: Tensor; p: Scalar | null; dim: number | readonly number[]; keepdim: boolean; dtype: Dtype | null }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.ne.html */
 export const ne = functions.ne as {
   (input: Tensor, other: TensorLike): Tensor;
   (input: Tensor, options: { other: TensorLike }): Tensor;
   (options: { input: Tensor; other: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.neg.html */
 export const neg = functions.neg as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.neg_.html */
 export const neg_ = operator("neg_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.negative.html */
 export const negative = operator("negative") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.negative_.html */
 export const negative_ = operator("negative_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.nextafter.html */
 export const nextafter = operator("nextafter") as {
   (input: Tensor, other: Tensor): Tensor;
   (input: Tensor, options: { other: Tensor }): Tensor;
   (options: { input: Tensor; other: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.nonzero.html */
 export const nonzero = operator("nonzero") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.nonzero_static.html */
 export const nonzero_static = operator("nonzero_static") as {
   (input: Tensor, options: { size: number; fill_value?: number | undefined }): Tensor;
   (options: { input: Tensor; size: number; fill_value?: number | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.norm_except_dim.html */
 export const norm_except_dim = operator("norm_except_dim") as {
   (v: Tensor, pow?: number, dim?: number): Tensor;
   (v: Tensor, pow: number, options?: { dim?: number | undefined }): Tensor;
@@ -2229,6 +2577,7 @@ export const norm_except_dim = operator("norm_except_dim") as {
   (options: { v: Tensor; pow?: number | undefined; dim?: number | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.normal.html */
 export const normal = operator("normal") as {
   (mean: Tensor, std?: number, options?: { generator?: Generator | null | undefined }): Tensor;
   (mean: Tensor, options?: { std?: number | undefined; generator?: Generator | null | undefined }): Tensor;
@@ -2242,12 +2591,14 @@ export const normal = operator("normal") as {
   (options: { mean: number; std: number; size: readonly number[]; generator?: Generator | null | undefined } & TensorOptions): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.not_equal.html */
 export const not_equal = operator("not_equal") as {
   (input: Tensor, other: TensorLike): Tensor;
   (input: Tensor, options: { other: TensorLike }): Tensor;
   (options: { input: Tensor; other: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.nuclear_norm.html */
 export const nuclear_norm = operator("nuclear_norm") as {
   (input: Tensor, keepdim?: boolean): Tensor;
   (input: Tensor, options?: { keepdim?: boolean | undefined }): Tensor;
@@ -2258,6 +2609,7 @@ export const nuclear_norm = operator("nuclear_norm") as {
   (options: { input: Tensor; dim: number | readonly number[]; keepdim?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.ones.html */
 export const ones = operator("ones") as {
   (...size: number[]): Tensor;
   (...size: [...number[], TensorOptions]): Tensor;
@@ -2265,17 +2617,20 @@ export const ones = operator("ones") as {
   (options: { size: readonly number[] } & TensorOptions): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.ones_like.html */
 export const ones_like = operator("ones_like") as {
   (input: Tensor, options?: { memory_format?: MemoryFormat | null | undefined } & TensorOptions): Tensor;
   (options: { input: Tensor; memory_format?: MemoryFormat | null | undefined } & TensorOptions): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.orgqr.html */
 export const orgqr = operator("orgqr") as {
   (input: Tensor, input2: Tensor): Tensor;
   (input: Tensor, options: { input2: Tensor }): Tensor;
   (options: { input: Tensor; input2: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.ormqr.html */
 export const ormqr = operator("ormqr") as {
   (input: Tensor, input2: Tensor, input3: Tensor, left?: boolean, transpose?: boolean): Tensor;
   (input: Tensor, input2: Tensor, input3: Tensor, options?: { left?: boolean | undefined; transpose?: boolean | undefined }): Tensor;
@@ -2283,12 +2638,14 @@ export const ormqr = operator("ormqr") as {
   (options: { input: Tensor; input2: Tensor; input3: Tensor; left?: boolean | undefined; transpose?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.outer.html */
 export const outer = operator("outer") as {
   (input: Tensor, vec2: Tensor): Tensor;
   (input: Tensor, options: { vec2: Tensor }): Tensor;
   (options: { input: Tensor; vec2: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.pairwise_distance.html */
 export const pairwise_distance = operator("pairwise_distance") as {
   (x1: Tensor, x2: Tensor, p?: number, eps?: number, keepdim?: boolean): Tensor;
   (x1: Tensor, x2: Tensor, options?: { p?: number | undefined; eps?: number | undefined; keepdim?: boolean | undefined }): Tensor;
@@ -2296,77 +2653,90 @@ export const pairwise_distance = operator("pairwise_distance") as {
   (options: { x1: Tensor; x2: Tensor; p?: number | undefined; eps?: number | undefined; keepdim?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.pdist.html */
 export const pdist = operator("pdist") as {
   (input: Tensor, p?: number): Tensor;
   (input: Tensor, options?: { p?: number | undefined }): Tensor;
   (options: { input: Tensor; p?: number | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.permute.html */
 export const permute = functions.permute as {
   (input: Tensor, dims: readonly number[]): Tensor;
   (input: Tensor, options: { dims: readonly number[] }): Tensor;
   (options: { input: Tensor; dims: readonly number[] }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.pinverse.html */
 export const pinverse = operator("pinverse") as {
   (input: Tensor, rcond?: number): Tensor;
   (input: Tensor, options?: { rcond?: number | undefined }): Tensor;
   (options: { input: Tensor; rcond?: number | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.pixel_shuffle.html */
 export const pixel_shuffle = operator("pixel_shuffle") as {
   (input: Tensor, upscale_factor: number): Tensor;
   (input: Tensor, options: { upscale_factor: number }): Tensor;
   (options: { input: Tensor; upscale_factor: number }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.pixel_unshuffle.html */
 export const pixel_unshuffle = operator("pixel_unshuffle") as {
   (input: Tensor, downscale_factor: number): Tensor;
   (input: Tensor, options: { downscale_factor: number }): Tensor;
   (options: { input: Tensor; downscale_factor: number }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.poisson.html */
 export const poisson = operator("poisson") as {
   (input: Tensor, generator?: Generator | null): Tensor;
   (input: Tensor, options?: { generator?: Generator | null | undefined }): Tensor;
   (options: { input: Tensor; generator?: Generator | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.poisson_nll_loss.html */
 export const poisson_nll_loss = operator("poisson_nll_loss") as {
   (input: Tensor, target: Tensor, log_input: boolean, full: boolean, eps: number, reduction: number): Tensor;
   (input: Tensor, options: { target: Tensor; log_input: boolean; full: boolean; eps: number; reduction: number }): Tensor;
   (options: { input: Tensor; target: Tensor; log_input: boolean; full: boolean; eps: number; reduction: number }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.polar.html */
 export const polar = operator("polar") as {
   (abs: Tensor, angle: Tensor): Tensor;
   (abs: Tensor, options: { angle: Tensor }): Tensor;
   (options: { abs: Tensor; angle: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.polygamma.html */
 export const polygamma = operator("polygamma") as {
   (n: number, input: Tensor): Tensor;
   (n: number, options: { input: Tensor }): Tensor;
   (options: { n: number; input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.positive.html */
 export const positive = operator("positive") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.pow.html */
 export const pow = functions.pow as {
   (input: TensorLike, exponent: TensorLike): Tensor;
   (input: TensorLike, options: { exponent: TensorLike }): Tensor;
   (options: { input: TensorLike; exponent: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.prelu.html */
 export const prelu = operator("prelu") as {
   (input: Tensor, weight: Tensor): Tensor;
   (input: Tensor, options: { weight: Tensor }): Tensor;
   (options: { input: Tensor; weight: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.prod.html */
 export const prod = operator("prod") as {
   (input: Tensor, options?: { dtype?: Dtype | null | undefined }): Tensor;
   (options: { input: Tensor; dtype?: Dtype | null | undefined }): Tensor;
@@ -2376,6 +2746,7 @@ export const prod = operator("prod") as {
   (options: { input: Tensor; dim: number; keepdim?: boolean | undefined; dtype?: Dtype | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.put.html */
 export const put = operator("put") as {
   (input: Tensor, index: Tensor, source: Tensor, accumulate?: boolean): Tensor;
   (input: Tensor, index: Tensor, source: Tensor, options?: { accumulate?: boolean | undefined }): Tensor;
@@ -2384,12 +2755,14 @@ export const put = operator("put") as {
   (options: { input: Tensor; index: Tensor; source: Tensor; accumulate?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.qr.html */
 export const qr = operator("qr") as {
   (input: Tensor, some?: boolean): Named<[Tensor, Tensor], { readonly Q: Tensor; readonly R: Tensor }>;
   (input: Tensor, options?: { some?: boolean | undefined }): Named<[Tensor, Tensor], { readonly Q: Tensor; readonly R: Tensor }>;
   (options: { input: Tensor; some?: boolean | undefined }): Named<[Tensor, Tensor], { readonly Q: Tensor; readonly R: Tensor }>;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.quantile.html */
 export const quantile = operator("quantile") as {
   (input: Tensor, q: Tensor | number, dim?: number | null, keepdim?: boolean, options?: { interpolation?: string | undefined }): Tensor;
   (input: Tensor, q: Tensor | number, dim: number | null, options?: { keepdim?: boolean | undefined; interpolation?: string | undefined }): Tensor;
@@ -2398,16 +2771,19 @@ export const quantile = operator("quantile") as {
   (options: { input: Tensor; q: Tensor | number; dim?: number | null | undefined; keepdim?: boolean | undefined; interpolation?: string | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.rad2deg.html */
 export const rad2deg = operator("rad2deg") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.rad2deg_.html */
 export const rad2deg_ = operator("rad2deg_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.rand.html */
 export const rand = operator("rand") as {
   (...size: number[]): Tensor;
   (...size: [...number[], { generator?: Generator | null | undefined } & TensorOptions]): Tensor;
@@ -2415,11 +2791,13 @@ export const rand = operator("rand") as {
   (options: { size: readonly number[]; generator?: Generator | null | undefined } & TensorOptions): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.rand_like.html */
 export const rand_like = operator("rand_like") as {
   (input: Tensor, options?: { memory_format?: MemoryFormat | null | undefined; generator?: Generator | null | undefined } & TensorOptions): Tensor;
   (options: { input: Tensor; memory_format?: MemoryFormat | null | undefined; generator?: Generator | null | undefined } & TensorOptions): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.randint.html */
 export const randint = operator("randint") as {
   (high: number, size: readonly number[], options?: { generator?: Generator | null | undefined } & TensorOptions): Tensor;
   (high: number, options: { size: readonly number[]; generator?: Generator | null | undefined } & TensorOptions): Tensor;
@@ -2430,6 +2808,7 @@ export const randint = operator("randint") as {
   (options: { low: number; high: number; size: readonly number[]; generator?: Generator | null | undefined } & TensorOptions): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.randint_like.html */
 export const randint_like = operator("randint_like") as {
   (input: Tensor, high: number | Tensor, options?: { memory_format?: MemoryFormat | null | undefined; generator?: Generator | null | undefined } & TensorOptions): Tensor;
   (input: Tensor, options: { high: number | Tensor; memory_format?: MemoryFormat | null | undefined; generator?: Generator | null | undefined } & TensorOptions): Tensor;
@@ -2440,6 +2819,7 @@ export const randint_like = operator("randint_like") as {
   (options: { input: Tensor; low: number; high: number; memory_format?: MemoryFormat | null | undefined; generator?: Generator | null | undefined } & TensorOptions): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.randn.html */
 export const randn = operator("randn") as {
   (...size: number[]): Tensor;
   (...size: [...number[], { generator?: Generator | null | undefined } & TensorOptions]): Tensor;
@@ -2447,16 +2827,19 @@ export const randn = operator("randn") as {
   (options: { size: readonly number[]; generator?: Generator | null | undefined } & TensorOptions): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.randn_like.html */
 export const randn_like = operator("randn_like") as {
   (input: Tensor, options?: { memory_format?: MemoryFormat | null | undefined; generator?: Generator | null | undefined } & TensorOptions): Tensor;
   (options: { input: Tensor; memory_format?: MemoryFormat | null | undefined; generator?: Generator | null | undefined } & TensorOptions): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.randperm.html */
 export const randperm = operator("randperm") as {
   (n: number, options?: { generator?: Generator | null | undefined } & TensorOptions): Tensor;
   (options: { n: number; generator?: Generator | null | undefined } & TensorOptions): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.range.html */
 export const range = operator("range") as {
   (start: Scalar, end: Scalar, step?: Scalar, options?: TensorOptions): Tensor;
   (start: Scalar, end: Scalar, options?: { step?: Scalar | undefined } & TensorOptions): Tensor;
@@ -2467,42 +2850,50 @@ export const range = operator("range") as {
   (options: { start: Scalar; end: Scalar } & TensorOptions): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.ravel.html */
 export const ravel = operator("ravel") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.real.html */
 export const real = operator("real") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.reciprocal.html */
 export const reciprocal = operator("reciprocal") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.reciprocal_.html */
 export const reciprocal_ = operator("reciprocal_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.relu.html */
 export const relu = functions.relu as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.relu_.html */
 export const relu_ = operator("relu_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.remainder.html */
 export const remainder = operator("remainder") as {
   (input: TensorLike, other: TensorLike): Tensor;
   (input: TensorLike, options: { other: TensorLike }): Tensor;
   (options: { input: TensorLike; other: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.renorm.html */
 export const renorm = operator("renorm") as {
   (input: Tensor, p: Scalar, dim: number, maxnorm: Scalar): Tensor;
   (input: Tensor, p: Scalar, dim: number, options: { maxnorm: Scalar }): Tensor;
@@ -2511,6 +2902,7 @@ export const renorm = operator("renorm") as {
   (options: { input: Tensor; p: Scalar; dim: number; maxnorm: Scalar }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.repeat_interleave.html */
 export const repeat_interleave = operator("repeat_interleave") as {
   (repeats: Tensor, options?: { output_size?: number | null | undefined }): Tensor;
   (options: { repeats: Tensor; output_size?: number | null | undefined }): Tensor;
@@ -2520,28 +2912,33 @@ export const repeat_interleave = operator("repeat_interleave") as {
   (options: { input: Tensor; repeats: Tensor | number; dim?: number | null | undefined; output_size?: number | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.reshape.html */
 export const reshape = functions.reshape as {
   (input: Tensor, shape: readonly number[]): Tensor;
   (input: Tensor, options: { shape: readonly number[] }): Tensor;
   (options: { input: Tensor; shape: readonly number[] }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.resize_as_.html */
 export const resize_as_ = operator("resize_as_") as {
   (input: Tensor, the_template: Tensor, options?: { memory_format?: MemoryFormat | null | undefined }): Tensor;
   (input: Tensor, options: { the_template: Tensor; memory_format?: MemoryFormat | null | undefined }): Tensor;
   (options: { input: Tensor; the_template: Tensor; memory_format?: MemoryFormat | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.resolve_conj.html */
 export const resolve_conj = operator("resolve_conj") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.resolve_neg.html */
 export const resolve_neg = operator("resolve_neg") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.rms_norm.html */
 export const rms_norm = functions.rms_norm as {
   (input: Tensor, normalized_shape: readonly number[], weight?: Tensor | null, eps?: number | null): Tensor;
   (input: Tensor, normalized_shape: readonly number[], weight: Tensor | null, options?: { eps?: number | null | undefined }): Tensor;
@@ -2550,6 +2947,7 @@ export const rms_norm = functions.rms_norm as {
   (options: { input: Tensor; normalized_shape: readonly number[]; weight?: Tensor | null | undefined; eps?: number | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.rnn_relu.html */
 export const rnn_relu = operator("rnn_relu") as {
   (input: Tensor, hx: Tensor, params: readonly Tensor[], has_biases: boolean, num_layers: number, dropout: number, train: boolean, bidirectional: boolean, batch_first: boolean): [Tensor, Tensor];
   (input: Tensor, options: { hx: Tensor; params: readonly Tensor[]; has_biases: boolean; num_layers: number; dropout: number; train: boolean; bidirectional: boolean; batch_first: boolean }): [Tensor, Tensor];
@@ -2559,6 +2957,7 @@ export const rnn_relu = operator("rnn_relu") as {
   (options: { data: Tensor; batch_sizes: Tensor; hx: Tensor; params: readonly Tensor[]; has_biases: boolean; num_layers: number; dropout: number; train: boolean; bidirectional: boolean }): [Tensor, Tensor];
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.rnn_relu_cell.html */
 export const rnn_relu_cell = operator("rnn_relu_cell") as {
   (input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih?: Tensor | null, b_hh?: Tensor | null): Tensor;
   (input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, options?: { b_ih?: Tensor | null | undefined; b_hh?: Tensor | null | undefined }): Tensor;
@@ -2566,6 +2965,7 @@ export const rnn_relu_cell = operator("rnn_relu_cell") as {
   (options: { input: Tensor; hx: Tensor; w_ih: Tensor; w_hh: Tensor; b_ih?: Tensor | null | undefined; b_hh?: Tensor | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.rnn_tanh.html */
 export const rnn_tanh = operator("rnn_tanh") as {
   (input: Tensor, hx: Tensor, params: readonly Tensor[], has_biases: boolean, num_layers: number, dropout: number, train: boolean, bidirectional: boolean, batch_first: boolean): [Tensor, Tensor];
   (input: Tensor, options: { hx: Tensor; params: readonly Tensor[]; has_biases: boolean; num_layers: number; dropout: number; train: boolean; bidirectional: boolean; batch_first: boolean }): [Tensor, Tensor];
@@ -2575,6 +2975,7 @@ export const rnn_tanh = operator("rnn_tanh") as {
   (options: { data: Tensor; batch_sizes: Tensor; hx: Tensor; params: readonly Tensor[]; has_biases: boolean; num_layers: number; dropout: number; train: boolean; bidirectional: boolean }): [Tensor, Tensor];
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.rnn_tanh_cell.html */
 export const rnn_tanh_cell = operator("rnn_tanh_cell") as {
   (input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih?: Tensor | null, b_hh?: Tensor | null): Tensor;
   (input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, options?: { b_ih?: Tensor | null | undefined; b_hh?: Tensor | null | undefined }): Tensor;
@@ -2582,6 +2983,7 @@ export const rnn_tanh_cell = operator("rnn_tanh_cell") as {
   (options: { input: Tensor; hx: Tensor; w_ih: Tensor; w_hh: Tensor; b_ih?: Tensor | null | undefined; b_hh?: Tensor | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.roll.html */
 export const roll = operator("roll") as {
   (input: Tensor, shifts: number | readonly number[], dims?: number | readonly number[]): Tensor;
   (input: Tensor, shifts: number | readonly number[], options?: { dims?: number | readonly number[] | undefined }): Tensor;
@@ -2589,6 +2991,7 @@ export const roll = operator("roll") as {
   (options: { input: Tensor; shifts: number | readonly number[]; dims?: number | readonly number[] | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.rot90.html */
 export const rot90 = operator("rot90") as {
   (input: Tensor, k?: number, dims?: readonly number[]): Tensor;
   (input: Tensor, k: number, options?: { dims?: readonly number[] | undefined }): Tensor;
@@ -2596,54 +2999,64 @@ export const rot90 = operator("rot90") as {
   (options: { input: Tensor; k?: number | undefined; dims?: readonly number[] | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.round.html */
 export const round = operator("round") as {
   (input: Tensor, options?: { decimals?: number | undefined }): Tensor;
   (options: { input: Tensor; decimals?: number | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.round_.html */
 export const round_ = operator("round_") as {
   (input: Tensor, options?: { decimals?: number | undefined }): Tensor;
   (options: { input: Tensor; decimals?: number | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.row_stack.html */
 export const row_stack = operator("row_stack") as {
   (tensors: readonly Tensor[]): Tensor;
   (options: { tensors: readonly Tensor[] }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.rrelu.html */
 export const rrelu = operator("rrelu") as {
   (input: Tensor, lower?: Scalar, upper?: Scalar, training?: boolean, generator?: Generator | null): Tensor;
   (input: Tensor, options?: { lower?: Scalar | undefined; upper?: Scalar | undefined; training?: boolean | undefined; generator?: Generator | null | undefined }): Tensor;
   (options: { input: Tensor; lower?: Scalar | undefined; upper?: Scalar | undefined; training?: boolean | undefined; generator?: Generator | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.rrelu_.html */
 export const rrelu_ = operator("rrelu_") as {
   (input: Tensor, lower?: Scalar, upper?: Scalar, training?: boolean, generator?: Generator | null): Tensor;
   (input: Tensor, options?: { lower?: Scalar | undefined; upper?: Scalar | undefined; training?: boolean | undefined; generator?: Generator | null | undefined }): Tensor;
   (options: { input: Tensor; lower?: Scalar | undefined; upper?: Scalar | undefined; training?: boolean | undefined; generator?: Generator | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.rsqrt.html */
 export const rsqrt = functions.rsqrt as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.rsqrt_.html */
 export const rsqrt_ = operator("rsqrt_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.rsub.html */
 export const rsub = operator("rsub") as {
   (input: Tensor, other: TensorLike, options?: { alpha?: Scalar | undefined }): Tensor;
   (input: Tensor, options: { other: TensorLike; alpha?: Scalar | undefined }): Tensor;
   (options: { input: Tensor; other: TensorLike; alpha?: Scalar | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.scalar_tensor.html */
 export const scalar_tensor = operator("scalar_tensor") as {
   (s: Scalar, options?: TensorOptions): Tensor;
   (options: { s: Scalar } & TensorOptions): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.scatter.html */
 export const scatter = operator("scatter") as {
   (input: Tensor, dim: number, index: Tensor, src: Tensor, options?: { reduce?: string | undefined }): Tensor;
   (input: Tensor, dim: number, index: Tensor, options: { src: Tensor; reduce?: string | undefined }): Tensor;
@@ -2657,6 +3070,7 @@ export const scatter = operator("scatter") as {
   (options: { input: Tensor; dim: number; index: Tensor; value: Scalar; reduce?: string | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.scatter_add.html */
 export const scatter_add = operator("scatter_add") as {
   (input: Tensor, dim: number, index: Tensor, src: Tensor): Tensor;
   (input: Tensor, dim: number, index: Tensor, options: { src: Tensor }): Tensor;
@@ -2665,24 +3079,28 @@ export const scatter_add = operator("scatter_add") as {
   (options: { input: Tensor; dim: number; index: Tensor; src: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.scatter_reduce.html */
 export const scatter_reduce = operator("scatter_reduce") as {
   (input: Tensor, dim: number, index: Tensor, src: Tensor, reduce: string, options?: { include_self?: boolean | undefined }): Tensor;
   (input: Tensor, options: { dim: number; index: Tensor; src: Tensor; reduce: string; include_self?: boolean | undefined }): Tensor;
   (options: { input: Tensor; dim: number; index: Tensor; src: Tensor; reduce: string; include_self?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.searchsorted.html */
 export const searchsorted = operator("searchsorted") as {
   (sorted_sequence: Tensor, input: TensorLike, options?: { out_int32?: boolean | undefined; right?: boolean | undefined; side?: string | null | undefined; sorter?: Tensor | null | undefined }): Tensor;
   (sorted_sequence: Tensor, options: { input: TensorLike; out_int32?: boolean | undefined; right?: boolean | undefined; side?: string | null | undefined; sorter?: Tensor | null | undefined }): Tensor;
   (options: { sorted_sequence: Tensor; input: TensorLike; out_int32?: boolean | undefined; right?: boolean | undefined; side?: string | null | undefined; sorter?: Tensor | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.segment_reduce.html */
 export const segment_reduce = operator("segment_reduce") as {
   (data: Tensor, reduce: string, options?: { lengths?: Tensor | null | undefined; indices?: Tensor | null | undefined; offsets?: Tensor | null | undefined; axis?: number | undefined; unsafe?: boolean | undefined; initial?: Scalar | null | undefined }): Tensor;
   (data: Tensor, options: { reduce: string; lengths?: Tensor | null | undefined; indices?: Tensor | null | undefined; offsets?: Tensor | null | undefined; axis?: number | undefined; unsafe?: boolean | undefined; initial?: Scalar | null | undefined }): Tensor;
   (options: { data: Tensor; reduce: string; lengths?: Tensor | null | undefined; indices?: Tensor | null | undefined; offsets?: Tensor | null | undefined; axis?: number | undefined; unsafe?: boolean | undefined; initial?: Scalar | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.select.html */
 export const select = functions.select as {
   (input: Tensor, dim: number, index: number): Tensor;
   (input: Tensor, dim: number, options: { index: number }): Tensor;
@@ -2690,6 +3108,7 @@ export const select = functions.select as {
   (options: { input: Tensor; dim: number; index: number }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.select_scatter.html */
 export const select_scatter = operator("select_scatter") as {
   (input: Tensor, src: Tensor, dim: number, index: number): Tensor;
   (input: Tensor, src: Tensor, dim: number, options: { index: number }): Tensor;
@@ -2698,71 +3117,85 @@ export const select_scatter = operator("select_scatter") as {
   (options: { input: Tensor; src: Tensor; dim: number; index: number }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.selu.html */
 export const selu = operator("selu") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.selu_.html */
 export const selu_ = operator("selu_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.sgn.html */
 export const sgn = operator("sgn") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.sigmoid.html */
 export const sigmoid = functions.sigmoid as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.sigmoid_.html */
 export const sigmoid_ = operator("sigmoid_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.sign.html */
 export const sign = operator("sign") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.signbit.html */
 export const signbit = operator("signbit") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.sin.html */
 export const sin = functions.sin as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.sin_.html */
 export const sin_ = operator("sin_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.sinc.html */
 export const sinc = operator("sinc") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.sinc_.html */
 export const sinc_ = operator("sinc_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.sinh.html */
 export const sinh = operator("sinh") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.sinh_.html */
 export const sinh_ = operator("sinh_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.slice_scatter.html */
 export const slice_scatter = operator("slice_scatter") as {
   (input: Tensor, src: Tensor, dim?: number, start?: number | null, end?: number | null, step?: number): Tensor;
   (input: Tensor, src: Tensor, options?: { dim?: number | undefined; start?: number | null | undefined; end?: number | null | undefined; step?: number | undefined }): Tensor;
@@ -2770,11 +3203,13 @@ export const slice_scatter = operator("slice_scatter") as {
   (options: { input: Tensor; src: Tensor; dim?: number | undefined; start?: number | null | undefined; end?: number | null | undefined; step?: number | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.slogdet.html */
 export const slogdet = operator("slogdet") as {
   (input: Tensor): Named<[Tensor, Tensor], { readonly sign: Tensor; readonly logabsdet: Tensor }>;
   (options: { input: Tensor }): Named<[Tensor, Tensor], { readonly sign: Tensor; readonly logabsdet: Tensor }>;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.softmax.html */
 export const softmax = functions.softmax as {
   (input: Tensor, dim: number, dtype?: Dtype | null): Tensor;
   (input: Tensor, dim: number, options?: { dtype?: Dtype | null | undefined }): Tensor;
@@ -2782,6 +3217,7 @@ export const softmax = functions.softmax as {
   (options: { input: Tensor; dim: number; dtype?: Dtype | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.sort.html */
 export const sort = operator("sort") as {
   (input: Tensor, dim?: number, descending?: boolean): Named<[Tensor, Tensor], { readonly values: Tensor; readonly indices: Tensor }>;
   (input: Tensor, dim: number, options?: { descending?: boolean | undefined }): Named<[Tensor, Tensor], { readonly values: Tensor; readonly indices: Tensor }>;
@@ -2791,6 +3227,7 @@ export const sort = operator("sort") as {
   (options: { input: Tensor; stable?: boolean | null | undefined; dim?: number | undefined; descending?: boolean | undefined }): Named<[Tensor, Tensor], { readonly values: Tensor; readonly indices: Tensor }>;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.split_with_sizes.html */
 export const split_with_sizes = operator("split_with_sizes") as {
   (input: Tensor, split_sizes: readonly number[], dim?: number): Tensor[];
   (input: Tensor, split_sizes: readonly number[], options?: { dim?: number | undefined }): Tensor[];
@@ -2798,26 +3235,31 @@ export const split_with_sizes = operator("split_with_sizes") as {
   (options: { input: Tensor; split_sizes: readonly number[]; dim?: number | undefined }): Tensor[];
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.sqrt.html */
 export const sqrt = functions.sqrt as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.sqrt_.html */
 export const sqrt_ = operator("sqrt_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.square.html */
 export const square = operator("square") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.square_.html */
 export const square_ = operator("square_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.squeeze.html */
 export const squeeze = functions.squeeze as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
@@ -2826,12 +3268,14 @@ export const squeeze = functions.squeeze as {
   (options: { input: Tensor; dim: number | readonly number[] }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.stack.html */
 export const stack = functions.stack as {
   (tensors: readonly Tensor[], dim?: number): Tensor;
   (tensors: readonly Tensor[], options?: { dim?: number | undefined }): Tensor;
   (options: { tensors: readonly Tensor[]; dim?: number | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.std.html */
 export const std = operator("std") as {
   (input: Tensor, unbiased?: boolean): Tensor;
   (input: Tensor, options?: { unbiased?: boolean | undefined }): Tensor;
@@ -2846,6 +3290,7 @@ export const std = operator("std") as {
   (options: { input: Tensor; dim?: number | readonly number[] | null | undefined; correction?: Scalar | null | undefined; keepdim?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.std_mean.html */
 export const std_mean = operator("std_mean") as {
   (input: Tensor, unbiased?: boolean): [Tensor, Tensor];
   (input: Tensor, options?: { unbiased?: boolean | undefined }): [Tensor, Tensor];
@@ -2860,18 +3305,21 @@ export const std_mean = operator("std_mean") as {
   (options: { input: Tensor; dim?: number | readonly number[] | null | undefined; correction?: Scalar | null | undefined; keepdim?: boolean | undefined }): [Tensor, Tensor];
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.sub.html */
 export const sub = functions.sub as {
   (input: TensorLike, other: TensorLike, options?: { alpha?: Scalar | undefined }): Tensor;
   (input: TensorLike, options: { other: TensorLike; alpha?: Scalar | undefined }): Tensor;
   (options: { input: TensorLike; other: TensorLike; alpha?: Scalar | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.subtract.html */
 export const subtract = operator("subtract") as {
   (input: TensorLike, other: TensorLike, options?: { alpha?: Scalar | undefined }): Tensor;
   (input: TensorLike, options: { other: TensorLike; alpha?: Scalar | undefined }): Tensor;
   (options: { input: TensorLike; other: TensorLike; alpha?: Scalar | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.sum.html */
 export const sum = functions.sum as {
   (input: Tensor, options?: { dtype?: Dtype | null | undefined }): Tensor;
   (options: { input: Tensor; dtype?: Dtype | null | undefined }): Tensor;
@@ -2881,6 +3329,7 @@ export const sum = functions.sum as {
   (options: { input: Tensor; dim: number | readonly number[] | null; keepdim?: boolean | undefined; dtype?: Dtype | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.svd.html */
 export const svd = operator("svd") as {
   (input: Tensor, some?: boolean, compute_uv?: boolean): Named<[Tensor, Tensor, Tensor], { readonly U: Tensor; readonly S: Tensor; readonly V: Tensor }>;
   (input: Tensor, some: boolean, options?: { compute_uv?: boolean | undefined }): Named<[Tensor, Tensor, Tensor], { readonly U: Tensor; readonly S: Tensor; readonly V: Tensor }>;
@@ -2888,6 +3337,7 @@ export const svd = operator("svd") as {
   (options: { input: Tensor; some?: boolean | undefined; compute_uv?: boolean | undefined }): Named<[Tensor, Tensor, Tensor], { readonly U: Tensor; readonly S: Tensor; readonly V: Tensor }>;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.swapaxes.html */
 export const swapaxes = operator("swapaxes") as {
   (input: Tensor, axis0: number, axis1: number): Tensor;
   (input: Tensor, axis0: number, options: { axis1: number }): Tensor;
@@ -2895,6 +3345,7 @@ export const swapaxes = operator("swapaxes") as {
   (options: { input: Tensor; axis0: number; axis1: number }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.swapdims.html */
 export const swapdims = operator("swapdims") as {
   (input: Tensor, dim0: number, dim1: number): Tensor;
   (input: Tensor, dim0: number, options: { dim1: number }): Tensor;
@@ -2902,17 +3353,20 @@ export const swapdims = operator("swapdims") as {
   (options: { input: Tensor; dim0: number; dim1: number }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.t.html */
 export const t = functions.t as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.take.html */
 export const take = operator("take") as {
   (input: Tensor, index: Tensor): Tensor;
   (input: Tensor, options: { index: Tensor }): Tensor;
   (options: { input: Tensor; index: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.take_along_dim.html */
 export const take_along_dim = operator("take_along_dim") as {
   (input: Tensor, indices: Tensor, dim?: number | null): Tensor;
   (input: Tensor, indices: Tensor, options?: { dim?: number | null | undefined }): Tensor;
@@ -2920,26 +3374,31 @@ export const take_along_dim = operator("take_along_dim") as {
   (options: { input: Tensor; indices: Tensor; dim?: number | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.tan.html */
 export const tan = operator("tan") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.tan_.html */
 export const tan_ = operator("tan_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.tanh.html */
 export const tanh = functions.tanh as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.tanh_.html */
 export const tanh_ = operator("tanh_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.tensor_split.html */
 export const tensor_split = operator("tensor_split") as {
   (input: Tensor, sections: number, dim?: number): Tensor[];
   (input: Tensor, sections: number, options?: { dim?: number | undefined }): Tensor[];
@@ -2955,6 +3414,7 @@ export const tensor_split = operator("tensor_split") as {
   (options: { input: Tensor; tensor_indices_or_sections: Tensor; dim?: number | undefined }): Tensor[];
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.threshold.html */
 export const threshold = operator("threshold") as {
   (input: Tensor, threshold: Scalar, value: Scalar): Tensor;
   (input: Tensor, threshold: Scalar, options: { value: Scalar }): Tensor;
@@ -2962,6 +3422,7 @@ export const threshold = operator("threshold") as {
   (options: { input: Tensor; threshold: Scalar; value: Scalar }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.threshold_.html */
 export const threshold_ = operator("threshold_") as {
   (input: Tensor, threshold: Scalar, value: Scalar): Tensor;
   (input: Tensor, threshold: Scalar, options: { value: Scalar }): Tensor;
@@ -2969,12 +3430,14 @@ export const threshold_ = operator("threshold_") as {
   (options: { input: Tensor; threshold: Scalar; value: Scalar }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.tile.html */
 export const tile = operator("tile") as {
   (input: Tensor, dims: readonly number[]): Tensor;
   (input: Tensor, options: { dims: readonly number[] }): Tensor;
   (options: { input: Tensor; dims: readonly number[] }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.topk.html */
 export const topk = operator("topk") as {
   (input: Tensor, k: number, dim?: number, largest?: boolean, sorted?: boolean): Named<[Tensor, Tensor], { readonly values: Tensor; readonly indices: Tensor }>;
   (input: Tensor, k: number, options?: { dim?: number | undefined; largest?: boolean | undefined; sorted?: boolean | undefined }): Named<[Tensor, Tensor], { readonly values: Tensor; readonly indices: Tensor }>;
@@ -2982,11 +3445,13 @@ export const topk = operator("topk") as {
   (options: { input: Tensor; k: number; dim?: number | undefined; largest?: boolean | undefined; sorted?: boolean | undefined }): Named<[Tensor, Tensor], { readonly values: Tensor; readonly indices: Tensor }>;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.trace.html */
 export const trace = operator("trace") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.transpose.html */
 export const transpose = functions.transpose as {
   (input: Tensor, dim0: number, dim1: number): Tensor;
   (input: Tensor, dim0: number, options: { dim1: number }): Tensor;
@@ -2994,6 +3459,7 @@ export const transpose = functions.transpose as {
   (options: { input: Tensor; dim0: number; dim1: number }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.trapezoid.html */
 export const trapezoid = operator("trapezoid") as {
   (y: Tensor, x: Tensor, options?: { dim?: number | undefined }): Tensor;
   (y: Tensor, options: { x: Tensor; dim?: number | undefined }): Tensor;
@@ -3002,6 +3468,7 @@ export const trapezoid = operator("trapezoid") as {
   (options: { y: Tensor; dx?: Scalar | undefined; dim?: number | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.trapz.html */
 export const trapz = operator("trapz") as {
   (y: Tensor, x: Tensor, options?: { dim?: number | undefined }): Tensor;
   (y: Tensor, options: { x: Tensor; dim?: number | undefined }): Tensor;
@@ -3010,6 +3477,7 @@ export const trapz = operator("trapz") as {
   (options: { y: Tensor; dx?: number | undefined; dim?: number | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.triangular_solve.html */
 export const triangular_solve = operator("triangular_solve") as {
   (input: Tensor, A: Tensor, upper?: boolean, transpose?: boolean, unitriangular?: boolean): Named<[Tensor, Tensor], { readonly solution: Tensor; readonly cloned_coefficient: Tensor }>;
   (input: Tensor, A: Tensor, options?: { upper?: boolean | undefined; transpose?: boolean | undefined; unitriangular?: boolean | undefined }): Named<[Tensor, Tensor], { readonly solution: Tensor; readonly cloned_coefficient: Tensor }>;
@@ -3017,12 +3485,14 @@ export const triangular_solve = operator("triangular_solve") as {
   (options: { input: Tensor; A: Tensor; upper?: boolean | undefined; transpose?: boolean | undefined; unitriangular?: boolean | undefined }): Named<[Tensor, Tensor], { readonly solution: Tensor; readonly cloned_coefficient: Tensor }>;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.tril.html */
 export const tril = operator("tril") as {
   (input: Tensor, diagonal?: number): Tensor;
   (input: Tensor, options?: { diagonal?: number | undefined }): Tensor;
   (options: { input: Tensor; diagonal?: number | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.tril_indices.html */
 export const tril_indices = operator("tril_indices") as {
   (row: number, col: number, offset?: number, options?: TensorOptions): Tensor;
   (row: number, col: number, options?: { offset?: number | undefined } & TensorOptions): Tensor;
@@ -3030,6 +3500,7 @@ export const tril_indices = operator("tril_indices") as {
   (options: { row: number; col: number; offset?: number | undefined } & TensorOptions): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.triplet_margin_loss.html */
 export const triplet_margin_loss = operator("triplet_margin_loss") as {
   (anchor: Tensor, positive: Tensor, negative: Tensor, margin?: number, p?: number, eps?: number, swap?: boolean, reduction?: number): Tensor;
   (anchor: Tensor, positive: Tensor, negative: Tensor, options?: { margin?: number | undefined; p?: number | undefined; eps?: number | undefined; swap?: boolean | undefined; reduction?: number | undefined }): Tensor;
@@ -3037,12 +3508,14 @@ export const triplet_margin_loss = operator("triplet_margin_loss") as {
   (options: { anchor: Tensor; positive: Tensor; negative: Tensor; margin?: number | undefined; p?: number | undefined; eps?: number | undefined; swap?: boolean | undefined; reduction?: number | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.triu.html */
 export const triu = operator("triu") as {
   (input: Tensor, diagonal?: number): Tensor;
   (input: Tensor, options?: { diagonal?: number | undefined }): Tensor;
   (options: { input: Tensor; diagonal?: number | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.triu_indices.html */
 export const triu_indices = operator("triu_indices") as {
   (row: number, col: number, offset?: number, options?: TensorOptions): Tensor;
   (row: number, col: number, options?: { offset?: number | undefined } & TensorOptions): Tensor;
@@ -3050,28 +3523,33 @@ export const triu_indices = operator("triu_indices") as {
   (options: { row: number; col: number; offset?: number | undefined } & TensorOptions): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.true_divide.html */
 export const true_divide = operator("true_divide") as {
   (input: TensorLike, other: TensorLike): Tensor;
   (input: TensorLike, options: { other: TensorLike }): Tensor;
   (options: { input: TensorLike; other: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.trunc.html */
 export const trunc = operator("trunc") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.trunc_.html */
 export const trunc_ = operator("trunc_") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.unbind.html */
 export const unbind = operator("unbind") as {
   (input: Tensor, dim?: number): Tensor[];
   (input: Tensor, options?: { dim?: number | undefined }): Tensor[];
   (options: { input: Tensor; dim?: number | undefined }): Tensor[];
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.unflatten.html */
 export const unflatten = operator("unflatten") as {
   (input: Tensor, dim: number, sizes: readonly number[]): Tensor;
   (input: Tensor, dim: number, options: { sizes: readonly number[] }): Tensor;
@@ -3079,6 +3557,7 @@ export const unflatten = operator("unflatten") as {
   (options: { input: Tensor; dim: number; sizes: readonly number[] }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.unsafe_chunk.html */
 export const unsafe_chunk = operator("unsafe_chunk") as {
   (input: Tensor, chunks: number, dim?: number): Tensor[];
   (input: Tensor, chunks: number, options?: { dim?: number | undefined }): Tensor[];
@@ -3086,6 +3565,7 @@ export const unsafe_chunk = operator("unsafe_chunk") as {
   (options: { input: Tensor; chunks: number; dim?: number | undefined }): Tensor[];
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.unsafe_split.html */
 export const unsafe_split = operator("unsafe_split") as {
   (input: Tensor, split_size: number, dim?: number): Tensor[];
   (input: Tensor, split_size: number, options?: { dim?: number | undefined }): Tensor[];
@@ -3093,6 +3573,7 @@ export const unsafe_split = operator("unsafe_split") as {
   (options: { input: Tensor; split_size: number; dim?: number | undefined }): Tensor[];
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.unsafe_split_with_sizes.html */
 export const unsafe_split_with_sizes = operator("unsafe_split_with_sizes") as {
   (input: Tensor, split_sizes: readonly number[], dim?: number): Tensor[];
   (input: Tensor, split_sizes: readonly number[], options?: { dim?: number | undefined }): Tensor[];
@@ -3100,12 +3581,14 @@ export const unsafe_split_with_sizes = operator("unsafe_split_with_sizes") as {
   (options: { input: Tensor; split_sizes: readonly number[]; dim?: number | undefined }): Tensor[];
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.unsqueeze.html */
 export const unsqueeze = functions.unsqueeze as {
   (input: Tensor, dim: number): Tensor;
   (input: Tensor, options: { dim: number }): Tensor;
   (options: { input: Tensor; dim: number }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.vander.html */
 export const vander = operator("vander") as {
   (x: Tensor, N?: number | null, increasing?: boolean): Tensor;
   (x: Tensor, N: number | null, options?: { increasing?: boolean | undefined }): Tensor;
@@ -3113,6 +3596,7 @@ export const vander = operator("vander") as {
   (options: { x: Tensor; N?: number | null | undefined; increasing?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.var.html */
 const var_ = operator("var") as {
   (input: Tensor, unbiased?: boolean): Tensor;
   (input: Tensor, options?: { unbiased?: boolean | undefined }): Tensor;
@@ -3128,6 +3612,7 @@ const var_ = operator("var") as {
 };
 export { var_ as var };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.var_mean.html */
 export const var_mean = operator("var_mean") as {
   (input: Tensor, unbiased?: boolean): [Tensor, Tensor];
   (input: Tensor, options?: { unbiased?: boolean | undefined }): [Tensor, Tensor];
@@ -3142,22 +3627,26 @@ export const var_mean = operator("var_mean") as {
   (options: { input: Tensor; dim?: number | readonly number[] | null | undefined; correction?: Scalar | null | undefined; keepdim?: boolean | undefined }): [Tensor, Tensor];
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.vdot.html */
 export const vdot = operator("vdot") as {
   (input: Tensor, other: Tensor): Tensor;
   (input: Tensor, options: { other: Tensor }): Tensor;
   (options: { input: Tensor; other: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.view_as_complex.html */
 export const view_as_complex = operator("view_as_complex") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.view_as_real.html */
 export const view_as_real = operator("view_as_real") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.vsplit.html */
 export const vsplit = operator("vsplit") as {
   (input: Tensor, sections: number): Tensor[];
   (input: Tensor, options: { sections: number }): Tensor[];
@@ -3167,11 +3656,13 @@ export const vsplit = operator("vsplit") as {
   (options: { input: Tensor; indices: readonly number[] }): Tensor[];
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.vstack.html */
 export const vstack = operator("vstack") as {
   (tensors: readonly Tensor[]): Tensor;
   (options: { tensors: readonly Tensor[] }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.where.html */
 export const where = functions.where as {
   (condition: Tensor, input: TensorLike, other: TensorLike): Tensor;
   (condition: Tensor, input: TensorLike, options: { other: TensorLike }): Tensor;
@@ -3181,23 +3672,27 @@ export const where = functions.where as {
   (options: { condition: Tensor }): Tensor[];
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.xlogy.html */
 export const xlogy = operator("xlogy") as {
   (input: TensorLike, other: TensorLike): Tensor;
   (input: TensorLike, options: { other: TensorLike }): Tensor;
   (options: { input: TensorLike; other: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.xlogy_.html */
 export const xlogy_ = operator("xlogy_") as {
   (input: Tensor, other: TensorLike): Tensor;
   (input: Tensor, options: { other: TensorLike }): Tensor;
   (options: { input: Tensor; other: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.zero_.html */
 export const zero_ = functions.zero_ as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.zeros.html */
 export const zeros = operator("zeros") as {
   (...size: number[]): Tensor;
   (...size: [...number[], TensorOptions]): Tensor;
@@ -3205,6 +3700,7 @@ export const zeros = operator("zeros") as {
   (options: { size: readonly number[] } & TensorOptions): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.zeros_like.html */
 export const zeros_like = operator("zeros_like") as {
   (input: Tensor, options?: { memory_format?: MemoryFormat | null | undefined } & TensorOptions): Tensor;
   (options: { input: Tensor; memory_format?: MemoryFormat | null | undefined } & TensorOptions): Tensor;

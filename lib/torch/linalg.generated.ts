@@ -5,16 +5,19 @@ import { operator } from "./resolve.ts";
 import type { Tensor } from "./tensor.ts";
 import type { Device, Dtype, Layout, MemoryFormat, Named, Scalar, TensorLike, TensorOptions } from "./types.ts";
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.cholesky.html */
 export const cholesky = operator("linalg_cholesky") as {
   (input: Tensor, options?: { upper?: boolean | undefined }): Tensor;
   (options: { input: Tensor; upper?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.cholesky_ex.html */
 export const cholesky_ex = operator("linalg_cholesky_ex") as {
   (input: Tensor, options?: { upper?: boolean | undefined; check_errors?: boolean | undefined }): Named<[Tensor, Tensor], { readonly L: Tensor; readonly info: Tensor }>;
   (options: { input: Tensor; upper?: boolean | undefined; check_errors?: boolean | undefined }): Named<[Tensor, Tensor], { readonly L: Tensor; readonly info: Tensor }>;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.cond.html */
 export const cond = operator("linalg_cond") as {
   (input: Tensor, p?: Scalar | null): Tensor;
   (input: Tensor, options?: { p?: Scalar | null | undefined }): Tensor;
@@ -24,70 +27,83 @@ export const cond = operator("linalg_cond") as {
   (options: { input: Tensor; p: string }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.cross.html */
 export const cross = operator("linalg_cross") as {
   (input: Tensor, other: Tensor, options?: { dim?: number | undefined }): Tensor;
   (input: Tensor, options: { other: Tensor; dim?: number | undefined }): Tensor;
   (options: { input: Tensor; other: Tensor; dim?: number | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.det.html */
 export const det = operator("linalg_det") as {
   (A: Tensor): Tensor;
   (options: { A: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.diagonal.html */
 export const diagonal = operator("linalg_diagonal") as {
   (A: Tensor, options?: { offset?: number | undefined; dim1?: number | undefined; dim2?: number | undefined }): Tensor;
   (options: { A: Tensor; offset?: number | undefined; dim1?: number | undefined; dim2?: number | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.eig.html */
 export const eig = operator("linalg_eig") as {
   (input: Tensor): Named<[Tensor, Tensor], { readonly eigenvalues: Tensor; readonly eigenvectors: Tensor }>;
   (options: { input: Tensor }): Named<[Tensor, Tensor], { readonly eigenvalues: Tensor; readonly eigenvectors: Tensor }>;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.eigh.html */
 export const eigh = operator("linalg_eigh") as {
   (input: Tensor, UPLO?: string): Named<[Tensor, Tensor], { readonly eigenvalues: Tensor; readonly eigenvectors: Tensor }>;
   (input: Tensor, options?: { UPLO?: string | undefined }): Named<[Tensor, Tensor], { readonly eigenvalues: Tensor; readonly eigenvectors: Tensor }>;
   (options: { input: Tensor; UPLO?: string | undefined }): Named<[Tensor, Tensor], { readonly eigenvalues: Tensor; readonly eigenvectors: Tensor }>;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.eigvals.html */
 export const eigvals = operator("linalg_eigvals") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.eigvalsh.html */
 export const eigvalsh = operator("linalg_eigvalsh") as {
   (input: Tensor, UPLO?: string): Tensor;
   (input: Tensor, options?: { UPLO?: string | undefined }): Tensor;
   (options: { input: Tensor; UPLO?: string | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.householder_product.html */
 export const householder_product = operator("linalg_householder_product") as {
   (input: Tensor, tau: Tensor): Tensor;
   (input: Tensor, options: { tau: Tensor }): Tensor;
   (options: { input: Tensor; tau: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.inv.html */
 export const inv = operator("linalg_inv") as {
   (A: Tensor): Tensor;
   (options: { A: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.inv_ex.html */
 export const inv_ex = operator("linalg_inv_ex") as {
   (A: Tensor, options?: { check_errors?: boolean | undefined }): Named<[Tensor, Tensor], { readonly inverse: Tensor; readonly info: Tensor }>;
   (options: { A: Tensor; check_errors?: boolean | undefined }): Named<[Tensor, Tensor], { readonly inverse: Tensor; readonly info: Tensor }>;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.ldl_factor.html */
 export const ldl_factor = operator("linalg_ldl_factor") as {
   (input: Tensor, options?: { hermitian?: boolean | undefined }): Named<[Tensor, Tensor], { readonly LD: Tensor; readonly pivots: Tensor }>;
   (options: { input: Tensor; hermitian?: boolean | undefined }): Named<[Tensor, Tensor], { readonly LD: Tensor; readonly pivots: Tensor }>;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.ldl_factor_ex.html */
 export const ldl_factor_ex = operator("linalg_ldl_factor_ex") as {
   (input: Tensor, options?: { hermitian?: boolean | undefined; check_errors?: boolean | undefined }): Named<[Tensor, Tensor, Tensor], { readonly LD: Tensor; readonly pivots: Tensor; readonly info: Tensor }>;
   (options: { input: Tensor; hermitian?: boolean | undefined; check_errors?: boolean | undefined }): Named<[Tensor, Tensor, Tensor], { readonly LD: Tensor; readonly pivots: Tensor; readonly info: Tensor }>;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.ldl_solve.html */
 export const ldl_solve = operator("linalg_ldl_solve") as {
   (LD: Tensor, pivots: Tensor, B: Tensor, options?: { hermitian?: boolean | undefined }): Tensor;
   (LD: Tensor, pivots: Tensor, options: { B: Tensor; hermitian?: boolean | undefined }): Tensor;
@@ -95,6 +111,7 @@ export const ldl_solve = operator("linalg_ldl_solve") as {
   (options: { LD: Tensor; pivots: Tensor; B: Tensor; hermitian?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.lstsq.html */
 export const lstsq = operator("linalg_lstsq") as {
   (input: Tensor, b: Tensor, rcond?: number | null, options?: { driver?: string | null | undefined }): Named<[Tensor, Tensor, Tensor, Tensor], { readonly solution: Tensor; readonly residuals: Tensor; readonly rank: Tensor; readonly singular_values: Tensor }>;
   (input: Tensor, b: Tensor, options?: { rcond?: number | null | undefined; driver?: string | null | undefined }): Named<[Tensor, Tensor, Tensor, Tensor], { readonly solution: Tensor; readonly residuals: Tensor; readonly rank: Tensor; readonly singular_values: Tensor }>;
@@ -102,21 +119,25 @@ export const lstsq = operator("linalg_lstsq") as {
   (options: { input: Tensor; b: Tensor; rcond?: number | null | undefined; driver?: string | null | undefined }): Named<[Tensor, Tensor, Tensor, Tensor], { readonly solution: Tensor; readonly residuals: Tensor; readonly rank: Tensor; readonly singular_values: Tensor }>;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.lu.html */
 export const lu = operator("linalg_lu") as {
   (A: Tensor, options?: { pivot?: boolean | undefined }): Named<[Tensor, Tensor, Tensor], { readonly P: Tensor; readonly L: Tensor; readonly U: Tensor }>;
   (options: { A: Tensor; pivot?: boolean | undefined }): Named<[Tensor, Tensor, Tensor], { readonly P: Tensor; readonly L: Tensor; readonly U: Tensor }>;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.lu_factor.html */
 export const lu_factor = operator("linalg_lu_factor") as {
   (A: Tensor, options?: { pivot?: boolean | undefined }): Named<[Tensor, Tensor], { readonly LU: Tensor; readonly pivots: Tensor }>;
   (options: { A: Tensor; pivot?: boolean | undefined }): Named<[Tensor, Tensor], { readonly LU: Tensor; readonly pivots: Tensor }>;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.lu_factor_ex.html */
 export const lu_factor_ex = operator("linalg_lu_factor_ex") as {
   (A: Tensor, options?: { pivot?: boolean | undefined; check_errors?: boolean | undefined }): Named<[Tensor, Tensor, Tensor], { readonly LU: Tensor; readonly pivots: Tensor; readonly info: Tensor }>;
   (options: { A: Tensor; pivot?: boolean | undefined; check_errors?: boolean | undefined }): Named<[Tensor, Tensor, Tensor], { readonly LU: Tensor; readonly pivots: Tensor; readonly info: Tensor }>;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.lu_solve.html */
 export const lu_solve = operator("linalg_lu_solve") as {
   (LU: Tensor, pivots: Tensor, B: Tensor, options?: { left?: boolean | undefined; adjoint?: boolean | undefined }): Tensor;
   (LU: Tensor, pivots: Tensor, options: { B: Tensor; left?: boolean | undefined; adjoint?: boolean | undefined }): Tensor;
@@ -124,17 +145,20 @@ export const lu_solve = operator("linalg_lu_solve") as {
   (options: { LU: Tensor; pivots: Tensor; B: Tensor; left?: boolean | undefined; adjoint?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.matmul.html */
 export const matmul = operator("linalg_matmul") as {
   (input: Tensor, other: Tensor): Tensor;
   (input: Tensor, options: { other: Tensor }): Tensor;
   (options: { input: Tensor; other: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.matrix_exp.html */
 export const matrix_exp = operator("linalg_matrix_exp") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.matrix_norm.html */
 export const matrix_norm = operator("linalg_matrix_norm") as {
   (input: Tensor, ord: Scalar, dim?: readonly number[], keepdim?: boolean, options?: { dtype?: Dtype | null | undefined }): Tensor;
   (input: Tensor, ord: Scalar, dim: readonly number[], options?: { keepdim?: boolean | undefined; dtype?: Dtype | null | undefined }): Tensor;
@@ -148,12 +172,14 @@ export const matrix_norm = operator("linalg_matrix_norm") as {
   (options: { input: Tensor; ord?: string | undefined; dim?: readonly number[] | undefined; keepdim?: boolean | undefined; dtype?: Dtype | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.matrix_power.html */
 export const matrix_power = operator("linalg_matrix_power") as {
   (input: Tensor, n: number): Tensor;
   (input: Tensor, options: { n: number }): Tensor;
   (options: { input: Tensor; n: number }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.matrix_rank.html */
 export const matrix_rank = operator("linalg_matrix_rank") as {
   (input: Tensor, options?: { atol?: Tensor | number | null | undefined; rtol?: Tensor | number | null | undefined; hermitian?: boolean | undefined }): Tensor;
   (options: { input: Tensor; atol?: Tensor | number | null | undefined; rtol?: Tensor | number | null | undefined; hermitian?: boolean | undefined }): Tensor;
@@ -163,11 +189,13 @@ export const matrix_rank = operator("linalg_matrix_rank") as {
   (options: { input: Tensor; tol: number | Tensor; hermitian?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.multi_dot.html */
 export const multi_dot = operator("linalg_multi_dot") as {
   (tensors: readonly Tensor[]): Tensor;
   (options: { tensors: readonly Tensor[] }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.norm.html */
 export const norm = operator("linalg_norm") as {
   (input: Tensor, ord?: Scalar | null, dim?: number | readonly number[] | null, keepdim?: boolean, options?: { dtype?: Dtype | null | undefined }): Tensor;
   (input: Tensor, ord: Scalar | null, dim: number | readonly number[] | null, options?: { keepdim?: boolean | undefined; dtype?: Dtype | null | undefined }): Tensor;
@@ -181,6 +209,7 @@ export const norm = operator("linalg_norm") as {
   (options: { input: Tensor; ord: string; dim?: number | readonly number[] | null | undefined; keepdim?: boolean | undefined; dtype?: Dtype | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.pinv.html */
 export const pinv = operator("linalg_pinv") as {
   (input: Tensor, options?: { atol?: Tensor | number | null | undefined; rtol?: Tensor | number | null | undefined; hermitian?: boolean | undefined }): Tensor;
   (options: { input: Tensor; atol?: Tensor | number | null | undefined; rtol?: Tensor | number | null | undefined; hermitian?: boolean | undefined }): Tensor;
@@ -190,52 +219,61 @@ export const pinv = operator("linalg_pinv") as {
   (options: { input: Tensor; rcond: number | Tensor; hermitian?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.qr.html */
 export const qr = operator("linalg_qr") as {
   (A: Tensor, mode?: string): Named<[Tensor, Tensor], { readonly Q: Tensor; readonly R: Tensor }>;
   (A: Tensor, options?: { mode?: string | undefined }): Named<[Tensor, Tensor], { readonly Q: Tensor; readonly R: Tensor }>;
   (options: { A: Tensor; mode?: string | undefined }): Named<[Tensor, Tensor], { readonly Q: Tensor; readonly R: Tensor }>;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.slogdet.html */
 export const slogdet = operator("linalg_slogdet") as {
   (A: Tensor): Named<[Tensor, Tensor], { readonly sign: Tensor; readonly logabsdet: Tensor }>;
   (options: { A: Tensor }): Named<[Tensor, Tensor], { readonly sign: Tensor; readonly logabsdet: Tensor }>;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.solve.html */
 export const solve = operator("linalg_solve") as {
   (A: Tensor, B: Tensor, options?: { left?: boolean | undefined }): Tensor;
   (A: Tensor, options: { B: Tensor; left?: boolean | undefined }): Tensor;
   (options: { A: Tensor; B: Tensor; left?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.solve_ex.html */
 export const solve_ex = operator("linalg_solve_ex") as {
   (A: Tensor, B: Tensor, options?: { left?: boolean | undefined; check_errors?: boolean | undefined }): Named<[Tensor, Tensor], { readonly result: Tensor; readonly info: Tensor }>;
   (A: Tensor, options: { B: Tensor; left?: boolean | undefined; check_errors?: boolean | undefined }): Named<[Tensor, Tensor], { readonly result: Tensor; readonly info: Tensor }>;
   (options: { A: Tensor; B: Tensor; left?: boolean | undefined; check_errors?: boolean | undefined }): Named<[Tensor, Tensor], { readonly result: Tensor; readonly info: Tensor }>;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.solve_triangular.html */
 export const solve_triangular = operator("linalg_solve_triangular") as {
   (input: Tensor, B: Tensor, options: { upper: boolean; left?: boolean | undefined; unitriangular?: boolean | undefined }): Tensor;
   (input: Tensor, options: { B: Tensor; upper: boolean; left?: boolean | undefined; unitriangular?: boolean | undefined }): Tensor;
   (options: { input: Tensor; B: Tensor; upper: boolean; left?: boolean | undefined; unitriangular?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.svd.html */
 export const svd = operator("linalg_svd") as {
   (A: Tensor, full_matrices?: boolean, options?: { driver?: string | null | undefined }): Named<[Tensor, Tensor, Tensor], { readonly U: Tensor; readonly S: Tensor; readonly Vh: Tensor }>;
   (A: Tensor, options?: { full_matrices?: boolean | undefined; driver?: string | null | undefined }): Named<[Tensor, Tensor, Tensor], { readonly U: Tensor; readonly S: Tensor; readonly Vh: Tensor }>;
   (options: { A: Tensor; full_matrices?: boolean | undefined; driver?: string | null | undefined }): Named<[Tensor, Tensor, Tensor], { readonly U: Tensor; readonly S: Tensor; readonly Vh: Tensor }>;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.svdvals.html */
 export const svdvals = operator("linalg_svdvals") as {
   (A: Tensor, options?: { driver?: string | null | undefined }): Tensor;
   (options: { A: Tensor; driver?: string | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.tensorinv.html */
 export const tensorinv = operator("linalg_tensorinv") as {
   (input: Tensor, ind?: number): Tensor;
   (input: Tensor, options?: { ind?: number | undefined }): Tensor;
   (options: { input: Tensor; ind?: number | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.tensorsolve.html */
 export const tensorsolve = operator("linalg_tensorsolve") as {
   (input: Tensor, other: Tensor, dims?: readonly number[] | null): Tensor;
   (input: Tensor, other: Tensor, options?: { dims?: readonly number[] | null | undefined }): Tensor;
@@ -243,17 +281,20 @@ export const tensorsolve = operator("linalg_tensorsolve") as {
   (options: { input: Tensor; other: Tensor; dims?: readonly number[] | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.vander.html */
 export const vander = operator("linalg_vander") as {
   (x: Tensor, options?: { N?: number | null | undefined }): Tensor;
   (options: { x: Tensor; N?: number | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.vecdot.html */
 export const vecdot = operator("linalg_vecdot") as {
   (x: Tensor, y: Tensor, options?: { dim?: number | undefined }): Tensor;
   (x: Tensor, options: { y: Tensor; dim?: number | undefined }): Tensor;
   (options: { x: Tensor; y: Tensor; dim?: number | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/generated/torch.linalg.vector_norm.html */
 export const vector_norm = operator("linalg_vector_norm") as {
   (input: Tensor, ord?: Scalar, dim?: number | readonly number[] | null, keepdim?: boolean, options?: { dtype?: Dtype | null | undefined }): Tensor;
   (input: Tensor, ord: Scalar, dim: number | readonly number[] | null, options?: { keepdim?: boolean | undefined; dtype?: Dtype | null | undefined }): Tensor;

@@ -5,183 +5,217 @@ import { operator } from "./resolve.ts";
 import type { Tensor } from "./tensor.ts";
 import type { Device, Dtype, Layout, MemoryFormat, Named, Scalar, TensorLike, TensorOptions } from "./types.ts";
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.airy_ai */
 export const airy_ai = operator("special_airy_ai") as {
   (x: Tensor): Tensor;
   (options: { x: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.bessel_j0 */
 export const bessel_j0 = operator("special_bessel_j0") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.bessel_j1 */
 export const bessel_j1 = operator("special_bessel_j1") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.bessel_y0 */
 export const bessel_y0 = operator("special_bessel_y0") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.bessel_y1 */
 export const bessel_y1 = operator("special_bessel_y1") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.chebyshev_polynomial_t */
 export const chebyshev_polynomial_t = operator("special_chebyshev_polynomial_t") as {
   (x: TensorLike, n: TensorLike): Tensor;
   (x: TensorLike, options: { n: TensorLike }): Tensor;
   (options: { x: TensorLike; n: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.chebyshev_polynomial_u */
 export const chebyshev_polynomial_u = operator("special_chebyshev_polynomial_u") as {
   (x: TensorLike, n: TensorLike): Tensor;
   (x: TensorLike, options: { n: TensorLike }): Tensor;
   (options: { x: TensorLike; n: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.chebyshev_polynomial_v */
 export const chebyshev_polynomial_v = operator("special_chebyshev_polynomial_v") as {
   (x: TensorLike, n: TensorLike): Tensor;
   (x: TensorLike, options: { n: TensorLike }): Tensor;
   (options: { x: TensorLike; n: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.chebyshev_polynomial_w */
 export const chebyshev_polynomial_w = operator("special_chebyshev_polynomial_w") as {
   (x: TensorLike, n: TensorLike): Tensor;
   (x: TensorLike, options: { n: TensorLike }): Tensor;
   (options: { x: TensorLike; n: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.digamma */
 export const digamma = operator("special_digamma") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.entr */
 export const entr = operator("special_entr") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.erf */
 export const erf = operator("special_erf") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.erfc */
 export const erfc = operator("special_erfc") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.erfcx */
 export const erfcx = operator("special_erfcx") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.erfinv */
 export const erfinv = operator("special_erfinv") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.exp2 */
 export const exp2 = operator("special_exp2") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.expit */
 export const expit = operator("special_expit") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.expm1 */
 export const expm1 = operator("special_expm1") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.gammainc */
 export const gammainc = operator("special_gammainc") as {
   (input: Tensor, other: Tensor): Tensor;
   (input: Tensor, options: { other: Tensor }): Tensor;
   (options: { input: Tensor; other: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.gammaincc */
 export const gammaincc = operator("special_gammaincc") as {
   (input: Tensor, other: Tensor): Tensor;
   (input: Tensor, options: { other: Tensor }): Tensor;
   (options: { input: Tensor; other: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.gammaln */
 export const gammaln = operator("special_gammaln") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.hermite_polynomial_h */
 export const hermite_polynomial_h = operator("special_hermite_polynomial_h") as {
   (x: TensorLike, n: TensorLike): Tensor;
   (x: TensorLike, options: { n: TensorLike }): Tensor;
   (options: { x: TensorLike; n: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.hermite_polynomial_he */
 export const hermite_polynomial_he = operator("special_hermite_polynomial_he") as {
   (x: TensorLike, n: TensorLike): Tensor;
   (x: TensorLike, options: { n: TensorLike }): Tensor;
   (options: { x: TensorLike; n: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.i0 */
 export const i0 = operator("special_i0") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.i0e */
 export const i0e = operator("special_i0e") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.i1 */
 export const i1 = operator("special_i1") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.i1e */
 export const i1e = operator("special_i1e") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.laguerre_polynomial_l */
 export const laguerre_polynomial_l = operator("special_laguerre_polynomial_l") as {
   (x: TensorLike, n: TensorLike): Tensor;
   (x: TensorLike, options: { n: TensorLike }): Tensor;
   (options: { x: TensorLike; n: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.legendre_polynomial_p */
 export const legendre_polynomial_p = operator("special_legendre_polynomial_p") as {
   (x: TensorLike, n: TensorLike): Tensor;
   (x: TensorLike, options: { n: TensorLike }): Tensor;
   (options: { x: TensorLike; n: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.log1p */
 export const log1p = operator("special_log1p") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.log_ndtr */
 export const log_ndtr = operator("special_log_ndtr") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.log_softmax */
 export const log_softmax = operator("special_log_softmax") as {
   (input: Tensor, dim: number, options?: { dtype?: Dtype | null | undefined }): Tensor;
   (input: Tensor, options: { dim: number; dtype?: Dtype | null | undefined }): Tensor;
   (options: { input: Tensor; dim: number; dtype?: Dtype | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.logit */
 export const logit = operator("special_logit") as {
   (input: Tensor, eps?: number | null): Tensor;
   (input: Tensor, options?: { eps?: number | null | undefined }): Tensor;
   (options: { input: Tensor; eps?: number | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.logsumexp */
 export const logsumexp = operator("special_logsumexp") as {
   (input: Tensor, dim: number | readonly number[], keepdim?: boolean): Tensor;
   (input: Tensor, dim: number | readonly number[], options?: { keepdim?: boolean | undefined }): Tensor;
@@ -189,97 +223,115 @@ export const logsumexp = operator("special_logsumexp") as {
   (options: { input: Tensor; dim: number | readonly number[]; keepdim?: boolean | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.modified_bessel_i0 */
 export const modified_bessel_i0 = operator("special_modified_bessel_i0") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.modified_bessel_i1 */
 export const modified_bessel_i1 = operator("special_modified_bessel_i1") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.modified_bessel_k0 */
 export const modified_bessel_k0 = operator("special_modified_bessel_k0") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.modified_bessel_k1 */
 export const modified_bessel_k1 = operator("special_modified_bessel_k1") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.multigammaln */
 export const multigammaln = operator("special_multigammaln") as {
   (input: Tensor, p: number): Tensor;
   (input: Tensor, options: { p: number }): Tensor;
   (options: { input: Tensor; p: number }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.ndtr */
 export const ndtr = operator("special_ndtr") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.ndtri */
 export const ndtri = operator("special_ndtri") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.polygamma */
 export const polygamma = operator("special_polygamma") as {
   (n: number, input: Tensor): Tensor;
   (n: number, options: { input: Tensor }): Tensor;
   (options: { n: number; input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.psi */
 export const psi = operator("special_psi") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.round */
 export const round = operator("special_round") as {
   (input: Tensor, options?: { decimals?: number | undefined }): Tensor;
   (options: { input: Tensor; decimals?: number | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.scaled_modified_bessel_k0 */
 export const scaled_modified_bessel_k0 = operator("special_scaled_modified_bessel_k0") as {
   (x: Tensor): Tensor;
   (options: { x: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.scaled_modified_bessel_k1 */
 export const scaled_modified_bessel_k1 = operator("special_scaled_modified_bessel_k1") as {
   (x: Tensor): Tensor;
   (options: { x: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.shifted_chebyshev_polynomial_t */
 export const shifted_chebyshev_polynomial_t = operator("special_shifted_chebyshev_polynomial_t") as {
   (x: TensorLike, n: TensorLike): Tensor;
   (x: TensorLike, options: { n: TensorLike }): Tensor;
   (options: { x: TensorLike; n: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.shifted_chebyshev_polynomial_u */
 export const shifted_chebyshev_polynomial_u = operator("special_shifted_chebyshev_polynomial_u") as {
   (x: TensorLike, n: TensorLike): Tensor;
   (x: TensorLike, options: { n: TensorLike }): Tensor;
   (options: { x: TensorLike; n: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.shifted_chebyshev_polynomial_v */
 export const shifted_chebyshev_polynomial_v = operator("special_shifted_chebyshev_polynomial_v") as {
   (x: TensorLike, n: TensorLike): Tensor;
   (x: TensorLike, options: { n: TensorLike }): Tensor;
   (options: { x: TensorLike; n: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.shifted_chebyshev_polynomial_w */
 export const shifted_chebyshev_polynomial_w = operator("special_shifted_chebyshev_polynomial_w") as {
   (x: TensorLike, n: TensorLike): Tensor;
   (x: TensorLike, options: { n: TensorLike }): Tensor;
   (options: { x: TensorLike; n: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.sinc */
 export const sinc = operator("special_sinc") as {
   (input: Tensor): Tensor;
   (options: { input: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.softmax */
 export const softmax = operator("special_softmax") as {
   (input: Tensor, dim: number, dtype?: Dtype | null): Tensor;
   (input: Tensor, dim: number, options?: { dtype?: Dtype | null | undefined }): Tensor;
@@ -287,23 +339,27 @@ export const softmax = operator("special_softmax") as {
   (options: { input: Tensor; dim: number; dtype?: Dtype | null | undefined }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.spherical_bessel_j0 */
 export const spherical_bessel_j0 = operator("special_spherical_bessel_j0") as {
   (x: Tensor): Tensor;
   (options: { x: Tensor }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.xlog1py */
 export const xlog1py = operator("special_xlog1py") as {
   (input: TensorLike, other: TensorLike): Tensor;
   (input: TensorLike, options: { other: TensorLike }): Tensor;
   (options: { input: TensorLike; other: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.xlogy */
 export const xlogy = operator("special_xlogy") as {
   (input: TensorLike, other: TensorLike): Tensor;
   (input: TensorLike, options: { other: TensorLike }): Tensor;
   (options: { input: TensorLike; other: TensorLike }): Tensor;
 };
 
+/** https://docs.pytorch.org/docs/2.11/special.html#torch.special.zeta */
 export const zeta = operator("special_zeta") as {
   (input: TensorLike, other: TensorLike): Tensor;
   (input: TensorLike, options: { other: TensorLike }): Tensor;
