@@ -1,6 +1,7 @@
 // Hooks around a module's forward and backward.
 
 import { cat, is_grad_enabled, keep, type RemovableHandle, type Tensor } from "../torch/index.ts";
+import { bind } from "./arguments.ts";
 import { mapTensors, tensorsIn } from "./tensor_tree.ts";
 
 /** Hooks in the order in which they run. */
@@ -17,7 +18,8 @@ export class HookList<H> implements Iterable<H> {
     return this.#hooks.length;
   }
 
-  add(hook: H, { prepend = false }: { prepend?: boolean } = {}): RemovableHandle {
+  add(hook: H, options: { prepend?: boolean } = {}): RemovableHandle {
+    const { prepend } = bind("register_hook", [options], { prepend: false });
     // A wrapper per registration, so that a function registered twice is removed once.
     const entry = { hook };
     this.#hooks = prepend ? [entry, ...this.#hooks] : [...this.#hooks, entry];

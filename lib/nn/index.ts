@@ -40,6 +40,7 @@ export * from "./normalization.ts";
 export * from "./padding.ts";
 export { Buffer, Parameter } from "./parameter.ts";
 export * from "./pooling.ts";
+export { GRU, LSTM, RNN, type RNNOptions } from "./rnn.ts";
 export type { IncompatibleKeys, LoadContext, LocalMetadata, StateDict } from "./state_dict.ts";
 export * from "./upsampling.ts";
 export * as utils from "./utils.ts";

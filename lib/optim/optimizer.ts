@@ -3,6 +3,7 @@
 import { inspect } from "node:util";
 import { InvalidArgumentError } from "../errors/index.ts";
 import { suggest } from "../errors/suggest.ts";
+import { bind, type Rest } from "../nn/arguments.ts";
 import { HookList } from "../nn/hooks.ts";
 import { clearGrad } from "../nn/module.ts";
 import { py } from "../nn/repr.ts";
@@ -104,7 +105,8 @@ export abstract class Optimizer<O extends BaseOptions = BaseOptions> {
   }
 
   /** Drops the gradients of all parameters, or fills them with zeros. */
-  zero_grad({ set_to_none = true }: { set_to_none?: boolean } = {}): void {
+  zero_grad(...rest: Rest<[set_to_none: boolean], { set_to_none?: boolean | undefined }>): void {
+    const { set_to_none } = bind("zero_grad", rest, { set_to_none: true });
     for (const { params } of this.param_groups) for (const param of params) clearGrad(param, set_to_none);
   }
 

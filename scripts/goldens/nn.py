@@ -77,6 +77,8 @@ def make(spec):
             return torch.randint(high, shape)
         case ("probs", shape):
             return torch.rand(shape) * 0.9 + 0.05
+        case [*specs] if specs and isinstance(specs[0], tuple):
+            return [make(item) for item in specs]
         case _:
             return spec
 
@@ -277,6 +279,13 @@ LAYERS += [
     ("TripletMarginLoss", [0.5, 1.0], {}, [X2, T2, randn(3, 6)]),
     ("MultiMarginLoss", [], {"margin": 0.5, "weight": torch.tensor([0.5, 1, 2, 1, 1, 3])}, [X2, CLASSES]),
     ("SmoothL1Loss", [], {"beta": 0}, [X2, T2]),
+    ("RNN", [4, 5], {}, [randn(6, 2, 4)]),
+    ("RNN", [4, 5, 2, "relu"], {"batch_first": True, "bias": False, "dropout": 0.3}, [randn(2, 6, 4)]),
+    ("GRU", [4, 5, 2], {"bidirectional": True}, [randn(6, 2, 4), randn(4, 2, 5)]),
+    ("GRU", [4, 5], {"batch_first": True}, [randn(6, 4)]),
+    ("LSTM", [4, 5], {}, [randn(6, 2, 4), [randn(1, 2, 5), randn(1, 2, 5)]]),
+    ("LSTM", [4, 5, 2], {"batch_first": True, "bidirectional": True}, [randn(2, 6, 4)]),
+    ("LSTM", [4, 5], {"proj_size": 3}, [randn(6, 4)]),
 ]
 
 
@@ -318,7 +327,7 @@ def layers():
                         x.grad = None
                 torch.manual_seed(seed)
                 try:
-                    outputs = tensors_of(module(*[list(x) if isinstance(x, list) else x for x in inputs]))
+                    outputs = tensors_of(module(*inputs))
                 except RuntimeError as error:
                     raise RuntimeError(f"{cls} {args} {options}") from error
                 loss = weighted_sum(outputs)
