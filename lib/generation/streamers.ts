@@ -5,7 +5,12 @@ import type { DecodeOptions } from "../processing/tokenization_utils.ts";
 import { Tensor } from "../torch/index.ts";
 
 /** Ids as generation hands them over: of shape [length] or [1, length]. */
-export type StreamedIds = number | bigint | readonly (number | bigint)[] | readonly (readonly (number | bigint)[])[] | Tensor;
+export type StreamedIds =
+  | number
+  | bigint
+  | readonly (number | bigint)[]
+  | readonly (readonly (number | bigint)[])[]
+  | Tensor;
 
 /**
  * What `generate({ streamer })` calls: `put` first with the prompt's ids, then with the new ids of each step, and `end`
@@ -33,7 +38,8 @@ const rowOf = (value: StreamedIds): number[] => {
   const plain = value instanceof Tensor ? (value.tolist() as unknown) : value;
   const list = Array.isArray(plain) ? plain : [plain];
   if (!Array.isArray(list[0])) return list.map(Number);
-  if (list.length > 1) throw new InvalidArgumentError(`A text streamer takes one sequence, not a batch of ${list.length}.`);
+  if (list.length > 1)
+    throw new InvalidArgumentError(`A text streamer takes one sequence, not a batch of ${list.length}.`);
   return list[0].map(Number);
 };
 
@@ -43,8 +49,14 @@ function endsInIdeograph(text: string): boolean {
   const isLow = last >= 0xdc00 && last <= 0xdfff;
   const code = (isLow ? text.codePointAt(text.length - 2) : last) ?? 0;
   const blocks = [
-    [0x4e00, 0x9fff], [0x3400, 0x4dbf], [0x20000, 0x2a6df], [0x2a700, 0x2b73f],
-    [0x2b740, 0x2b81f], [0x2b820, 0x2ceaf], [0xf900, 0xfaff], [0x2f800, 0x2fa1f],
+    [0x4e00, 0x9fff],
+    [0x3400, 0x4dbf],
+    [0x20000, 0x2a6df],
+    [0x2a700, 0x2b73f],
+    [0x2b740, 0x2b81f],
+    [0x2b820, 0x2ceaf],
+    [0xf900, 0xfaff],
+    [0x2f800, 0x2fa1f],
   ] as const; // prettier-ignore
   return blocks.some(([first, end]) => first <= code && code <= end);
 }
@@ -70,7 +82,10 @@ export class TextStreamer extends BaseStreamer {
   #nextIsPrompt = true;
   #queue: Promise<void> = Promise.resolve();
 
-  constructor(tokenizer: StreamerTokenizer, { skip_prompt = false, ...decode_kwargs }: TextStreamerOptions = {}) {
+  constructor(
+    tokenizer: StreamerTokenizer,
+    { skip_prompt = false, ...decode_kwargs }: TextStreamerOptions = {},
+  ) {
     super();
     this.tokenizer = tokenizer;
     this.skip_prompt = skip_prompt;
@@ -152,7 +167,10 @@ export class TextIteratorStreamer extends TextStreamer implements AsyncIterableI
   #error: unknown;
   #wake: (() => void) | undefined;
 
-  constructor(tokenizer: StreamerTokenizer, { timeout = null, ...options }: TextIteratorStreamerOptions = {}) {
+  constructor(
+    tokenizer: StreamerTokenizer,
+    { timeout = null, ...options }: TextIteratorStreamerOptions = {},
+  ) {
     super(tokenizer, options);
     this.timeout = timeout;
   }

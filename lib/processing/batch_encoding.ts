@@ -99,7 +99,8 @@ export class BatchEncoding {
   /** The tokens of a word as a range, null if the word has none. */
   word_to_tokens(batch_or_word_index: number, word_index?: number, sequence_index = 0): Span | null {
     const [row, word] = this.#split(batch_or_word_index, word_index);
-    const ofWord = (token: number) => row.sequence_ids[token] === sequence_index && row.word_ids[token] === word;
+    const ofWord = (token: number) =>
+      row.sequence_ids[token] === sequence_index && row.word_ids[token] === word;
     const tokens = row.ids.map((_, token) => token).filter(ofWord);
     return tokens.length === 0 ? null : [tokens[0] as number, (tokens.at(-1) as number) + 1];
   }
@@ -161,7 +162,9 @@ export class BatchEncoding {
 type Index = [batch_or_token_index: number, token_index?: number];
 
 function toTensor(name: string, value: unknown[]): Tensor {
-  const ragged = Array.isArray(value[0]) && value.some((row) => (row as unknown[]).length !== (value[0] as unknown[]).length);
+  const ragged =
+    Array.isArray(value[0]) &&
+    value.some((row) => (row as unknown[]).length !== (value[0] as unknown[]).length);
   if (ragged) {
     throw new InvalidArgumentError(`The rows of ${name} have different lengths, so they make no tensor.`, {
       hint: "Ask for { padding: true } and perhaps { truncation: true }.",

@@ -42,11 +42,15 @@ export function pickTemplate(own: ChatTemplates | null, given: string | null, wi
     const found = (withTools ? own.tool_use : undefined) ?? own.default;
     if (found !== undefined) return found;
     const names = Object.keys(own).sort().join(", ");
-    throw new InvalidArgumentError(`The tokenizer has several chat templates and no default: name one of ${names} as chat_template.`);
+    throw new InvalidArgumentError(
+      `The tokenizer has several chat templates and no default: name one of ${names} as chat_template.`,
+    );
   }
   const template = given ?? own;
   if (template !== null) return template;
-  throw new TemplateError("The tokenizer has no chat template.", { hint: "Pass one as chat_template, or set tokenizer.chat_template." });
+  throw new TemplateError("The tokenizer has no chat template.", {
+    hint: "Pass one as chat_template, or set tokenizer.chat_template.",
+  });
 }
 
 /** Renders each conversation. */
@@ -63,10 +67,14 @@ export async function renderChats(
     throw new InvalidArgumentError("continue_final_message and add_generation_prompt exclude each other.");
   }
   if (continued !== false && return_assistant_tokens_mask) {
-    throw new InvalidArgumentError("continue_final_message and return_assistant_tokens_mask exclude each other.");
+    throw new InvalidArgumentError(
+      "continue_final_message and return_assistant_tokens_mask exclude each other.",
+    );
   }
   if (return_assistant_tokens_mask && !/\{%-?\s*generation\s*-?%\}/.test(template)) {
-    warnOnce("return_assistant_tokens_mask: the chat template has no {% generation %} block, so the masks are empty.");
+    warnOnce(
+      "return_assistant_tokens_mask: the chat template has no {% generation %} block, so the masks are empty.",
+    );
   }
   const shared = {
     ...(plain(options.variables) as Record<string, unknown>),
@@ -103,7 +111,9 @@ const isRecord = (value: unknown): value is Record<string, unknown> =>
 /** Keys without a value are dropped, as services write `content: null` where templates expect no key. */
 function messageOf(message: ChatMessage): Record<string, unknown> {
   if (!isRecord(message)) {
-    throw new InvalidArgumentError(`[apply_chat_template] a message is an object with role and content; got ${typeof message}.`);
+    throw new InvalidArgumentError(
+      `[apply_chat_template] a message is an object with role and content; got ${typeof message}.`,
+    );
   }
   const given = Object.entries(message).filter(([, value]) => value !== null && value !== undefined);
   return Object.fromEntries(given.map(([name, value]) => [name, plain(value)]));
@@ -115,19 +125,25 @@ const REASONING = ["reasoning_content", "thinking", "reasoning"];
 const withReasoning = (chat: Record<string, unknown>[]): Record<string, unknown>[] =>
   chat.map((message) => {
     const reasoning = REASONING.map((name) => message[name]).find((value) => value !== undefined);
-    return reasoning === undefined ? message : { thinking: reasoning, ...message, reasoning_content: reasoning };
+    return reasoning === undefined
+      ? message
+      : { thinking: reasoning, ...message, reasoning_content: reasoning };
   });
 
 function toolsOf(tools: readonly object[] | null): unknown {
   for (const tool of tools ?? []) {
-    if (!isRecord(tool)) throw new InvalidArgumentError("[apply_chat_template] a tool is described by a JSON schema, as an object.");
+    if (!isRecord(tool))
+      throw new InvalidArgumentError(
+        "[apply_chat_template] a tool is described by a JSON schema, as an object.",
+      );
   }
   return plain(tools);
 }
 
 function documentsOf(documents: readonly object[] | null): unknown {
   for (const document of documents ?? []) {
-    if (!isRecord(document)) throw new InvalidArgumentError("[apply_chat_template] a document is an object with title and text.");
+    if (!isRecord(document))
+      throw new InvalidArgumentError("[apply_chat_template] a document is an object with title and text.");
   }
   return plain(documents);
 }
@@ -144,7 +160,9 @@ function markFinal(chat: Record<string, unknown>[], field: string, template: str
   const value = last[field];
   const fail = (reason: string) => new InvalidArgumentError(`continue_final_message: ${reason}`);
   if (value === undefined) {
-    throw new InvalidArgumentError(`continue_final_message: the last message has no ${field}.`, { suggestion: suggest(field, Object.keys(last)) });
+    throw new InvalidArgumentError(`continue_final_message: the last message has no ${field}.`, {
+      suggestion: suggest(field, Object.keys(last)),
+    });
   }
   const copies = REASONING.includes(field) ? REASONING.filter((name) => last[name] === value) : [field];
   if (!copies.some((name) => template.includes(name))) throw fail(`the template does not read ${field}.`);
@@ -191,7 +209,10 @@ class Renderer {
     let timer: NodeJS.Timeout | undefined;
     try {
       const answer = await new Promise<RenderAnswer>((resolve, reject) => {
-        timer = setTimeout(() => reject(this.#failure(`did not end within ${TIME_LIMIT_MS / 1000} s`)), TIME_LIMIT_MS);
+        timer = setTimeout(
+          () => reject(this.#failure(`did not end within ${TIME_LIMIT_MS / 1000} s`)),
+          TIME_LIMIT_MS,
+        );
         worker.once("message", resolve);
         worker.once("error", (cause: NodeJS.ErrnoException) => {
           const isMemory = cause.code === "ERR_WORKER_OUT_OF_MEMORY";

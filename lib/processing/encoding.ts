@@ -87,7 +87,10 @@ export class LazyEncoding implements Encoding {
     return this.#once("overflowing", () =>
       this.#source.getOverflowing().map((part, i) => {
         const { word_ids, type_ids } = this.#replaced;
-        return new LazyEncoding(part, { word_ids: word_ids.slice(i + 1, i + 2), type_ids: type_ids.slice(i + 1, i + 2) });
+        return new LazyEncoding(part, {
+          word_ids: word_ids.slice(i + 1, i + 2),
+          type_ids: type_ids.slice(i + 1, i + 2),
+        });
       }),
     );
   }
@@ -113,7 +116,9 @@ export function packEncoding(encoding: Encoding): PackedEncoding {
   numbers.set(encoding.type_ids, size);
   numbers.set(encoding.attention_mask, 2 * size);
   numbers.set(encoding.special_tokens_mask, 3 * size);
-  encoding.offsets.forEach((span, i) => numbers.set(span, 4 * size + 2 * i));
+  encoding.offsets.forEach((span, i) => {
+    numbers.set(span, 4 * size + 2 * i);
+  });
   encoding.word_ids.forEach((id, i) => {
     numbers[6 * size + i] = id ?? -1;
   });
@@ -121,7 +126,13 @@ export function packEncoding(encoding: Encoding): PackedEncoding {
     numbers[7 * size + i] = id ?? -1;
   });
   const lengths = Int32Array.from(encoding.tokens, (token) => token.length);
-  return { size, numbers, text: encoding.tokens.join(""), lengths, overflowing: encoding.overflowing.map(packEncoding) };
+  return {
+    size,
+    numbers,
+    text: encoding.tokens.join(""),
+    lengths,
+    overflowing: encoding.overflowing.map(packEncoding),
+  };
 }
 
 /** The buffers of a packed encoding, for the transfer list of `postMessage`. */
@@ -131,7 +142,8 @@ export function packedBuffers(packed: PackedEncoding): ArrayBuffer[] {
 }
 
 function packedSource({ size, numbers, text, lengths, overflowing }: PackedEncoding): EncodingSource {
-  const column = (index: number, width = 1) => Array.from(numbers.subarray(index * size, (index + width) * size));
+  const column = (index: number, width = 1) =>
+    Array.from(numbers.subarray(index * size, (index + width) * size));
   const nullable = (index: number) => column(index).map((id) => (id < 0 ? null : id));
   return {
     getIds: () => column(0),

@@ -36,11 +36,18 @@ import {
 const MAX_RANGE = 100_000;
 
 /** Reads positional and named arguments by the names of Python's signature. */
-export function bind(call: string, names: readonly string[], args: readonly Value[], kwargs: Arguments): (Value | undefined)[] {
-  if (args.length > names.length) throw new JinjaError(`${call}() takes at most ${names.length} arguments (${args.length} given)`);
+export function bind(
+  call: string,
+  names: readonly string[],
+  args: readonly Value[],
+  kwargs: Arguments,
+): (Value | undefined)[] {
+  if (args.length > names.length)
+    throw new JinjaError(`${call}() takes at most ${names.length} arguments (${args.length} given)`);
   for (const name of kwargs.keys()) {
     if (!names.includes(name)) throw new JinjaError(`${call}() got an unexpected keyword argument '${name}'`);
-    if (names.indexOf(name) < args.length) throw new JinjaError(`${call}() got multiple values for argument '${name}'`);
+    if (names.indexOf(name) < args.length)
+      throw new JinjaError(`${call}() got multiple values for argument '${name}'`);
   }
   return names.map((name, i) => args[i] ?? kwargs.get(name));
 }
@@ -65,6 +72,7 @@ const capitalize = (value: string): string => {
   return first.toUpperCase() + rest.join("").toLowerCase();
 };
 const titled = (value: string): string => value.replaceAll(/\p{L}+/gu, capitalize);
+// biome-ignore lint/suspicious/noControlCharactersInRegex: Python ends lines at these too
 const LINE_END = /\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]/;
 
 function splitLines(value: string): string[] {
@@ -81,7 +89,9 @@ function split(value: string, separator: Value | undefined, limit: number, fromR
     const own = fromRight ? parts.slice(-limit) : parts.slice(0, limit);
     let rest = strip(value, null, "both");
     for (const part of fromRight ? [...own].reverse() : own) {
-      rest = fromRight ? strip(rest.slice(0, -part.length), null, "right") : strip(rest.slice(part.length), null, "left");
+      rest = fromRight
+        ? strip(rest.slice(0, -part.length), null, "right")
+        : strip(rest.slice(part.length), null, "left");
     }
     return fromRight ? [rest, ...own] : [...own, rest];
   }
@@ -96,7 +106,10 @@ function split(value: string, separator: Value | undefined, limit: number, fromR
 
 /** Puts `next` before each character and after the last, `count` times at most. */
 function weave(chars: readonly string[], next: string, count: number): string {
-  return join([...chars, ""].map((char, i) => (i < count ? next + char : char)), "");
+  return join(
+    [...chars, ""].map((char, i) => (i < count ? next + char : char)),
+    "",
+  );
 }
 
 function replace(value: string, old: string, next: string, count: number): string {
@@ -105,12 +118,15 @@ function replace(value: string, old: string, next: string, count: number): strin
 }
 
 function find(value: string, part: string, start: number, fromRight: boolean): number {
-  const from = points(value).slice(0, start < 0 ? undefined : start).join("").length;
+  const from = points(value)
+    .slice(0, start < 0 ? undefined : start)
+    .join("").length;
   const at = fromRight ? value.lastIndexOf(part) : value.indexOf(part, from);
   return at < from ? -1 : points(value.slice(0, at)).length;
 }
 
-const affixes = (value: Value | undefined): string[] => (Array.isArray(value) ? value.map(string) : [string(value)]);
+const affixes = (value: Value | undefined): string[] =>
+  Array.isArray(value) ? value.map(string) : [string(value)];
 
 const pad = (value: string, width: number, fill: string, side: "left" | "right"): string => {
   const missing = repeat(fill, width - points(value).length);
@@ -119,7 +135,10 @@ const pad = (value: string, width: number, fill: string, side: "left" | "right")
 
 type StringMethod = (value: string, args: (Value | undefined)[]) => Value;
 
-const isAll = (pattern: RegExp): StringMethod => (value) => value !== "" && points(value).every((char) => pattern.test(char));
+const isAll =
+  (pattern: RegExp): StringMethod =>
+  (value) =>
+    value !== "" && points(value).every((char) => pattern.test(char));
 
 /** Name → its parameters and what it does. */
 const STRING_METHODS: ReadonlyMap<string, readonly [names: readonly string[], run: StringMethod]> = new Map<
@@ -131,7 +150,16 @@ const STRING_METHODS: ReadonlyMap<string, readonly [names: readonly string[], ru
   ["casefold", [[], (s) => s.toLowerCase()]],
   ["title", [[], titled]],
   ["capitalize", [[], capitalize]],
-  ["swapcase", [[], (s) => points(s).map((c) => (c === c.toUpperCase() ? c.toLowerCase() : c.toUpperCase())).join("")]],
+  [
+    "swapcase",
+    [
+      [],
+      (s) =>
+        points(s)
+          .map((c) => (c === c.toUpperCase() ? c.toLowerCase() : c.toUpperCase()))
+          .join(""),
+    ],
+  ],
   ["strip", [["chars"], (s, [chars]) => strip(s, chars, "both")]],
   ["lstrip", [["chars"], (s, [chars]) => strip(s, chars, "left")]],
   ["rstrip", [["chars"], (s, [chars]) => strip(s, chars, "right")]],
@@ -140,15 +168,36 @@ const STRING_METHODS: ReadonlyMap<string, readonly [names: readonly string[], ru
   ["splitlines", [[], (s) => splitLines(s)]],
   ["partition", [["sep"], (s, [sep]) => partition(s, string(sep), s.indexOf(string(sep)), [s, "", ""])]],
   ["rpartition", [["sep"], (s, [sep]) => partition(s, string(sep), s.lastIndexOf(string(sep)), ["", "", s])]],
-  ["replace", [["old", "new", "count"], (s, [old, next, count]) => replace(s, string(old), string(next), integer(count, -1))]],
+  [
+    "replace",
+    [
+      ["old", "new", "count"],
+      (s, [old, next, count]) => replace(s, string(old), string(next), integer(count, -1)),
+    ],
+  ],
   ["startswith", [["prefix"], (s, [prefix]) => affixes(prefix).some((part) => s.startsWith(part))]],
   ["endswith", [["suffix"], (s, [suffix]) => affixes(suffix).some((part) => s.endsWith(part))]],
-  ["removeprefix", [["prefix"], (s, [prefix]) => (s.startsWith(string(prefix)) ? s.slice(string(prefix).length) : s)]],
-  ["removesuffix", [["suffix"], (s, [end]) => (end !== "" && s.endsWith(string(end)) ? s.slice(0, -string(end).length) : s)]],
+  [
+    "removeprefix",
+    [["prefix"], (s, [prefix]) => (s.startsWith(string(prefix)) ? s.slice(string(prefix).length) : s)],
+  ],
+  [
+    "removesuffix",
+    [["suffix"], (s, [end]) => (end !== "" && s.endsWith(string(end)) ? s.slice(0, -string(end).length) : s)],
+  ],
   ["find", [["sub", "start"], (s, [part, start]) => find(s, string(part), integer(start, 0), false)]],
   ["rfind", [["sub"], (s, [part]) => find(s, string(part), 0, true)]],
-  ["index", [["sub", "start"], (s, [part, start]) => orFail(find(s, string(part), integer(start, 0), false), "substring not found")]],
-  ["count", [["sub"], (s, [part]) => (part === "" ? points(s).length + 1 : s.split(string(part)).length - 1)]],
+  [
+    "index",
+    [
+      ["sub", "start"],
+      (s, [part, start]) => orFail(find(s, string(part), integer(start, 0), false), "substring not found"),
+    ],
+  ],
+  [
+    "count",
+    [["sub"], (s, [part]) => (part === "" ? points(s).length + 1 : s.split(string(part)).length - 1)],
+  ],
   ["join", [["iterable"], (s, [parts]) => join(items(parts ?? null).map(string), s)]],
   ["isdigit", [[], isAll(/\p{Nd}/u)]],
   ["isnumeric", [[], isAll(/\p{N}/u)]],
@@ -158,9 +207,24 @@ const STRING_METHODS: ReadonlyMap<string, readonly [names: readonly string[], ru
   ["isspace", [[], (s) => s !== "" && strip(s, null, "both") === ""]],
   ["isupper", [[], (s) => s === s.toUpperCase() && s !== s.toLowerCase()]],
   ["islower", [[], (s) => s === s.toLowerCase() && s !== s.toUpperCase()]],
-  ["zfill", [["width"], (s, [width]) => (/^[+-]/.test(s) ? s[0] + pad(s.slice(1), integer(width, 0) - 1, "0", "left") : pad(s, integer(width, 0), "0", "left"))]],
-  ["ljust", [["width", "fillchar"], (s, [width, fill = " "]) => pad(s, integer(width, 0), string(fill), "right")]],
-  ["rjust", [["width", "fillchar"], (s, [width, fill = " "]) => pad(s, integer(width, 0), string(fill), "left")]],
+  [
+    "zfill",
+    [
+      ["width"],
+      (s, [width]) =>
+        /^[+-]/.test(s)
+          ? s[0] + pad(s.slice(1), integer(width, 0) - 1, "0", "left")
+          : pad(s, integer(width, 0), "0", "left"),
+    ],
+  ],
+  [
+    "ljust",
+    [["width", "fillchar"], (s, [width, fill = " "]) => pad(s, integer(width, 0), string(fill), "right")],
+  ],
+  [
+    "rjust",
+    [["width", "fillchar"], (s, [width, fill = " "]) => pad(s, integer(width, 0), string(fill), "left")],
+  ],
 ]);
 
 const partition = (value: string, separator: string, at: number, none: readonly string[]): Tuple =>
@@ -174,7 +238,19 @@ function orFail(at: number, message: string): number {
 const pairs = (dict: Map<Value, Value>): Value[] => [...dict].map((pair) => Tuple.make(pair));
 
 /** Methods that change their object; the sandbox of the reference refuses them. */
-const MUTATING = new Set(["append", "clear", "extend", "insert", "pop", "popitem", "remove", "reverse", "setdefault", "sort", "update"]);
+const MUTATING = new Set([
+  "append",
+  "clear",
+  "extend",
+  "insert",
+  "pop",
+  "popitem",
+  "remove",
+  "reverse",
+  "setdefault",
+  "sort",
+  "update",
+]);
 
 /** A method of a value by its Python name, or undefined. */
 export function method(value: Value, name: string): Callable | undefined {
@@ -184,10 +260,17 @@ export function method(value: Value, name: string): Callable | undefined {
     return found && ((args, kwargs) => found[1](value, bind(name, found[0], args, kwargs)));
   }
   if ((Array.isArray(value) || value instanceof Map) && MUTATING.has(name)) {
-    throw new JinjaError(`access to attribute '${name}' of '${typeName(value)}' object is unsafe: templates change nothing.`);
+    throw new JinjaError(
+      `access to attribute '${name}' of '${typeName(value)}' object is unsafe: templates change nothing.`,
+    );
   }
   if (Array.isArray(value)) {
-    if (name === "index") return ([item]) => orFail(value.findIndex((own) => equal(own, item ?? null)), "the value is not in the list");
+    if (name === "index")
+      return ([item]) =>
+        orFail(
+          value.findIndex((own) => equal(own, item ?? null)),
+          "the value is not in the list",
+        );
     if (name === "count") return ([item]) => value.filter((own) => equal(own, item ?? null)).length;
     if (name === "copy") return () => [...value];
   }
@@ -196,7 +279,8 @@ export function method(value: Value, name: string): Callable | undefined {
     if (name === "keys") return () => [...value.keys()];
     if (name === "values") return () => [...value.values()];
     if (name === "copy") return () => new Map(value);
-    if (name === "get") return ([key = null, fallback = null]) => value.get(key) ?? (value.has(key) ? null : fallback);
+    if (name === "get")
+      return ([key = null, fallback = null]) => value.get(key) ?? (value.has(key) ? null : fallback);
   }
   return undefined;
 }
@@ -204,7 +288,8 @@ export function method(value: Value, name: string): Callable | undefined {
 /** Replaces what `marks` captures; the text grows to the limit at most. */
 function substitute(pattern: string, marks: RegExp, value: (mark: string) => string): string {
   let out = "";
-  for (const [i, part] of pattern.split(marks).entries()) out = limited(out + (i % 2 === 1 ? value(part) : part));
+  for (const [i, part] of pattern.split(marks).entries())
+    out = limited(out + (i % 2 === 1 ? value(part) : part));
   return out;
 }
 
@@ -231,7 +316,8 @@ export function percentFormat(pattern: string, values: readonly Value[]): string
     if (kind === "s") return text(value);
     if (kind === "r") return repr(value);
     if (kind === "d" && isNumber(value)) return String(Math.trunc(numberOf(value)));
-    if (kind === "f" && isNumber(value)) return numberOf(value).toFixed(mark === "%f" ? 6 : Math.min(100, Number(mark.slice(2, -1))));
+    if (kind === "f" && isNumber(value))
+      return numberOf(value).toFixed(mark === "%f" ? 6 : Math.min(100, Number(mark.slice(2, -1))));
     throw new JinjaError(`unsupported format '%${kind}' for ${typeName(value)}`);
   });
 }
@@ -271,17 +357,34 @@ export const TESTS: ReadonlyMap<string, Test> = new Map<string, Test>([
   ["integer", (value) => typeof value === "number"],
   ["float", (value) => value instanceof Float],
   ["mapping", (value) => value instanceof Map],
-  ["iterable", (value) => value instanceof Undefined || typeof value === "string" || Array.isArray(value) || value instanceof Map],
-  ["sequence", (value) => value instanceof Undefined || typeof value === "string" || Array.isArray(value) || value instanceof Map],
+  [
+    "iterable",
+    (value) =>
+      value instanceof Undefined || typeof value === "string" || Array.isArray(value) || value instanceof Map,
+  ],
+  [
+    "sequence",
+    (value) =>
+      value instanceof Undefined || typeof value === "string" || Array.isArray(value) || value instanceof Map,
+  ],
   ["callable", (value) => typeof value === "function"],
   ["odd", (value) => Math.abs(whole(value) % 2) === 1],
   ["even", (value) => whole(value) % 2 === 0],
   ["divisibleby", (value, [by = null]) => whole(value) % whole(by) === 0],
-  ["lower", (value) => text(value) === text(value).toLowerCase() && text(value) !== text(value).toUpperCase()],
-  ["upper", (value) => text(value) === text(value).toUpperCase() && text(value) !== text(value).toLowerCase()],
+  [
+    "lower",
+    (value) => text(value) === text(value).toLowerCase() && text(value) !== text(value).toUpperCase(),
+  ],
+  [
+    "upper",
+    (value) => text(value) === text(value).toUpperCase() && text(value) !== text(value).toLowerCase(),
+  ],
   ["in", (value, [container = null]) => contains(container, value)],
   ["sameas", (value, [other = null]) => value === other],
-  ...["eq", "equalto", "=="].map((name): [string, Test] => [name, (value, [other = null]) => equal(value, other)]),
+  ...["eq", "equalto", "=="].map((name): [string, Test] => [
+    name,
+    (value, [other = null]) => equal(value, other),
+  ]),
   ...["ne", "!="].map((name): [string, Test] => [name, (value, [other = null]) => !equal(value, other)]),
   ...ORDER.flatMap(([key, holds]) =>
     (ORDER_NAMES[key] as readonly string[]).map((name): [string, Test] => [
@@ -350,57 +453,159 @@ const add = (a: Value, b: Value): Value => {
 function jsonOptions([ensure_ascii, indentation, separators, sort_keys]: (Value | undefined)[]): JsonOptions {
   const pair = Array.isArray(separators) ? ([string(separators[0]), string(separators[1])] as const) : null;
   const unit = indentation ?? null;
-  if (unit !== null && typeof unit !== "number" && typeof unit !== "string") throw new JinjaError("indent must be a number or a string");
-  return { ...PLAIN_JSON, ensureAscii: truth(ensure_ascii ?? false), indent: unit, separators: pair, sortKeys: truth(sort_keys ?? false) };
+  if (unit !== null && typeof unit !== "number" && typeof unit !== "string")
+    throw new JinjaError("indent must be a number or a string");
+  return {
+    ...PLAIN_JSON,
+    ensureAscii: truth(ensure_ascii ?? false),
+    indent: unit,
+    separators: pair,
+    sortKeys: truth(sort_keys ?? false),
+  };
 }
 
 type Filter = (value: Value, args: (Value | undefined)[], attribute: Attribute) => Value;
 type FilterRow = readonly [names: readonly string[], run: Filter];
 
-const ends = (last: boolean): Filter => (value) => {
-  const list = items(value);
-  return (last ? list.at(-1) : list[0]) ?? (list.length > 0 ? null : new Undefined("No first or last item, the sequence is empty."));
-};
+const ends =
+  (last: boolean): Filter =>
+  (value) => {
+    const list = items(value);
+    return (
+      (last ? list.at(-1) : list[0]) ??
+      (list.length > 0 ? null : new Undefined("No first or last item, the sequence is empty."))
+    );
+  };
 
-const extreme = (sign: number): Filter => (value, [caseSensitive, path], attribute) => {
-  const key = (item: Value) => folded(path === undefined ? item : readPath(item, path, attribute), truth(caseSensitive ?? false));
-  const list = items(value);
-  if (list.length === 0) return new Undefined("No aggregated item, sequence was empty.");
-  return list.reduce((best, item) => (sign * compare(key(item), key(best)) > 0 ? item : best));
-};
+const extreme =
+  (sign: number): Filter =>
+  (value, [caseSensitive, path], attribute) => {
+    const key = (item: Value) =>
+      folded(path === undefined ? item : readPath(item, path, attribute), truth(caseSensitive ?? false));
+    const list = items(value);
+    if (list.length === 0) return new Undefined("No aggregated item, sequence was empty.");
+    return list.reduce((best, item) => (sign * compare(key(item), key(best)) > 0 ? item : best));
+  };
 
 const FILTERS: ReadonlyMap<string, FilterRow> = new Map<string, FilterRow>([
   ["abs", [[], (v) => (v instanceof Float ? new Float(Math.abs(v.value)) : Math.abs(whole(v)))]],
   ["attr", [["name"], (v, [name], attribute) => attribute(v, name ?? null)]],
-  ["batch", [["linecount", "fill_with"], (v, [count, fill]) => batches(items(v), integer(count, 1), fill ?? null)]],
+  [
+    "batch",
+    [["linecount", "fill_with"], (v, [count, fill]) => batches(items(v), integer(count, 1), fill ?? null)],
+  ],
   ["capitalize", [[], (v) => capitalize(text(v))]],
-  ["default", [["default_value", "boolean"], (v, [other = "", loose]) => (v instanceof Undefined || (truth(loose ?? false) && !truth(v)) ? other : v)]],
+  [
+    "default",
+    [
+      ["default_value", "boolean"],
+      (v, [other = "", loose]) =>
+        v instanceof Undefined || (truth(loose ?? false) && !truth(v)) ? other : v,
+    ],
+  ],
   ["dictsort", [["case_sensitive", "by", "reverse"], (v, args) => dictSort(v, args)]],
-  ["escape", [[], (v) => text(v).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll("'", "&#39;").replaceAll('"', "&#34;")]],
+  [
+    "escape",
+    [
+      [],
+      (v) =>
+        text(v)
+          .replaceAll("&", "&amp;")
+          .replaceAll("<", "&lt;")
+          .replaceAll(">", "&gt;")
+          .replaceAll("'", "&#39;")
+          .replaceAll('"', "&#34;"),
+    ],
+  ],
   ["first", [[], ends(false)]],
   ["last", [[], ends(true)]],
   ["float", [["default"], (v, [other = new Float(0)]) => toFloat(v, other)]],
   ["int", [["default", "base"], (v, [other = 0]) => toInteger(v, other)]],
-  ["indent", [["width", "first", "blank"], (v, [width = 4, first, blank]) => indent(text(v), width, truth(first ?? false), truth(blank ?? false))]],
-  ["items", [[], (v) => (v instanceof Undefined ? [] : v instanceof Map ? pairs(v) : fail(`Can only get item pairs from a mapping.`))]],
-  ["join", [["d", "attribute"], (v, [by = "", path], attribute) => join(items(v).map((item) => text(path === undefined || path === null ? item : readPath(item, path, attribute))), text(by))]],
+  [
+    "indent",
+    [
+      ["width", "first", "blank"],
+      (v, [width = 4, first, blank]) => indent(text(v), width, truth(first ?? false), truth(blank ?? false)),
+    ],
+  ],
+  [
+    "items",
+    [
+      [],
+      (v) =>
+        v instanceof Undefined
+          ? []
+          : v instanceof Map
+            ? pairs(v)
+            : fail(`Can only get item pairs from a mapping.`),
+    ],
+  ],
+  [
+    "join",
+    [
+      ["d", "attribute"],
+      (v, [by = "", path], attribute) =>
+        join(
+          items(v).map((item) =>
+            text(path === undefined || path === null ? item : readPath(item, path, attribute)),
+          ),
+          text(by),
+        ),
+    ],
+  ],
   ["length", [[], lengthOf]],
   ["list", [[], (v) => [...items(v)]]],
   ["lower", [[], (v) => text(v).toLowerCase()]],
   ["upper", [[], (v) => text(v).toUpperCase()]],
   ["max", [["case_sensitive", "attribute"], extreme(1)]],
   ["min", [["case_sensitive", "attribute"], extreme(-1)]],
-  ["replace", [["old", "new", "count"], (v, [old, next, count]) => replace(text(v), text(old ?? null), text(next ?? null), integer(count, -1))]],
+  [
+    "replace",
+    [
+      ["old", "new", "count"],
+      (v, [old, next, count]) => replace(text(v), text(old ?? null), text(next ?? null), integer(count, -1)),
+    ],
+  ],
   ["reverse", [[], (v) => (typeof v === "string" ? points(v).reverse().join("") : [...items(v)].reverse())]],
-  ["round", [["precision", "method"], (v, [precision, how = "common"]) => rounded(v, integer(precision, 0), text(how))]],
+  [
+    "round",
+    [
+      ["precision", "method"],
+      (v, [precision, how = "common"]) => rounded(v, integer(precision, 0), text(how)),
+    ],
+  ],
   ["safe", [[], (v) => v]],
-  ["sort", [["reverse", "case_sensitive", "attribute"], (v, args, attribute) => sorted(items(v), args, attribute)]],
+  [
+    "sort",
+    [["reverse", "case_sensitive", "attribute"], (v, args, attribute) => sorted(items(v), args, attribute)],
+  ],
   ["string", [[], (v) => text(v)]],
-  ["sum", [["attribute", "start"], (v, [path, start = 0], attribute) => items(v).map((item) => (path === undefined || path === null ? item : readPath(item, path, attribute))).reduce(add, start)]],
+  [
+    "sum",
+    [
+      ["attribute", "start"],
+      (v, [path, start = 0], attribute) =>
+        items(v)
+          .map((item) => (path === undefined || path === null ? item : readPath(item, path, attribute)))
+          .reduce(add, start),
+    ],
+  ],
   ["title", [[], (v) => text(v).replaceAll(/[^-\s({[<]+/g, capitalize)]],
-  ["tojson", [["ensure_ascii", "indent", "separators", "sort_keys"], (v, args) => toJson(v, jsonOptions(args))]],
+  [
+    "tojson",
+    [["ensure_ascii", "indent", "separators", "sort_keys"], (v, args) => toJson(v, jsonOptions(args))],
+  ],
   ["trim", [["chars"], (v, [chars]) => strip(text(v), chars, "both")]],
-  ["unique", [["case_sensitive", "attribute"], (v, [sensitive, path], attribute) => unique(items(v), (item) => folded(path === undefined ? item : readPath(item, path, attribute), truth(sensitive ?? false)))]],
+  [
+    "unique",
+    [
+      ["case_sensitive", "attribute"],
+      (v, [sensitive, path], attribute) =>
+        unique(items(v), (item) =>
+          folded(path === undefined ? item : readPath(item, path, attribute), truth(sensitive ?? false)),
+        ),
+    ],
+  ],
   ["wordcount", [[], (v) => text(v).match(/\w+/gu)?.length ?? 0]],
 ]);
 
@@ -418,14 +623,22 @@ function batches(list: readonly Value[], size: number, fill: Value): Value[] {
   return out;
 }
 
-function sorted(list: Value[], [reverse, sensitive, path]: (Value | undefined)[], attribute: Attribute): Value[] {
-  const paths = typeof path === "string" ? path.split(",") : path === undefined || path === null ? [] : [path];
+function sorted(
+  list: Value[],
+  [reverse, sensitive, path]: (Value | undefined)[],
+  attribute: Attribute,
+): Value[] {
+  const paths =
+    typeof path === "string" ? path.split(",") : path === undefined || path === null ? [] : [path];
   const key = (item: Value): Value => {
     const found = paths.length === 0 ? [item] : paths.map((part) => readPath(item, part, attribute));
     return found.map((part) => folded(part, truth(sensitive ?? false)));
   };
   const sign = truth(reverse ?? false) ? -1 : 1;
-  return list.map((item) => ({ item, key: key(item) })).sort((a, b) => sign * compare(a.key, b.key)).map(({ item }) => item);
+  return list
+    .map((item) => ({ item, key: key(item) }))
+    .sort((a, b) => sign * compare(a.key, b.key))
+    .map(({ item }) => item);
 }
 
 function dictSort(value: Value, [sensitive, by, reverse]: (Value | undefined)[]): Value[] {
@@ -447,7 +660,13 @@ function unique(list: readonly Value[], key: (item: Value) => Value): Value[] {
 }
 
 /** `select`, `reject` and their `attr` forms, and `map`: filters over filters and tests. */
-function overItems(name: string, value: Value, args: Value[], kwargs: Arguments, attribute: Attribute): Value | undefined {
+function overItems(
+  name: string,
+  value: Value,
+  args: Value[],
+  kwargs: Arguments,
+  attribute: Attribute,
+): Value | undefined {
   if (name === "map") {
     const path = kwargs.get("attribute");
     if (path !== undefined) {
@@ -471,7 +690,13 @@ function overItems(name: string, value: Value, args: Value[], kwargs: Arguments,
   });
 }
 
-export function runFilter(name: string, value: Value, args: Value[], kwargs: Arguments, attribute: Attribute): Value {
+export function runFilter(
+  name: string,
+  value: Value,
+  args: Value[],
+  kwargs: Arguments,
+  attribute: Attribute,
+): Value {
   limited(value);
   const over = overItems(name, value, args, kwargs, attribute);
   if (over !== undefined) return over;
@@ -484,7 +709,20 @@ export function runFilter(name: string, value: Value, args: Value[], kwargs: Arg
 // ---------------------------------------------------------------------------------------------------------------------
 // Functions
 
-const MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"];
+const MONTHS = [
+  "January",
+  "February",
+  "March",
+  "April",
+  "May",
+  "June",
+  "July",
+  "August",
+  "September",
+  "October",
+  "November",
+  "December",
+];
 const DAYS = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
 /** `strftime` in the C locale. */
@@ -494,34 +732,72 @@ export function strftime(date: Date, pattern: string): string {
   const day = DAYS[date.getDay()] as string;
   const month = MONTHS[date.getMonth()] as string;
   const start = new Date(date.getFullYear(), 0, 1);
-  const dayOfYear = Math.round((new Date(date.getFullYear(), date.getMonth(), date.getDate()).getTime() - start.getTime()) / 86_400_000) + 1;
+  const dayOfYear =
+    Math.round(
+      (new Date(date.getFullYear(), date.getMonth(), date.getDate()).getTime() - start.getTime()) /
+        86_400_000,
+    ) + 1;
   const parts: Readonly<Record<string, string | number>> = {
-    Y: date.getFullYear(), y: two(date.getFullYear() % 100), m: two(date.getMonth() + 1), d: two(date.getDate()),
-    e: String(date.getDate()).padStart(2), H: two(date.getHours()), I: two(hours12), M: two(date.getMinutes()),
-    S: two(date.getSeconds()), f: String(date.getMilliseconds() * 1000).padStart(6, "0"), p: date.getHours() < 12 ? "AM" : "PM",
-    B: month, b: month.slice(0, 3), h: month.slice(0, 3), A: day, a: day.slice(0, 3), w: date.getDay(), u: date.getDay() || 7,
-    j: String(dayOfYear).padStart(3, "0"), n: "\n", t: "\t", "%": "%", z: "", Z: "",
+    Y: date.getFullYear(),
+    y: two(date.getFullYear() % 100),
+    m: two(date.getMonth() + 1),
+    d: two(date.getDate()),
+    e: String(date.getDate()).padStart(2),
+    H: two(date.getHours()),
+    I: two(hours12),
+    M: two(date.getMinutes()),
+    S: two(date.getSeconds()),
+    f: String(date.getMilliseconds() * 1000).padStart(6, "0"),
+    p: date.getHours() < 12 ? "AM" : "PM",
+    B: month,
+    b: month.slice(0, 3),
+    h: month.slice(0, 3),
+    A: day,
+    a: day.slice(0, 3),
+    w: date.getDay(),
+    u: date.getDay() || 7,
+    j: String(dayOfYear).padStart(3, "0"),
+    n: "\n",
+    t: "\t",
+    "%": "%",
+    z: "",
+    Z: "",
     F: `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`,
     T: `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`,
     R: `${two(date.getHours())}:${two(date.getMinutes())}`,
     D: `${two(date.getMonth() + 1)}/${two(date.getDate())}/${two(date.getFullYear() % 100)}`,
-    "-d": date.getDate(), "-m": date.getMonth() + 1, "-H": date.getHours(), "-I": hours12, "-M": date.getMinutes(), "-S": date.getSeconds(), "-j": dayOfYear,
+    "-d": date.getDate(),
+    "-m": date.getMonth() + 1,
+    "-H": date.getHours(),
+    "-I": hours12,
+    "-M": date.getMinutes(),
+    "-S": date.getSeconds(),
+    "-j": dayOfYear,
   }; // prettier-ignore
   return pattern.replaceAll(/%(-?[a-zA-Z%])/g, (whole, code: string) => String(parts[code] ?? whole));
 }
 
 function range(args: Value[]): Value {
-  const [start, stop, step] = args.length < 2 ? [0, integer(args[0], 0), 1] : [integer(args[0], 0), integer(args[1], 0), integer(args[2], 1)];
+  const [start, stop, step] =
+    args.length < 2
+      ? [0, integer(args[0], 0), 1]
+      : [integer(args[0], 0), integer(args[1], 0), integer(args[2], 1)];
   if (step === 0) throw new JinjaError("range() arg 3 must not be zero");
   const size = Math.max(0, Math.ceil((stop - start) / step));
-  if (size > MAX_RANGE) throw new JinjaError(`Range too big. The sandbox blocks ranges larger than ${MAX_RANGE}.`);
+  if (size > MAX_RANGE)
+    throw new JinjaError(`Range too big. The sandbox blocks ranges larger than ${MAX_RANGE}.`);
   return Array.from({ length: size }, (_, i) => start + i * step);
 }
 
 /** Arguments of `dict(…)` and `namespace(…)`: a mapping or pairs, and names. */
 function entries(args: Value[], kwargs: Arguments): Map<Value, Value> {
   const [source] = args;
-  const listed = source instanceof Map ? [...source] : source === undefined ? [] : items(source).map((pair) => items(pair) as [Value, Value]);
+  const listed =
+    source instanceof Map
+      ? [...source]
+      : source === undefined
+        ? []
+        : items(source).map((pair) => items(pair) as [Value, Value]);
   return new Map([...listed, ...kwargs]);
 }
 
@@ -543,6 +819,8 @@ export const GLOBALS: ReadonlyMap<string, Value> = new Map<string, Value>([
 
 export function checkNamespaceName(name: Value): void {
   if (typeof name === "string" && name.startsWith("_")) {
-    throw new JinjaError(`Chat templates cannot store underscore-prefixed attributes on a namespace, but got '${name}'.`);
+    throw new JinjaError(
+      `Chat templates cannot store underscore-prefixed attributes on a namespace, but got '${name}'.`,
+    );
   }
 }

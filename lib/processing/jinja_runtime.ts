@@ -2,7 +2,15 @@
 // does, and templates are written for Python, so the values and their behaviour are ours (jinja_values.ts).
 
 import { parse, tokenize } from "@huggingface/jinja";
-import { bind, checkNamespaceName, GLOBALS, method, percentFormat, runFilter, runTest } from "./jinja_library.ts";
+import {
+  bind,
+  checkNamespaceName,
+  GLOBALS,
+  method,
+  percentFormat,
+  runFilter,
+  runTest,
+} from "./jinja_library.ts";
 import {
   type Arguments,
   type Callable,
@@ -68,7 +76,17 @@ class LeaveLoop extends Error {
 }
 
 /** Statements print their text, expressions their value: `None` included. */
-const STATEMENTS = new Set(["If", "For", "Set", "Macro", "Comment", "CallStatement", "FilterStatement", "Break", "Continue"]);
+const STATEMENTS = new Set([
+  "If",
+  "For",
+  "Set",
+  "Macro",
+  "Comment",
+  "CallStatement",
+  "FilterStatement",
+  "Break",
+  "Continue",
+]);
 
 const STEPS_PER_LOOK = 4096;
 
@@ -87,8 +105,10 @@ export class Template {
 
   /** Throws a SyntaxError for a text that is not a template. */
   constructor(source: string) {
-    const known = source.replaceAll(GENERATION_TAGS, (_, left: string, end: string | undefined, right: string) =>
-      `{%${left} set ${GENERATION} = ${end === undefined ? "true" : "false"} ${right}%}`,
+    const known = source.replaceAll(
+      GENERATION_TAGS,
+      (_, left: string, end: string | undefined, right: string) =>
+        `{%${left} set ${GENERATION} = ${end === undefined ? "true" : "false"} ${right}%}`,
     );
     // In Jinja a line break after a comment or block goes, and the blanks before one at the start of a line.
     this.#program = parse(tokenize(known, { lstrip_blocks: true, trim_blocks: true })) as unknown as Node;
@@ -166,7 +186,12 @@ class Run {
       case "TupleLiteral":
         return Tuple.make((node.value as Node[]).map((item) => this.#run(item, scope)));
       case "ObjectLiteral":
-        return new Map([...(node.value as Map<Node, Node>)].map(([key, item]) => [this.#run(key, scope), this.#run(item, scope)]));
+        return new Map(
+          [...(node.value as Map<Node, Node>)].map(([key, item]) => [
+            this.#run(key, scope),
+            this.#run(item, scope),
+          ]),
+        );
       case "MemberExpression":
         return this.#member(node, scope);
       case "CallExpression":
@@ -227,11 +252,14 @@ class Run {
     let out = "";
     let changed: Value[] | undefined;
     for (const [i, inner] of scopes.entries()) {
-      inner.set("loop", loopOf(kept, i, (values) => {
-        const isNew = changed === undefined || !equal(changed, values);
-        changed = values;
-        return isNew;
-      }));
+      inner.set(
+        "loop",
+        loopOf(kept, i, (values) => {
+          const isNew = changed === undefined || !equal(changed, values);
+          changed = values;
+          return isNew;
+        }),
+      );
       try {
         out = limited(out + this.#block(node.body, inner));
       } catch (error) {
@@ -244,13 +272,15 @@ class Run {
   }
 
   #set(node: Node, scope: Scope): string {
-    const value = node.value === null ? this.#block(node.body, new Scope(scope)) : this.#run(node.value, scope);
+    const value =
+      node.value === null ? this.#block(node.body, new Scope(scope)) : this.#run(node.value, scope);
     if (node.assignee.type === "Identifier" && node.assignee.value === GENERATION) {
       return this.#marks[value === true ? 0 : 1] as string;
     }
     if (node.assignee.type === "MemberExpression") {
       const target = this.#run(node.assignee.object, scope);
-      if (!(target instanceof Namespace)) throw new JinjaError("cannot assign attribute on non-namespace object");
+      if (!(target instanceof Namespace))
+        throw new JinjaError("cannot assign attribute on non-namespace object");
       checkNamespaceName(node.assignee.property.value);
       target.attributes.set(node.assignee.property.value, value);
       return "";
@@ -267,14 +297,20 @@ class Run {
     if (target.type !== "TupleLiteral") throw new JinjaError(`cannot assign to ${target.type}`);
     const parts = items(value);
     const names = target.value as Node[];
-    if (parts.length > names.length) throw new JinjaError(`too many values to unpack (expected ${names.length})`);
-    if (parts.length < names.length) throw new JinjaError(`not enough values to unpack (expected ${names.length}, got ${parts.length})`);
+    if (parts.length > names.length)
+      throw new JinjaError(`too many values to unpack (expected ${names.length})`);
+    if (parts.length < names.length)
+      throw new JinjaError(`not enough values to unpack (expected ${names.length}, got ${parts.length})`);
     for (const [i, name] of names.entries()) this.#assign(name, parts[i] as Value, scope);
   }
 
   #macro(name: string, parameters: readonly Node[], body: readonly Node[], scope: Scope): Callable {
-    const defaults = parameters.map((parameter) => (parameter.type === "Identifier" ? undefined : (parameter.value as Node)));
-    const names = parameters.map((parameter) => (parameter.type === "Identifier" ? parameter.value : parameter.key.value) as string);
+    const defaults = parameters.map((parameter) =>
+      parameter.type === "Identifier" ? undefined : (parameter.value as Node),
+    );
+    const names = parameters.map(
+      (parameter) => (parameter.type === "Identifier" ? parameter.value : parameter.key.value) as string,
+    );
     return (args, kwargs) => {
       const inner = new Scope(scope);
       const extra = new Map([...kwargs].filter(([key]) => !names.includes(key)));
@@ -284,7 +320,8 @@ class Run {
       const values = bind(name, names, args.slice(0, names.length), known);
       for (const [i, parameter] of names.entries()) {
         const fallback = defaults[i];
-        const missing = fallback === undefined ? new Undefined(`parameter '${parameter}' was not provided`) : undefined;
+        const missing =
+          fallback === undefined ? new Undefined(`parameter '${parameter}' was not provided`) : undefined;
         inner.set(parameter, values[i] ?? missing ?? this.#run(fallback as Node, inner));
       }
       inner.set("varargs", Tuple.make(args.slice(names.length)));
@@ -308,10 +345,12 @@ class Run {
     const kwargs: Arguments = new Map();
     for (const node of nodes) {
       if (node.type === "SpreadExpression") args.push(...items(this.#run(node.argument, scope)));
-      else if (node.type === "KeywordArgumentExpression") kwargs.set(node.key.value, this.#run(node.value, scope));
+      else if (node.type === "KeywordArgumentExpression")
+        kwargs.set(node.key.value, this.#run(node.value, scope));
       else if (node.type === "KeywordSpreadExpression") {
         const more = this.#run(node.argument, scope);
-        if (!(more instanceof Map)) throw new JinjaError(`argument after ** must be a mapping, not ${typeName(more)}`);
+        if (!(more instanceof Map))
+          throw new JinjaError(`argument after ** must be a mapping, not ${typeName(more)}`);
         for (const [name, value] of more) kwargs.set(String(name), value);
       } else args.push(this.#run(node, scope));
     }
@@ -337,11 +376,14 @@ class Run {
       return typeof name === "number" ? itemOf(object, name) : attributeOf(object, name);
     }
     if (node.property.type !== "SliceExpression") return itemOf(object, this.#run(node.property, scope));
-    const bounds = [node.property.start, node.property.stop, node.property.step].map((bound: Node | undefined) => {
-      const value = bound === undefined ? null : this.#run(bound, scope);
-      if (value === null || typeof value === "number" || typeof value === "boolean") return value === null ? null : Number(value);
-      throw new JinjaError("slice indices must be integers or None");
-    }) as [number | null, number | null, number | null];
+    const bounds = [node.property.start, node.property.stop, node.property.step].map(
+      (bound: Node | undefined) => {
+        const value = bound === undefined ? null : this.#run(bound, scope);
+        if (value === null || typeof value === "number" || typeof value === "boolean")
+          return value === null ? null : Number(value);
+        throw new JinjaError("slice indices must be integers or None");
+      },
+    ) as [number | null, number | null, number | null];
     if (typeof object === "string") return slice([...object], ...bounds).join("");
     if (Array.isArray(object)) {
       const part = slice(object, ...bounds);
@@ -352,7 +394,8 @@ class Run {
 
   #unary(operator: string, value: Value): Value {
     if (operator === "not") return !truth(value);
-    if (!isNumber(value)) throw new JinjaError(`bad operand type for unary ${operator}: '${typeName(value)}'`);
+    if (!isNumber(value))
+      throw new JinjaError(`bad operand type for unary ${operator}: '${typeName(value)}'`);
     const number = operator === "-" ? -numberOf(value) : numberOf(value);
     return value instanceof Float ? new Float(number) : number + 0;
   }
@@ -420,14 +463,18 @@ function attributeOf(object: Value, name: Value): Value {
   const found = method(object, name);
   if (found !== undefined) return found;
   if (object instanceof Map && object.has(name)) return object.get(name) as Value;
-  if (name.startsWith("__")) throw new JinjaError(`access to attribute '${name}' of '${typeName(object)}' object is unsafe.`);
+  if (name.startsWith("__"))
+    throw new JinjaError(`access to attribute '${name}' of '${typeName(object)}' object is unsafe.`);
   return missing(object, name);
 }
 
 /** `object[key]`: an item first, then an attribute. */
 function itemOf(object: Value, key: Value): Value {
   if (object instanceof Map && object.has(key)) return object.get(key) as Value;
-  if ((Array.isArray(object) || typeof object === "string") && (typeof key === "number" || typeof key === "boolean")) {
+  if (
+    (Array.isArray(object) || typeof object === "string") &&
+    (typeof key === "number" || typeof key === "boolean")
+  ) {
     const list = items(object);
     return list.at(Number(key)) ?? missing(object, key);
   }
@@ -445,7 +492,8 @@ const modulo = (a: number, b: number): number => a - b * Math.floor(a / b);
 
 function arithmetic(operator: string, left: Value, right: Value): Value {
   for (const side of [left, right]) if (side instanceof Undefined) throw new JinjaError(side.reason);
-  if (operator === "%" && typeof left === "string") return percentFormat(left, right instanceof Tuple ? right : [right]);
+  if (operator === "%" && typeof left === "string")
+    return percentFormat(left, right instanceof Tuple ? right : [right]);
   if (isNumber(left) && isNumber(right)) return numeric(operator, left, right);
   if (operator === "+") {
     if (typeof left === "string" && typeof right === "string") return left + right;
@@ -460,7 +508,9 @@ function arithmetic(operator: string, left: Value, right: Value): Value {
       return Array.from({ length: sequence.length === 0 ? 0 : Math.max(0, times) }, () => sequence).flat();
     }
   }
-  throw new JinjaError(`unsupported operand type(s) for ${operator}: '${typeName(left)}' and '${typeName(right)}'`);
+  throw new JinjaError(
+    `unsupported operand type(s) for ${operator}: '${typeName(left)}' and '${typeName(right)}'`,
+  );
 }
 
 function numeric(operator: string, left: number | Float | boolean, right: number | Float | boolean): Value {

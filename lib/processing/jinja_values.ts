@@ -40,7 +40,17 @@ export class Namespace {
 export type Arguments = Map<string, Value>;
 export type Callable = (args: Value[], kwargs: Arguments) => Value;
 export type Dict = Map<Value, Value>;
-export type Value = Undefined | null | boolean | number | Float | string | Value[] | Dict | Namespace | Callable;
+export type Value =
+  | Undefined
+  | null
+  | boolean
+  | number
+  | Float
+  | string
+  | Value[]
+  | Dict
+  | Namespace
+  | Callable;
 
 /** An error of the template: what Python would raise. */
 export class JinjaError extends Error {}
@@ -62,7 +72,10 @@ export function limited<T extends Value>(value: T): T {
 }
 
 export function checkSize(size: number, most: number): void {
-  if (size > most) throw new JinjaError(`The chat template makes a value of ${size} ${most === MAX_TEXT ? "characters" : "items"}; the limit is ${most}.`);
+  if (size > most)
+    throw new JinjaError(
+      `The chat template makes a value of ${size} ${most === MAX_TEXT ? "characters" : "items"}; the limit is ${most}.`,
+    );
   if (size > LARGE) checkHeap();
 }
 
@@ -73,7 +86,10 @@ export function checkHeap(): void {
 
 /** Joins texts, and stops at the limit before the result is made. */
 export function join(parts: readonly string[], separator: string): string {
-  checkSize(parts.reduce((size, part) => size + part.length, separator.length * Math.max(0, parts.length - 1)), MAX_TEXT);
+  checkSize(
+    parts.reduce((size, part) => size + part.length, separator.length * Math.max(0, parts.length - 1)),
+    MAX_TEXT,
+  );
   return parts.join(separator);
 }
 
@@ -91,7 +107,8 @@ export function fromPlain(value: unknown): Value {
 export const isNumber = (value: Value): value is number | Float | boolean =>
   typeof value === "number" || typeof value === "boolean" || value instanceof Float;
 
-export const numberOf = (value: number | Float | boolean): number => (value instanceof Float ? value.value : Number(value));
+export const numberOf = (value: number | Float | boolean): number =>
+  value instanceof Float ? value.value : Number(value);
 
 /** The name of the value's type in Python, for messages. */
 export function typeName(value: Value): string {
@@ -102,7 +119,10 @@ export function typeName(value: Value): string {
   if (Array.isArray(value)) return "list";
   if (value instanceof Map) return "dict";
   if (value instanceof Namespace) return "Namespace";
-  return { string: "str", number: "int", boolean: "bool", function: "function" }[typeof value as string] ?? "object";
+  return (
+    { string: "str", number: "int", boolean: "bool", function: "function" }[typeof value as string] ??
+    "object"
+  );
 }
 
 export function truth(value: Value): boolean {
@@ -114,7 +134,8 @@ export function truth(value: Value): boolean {
 
 export function equal(a: Value, b: Value): boolean {
   if (isNumber(a) && isNumber(b)) return numberOf(a) === numberOf(b);
-  if (a instanceof Undefined || b instanceof Undefined) return a instanceof Undefined && b instanceof Undefined;
+  if (a instanceof Undefined || b instanceof Undefined)
+    return a instanceof Undefined && b instanceof Undefined;
   if (Array.isArray(a) && Array.isArray(b)) {
     const sameKind = a instanceof Tuple === b instanceof Tuple;
     return sameKind && a.length === b.length && a.every((item, i) => equal(item, b[i] as Value));
@@ -151,7 +172,8 @@ export function items(value: Value): Value[] {
 
 export function lengthOf(value: Value): number {
   if (value instanceof Map) return value.size;
-  if (value instanceof Undefined || typeof value === "string" || Array.isArray(value)) return items(value).length;
+  if (value instanceof Undefined || typeof value === "string" || Array.isArray(value))
+    return items(value).length;
   throw new JinjaError(`object of type '${typeName(value)}' has no len()`);
 }
 
@@ -180,7 +202,11 @@ export function repr(value: Value): string {
   if (typeof value === "string") return limited(quoted(value));
   if (value instanceof Tuple) return `(${join(value.map(repr), ", ")}${value.length === 1 ? "," : ""})`;
   if (Array.isArray(value)) return `[${join(value.map(repr), ", ")}]`;
-  if (value instanceof Map) return `{${join([...value].map(([key, item]) => `${repr(key)}: ${repr(item)}`), ", ")}}`;
+  if (value instanceof Map)
+    return `{${join(
+      [...value].map(([key, item]) => `${repr(key)}: ${repr(item)}`),
+      ", ",
+    )}}`;
   if (value instanceof Namespace) return `<Namespace ${repr(value.attributes as Dict)}>`;
   throw new JinjaError("A function cannot be printed.");
 }
@@ -188,7 +214,12 @@ export function repr(value: Value): string {
 const integerText = (value: number): string =>
   Number.isSafeInteger(value) ? String(value) : BigInt(value).toString();
 
-const NAMED_ESCAPES: Readonly<Record<string, string>> = { "\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\" };
+const NAMED_ESCAPES: Readonly<Record<string, string>> = {
+  "\n": "\\n",
+  "\r": "\\r",
+  "\t": "\\t",
+  "\\": "\\\\",
+};
 
 /** A string as Python's repr writes it: single quotes unless only those are inside; what does not print is escaped. */
 function quoted(value: string): string {
@@ -199,7 +230,9 @@ function quoted(value: string): string {
     if (char === " ") return char;
     if (NAMED_ESCAPES[char] !== undefined) return NAMED_ESCAPES[char];
     if (code < 0x100) return `\\x${code.toString(16).padStart(2, "0")}`;
-    return code < 0x10000 ? `\\u${code.toString(16).padStart(4, "0")}` : `\\U${code.toString(16).padStart(8, "0")}`;
+    return code < 0x10000
+      ? `\\u${code.toString(16).padStart(4, "0")}`
+      : `\\U${code.toString(16).padStart(8, "0")}`;
   });
   return quote + (quote === "'" ? body.replaceAll("'", "\\'") : body) + quote;
 }
@@ -218,7 +251,10 @@ export function toJson(value: Value, options: JsonOptions): string {
   const string = (plain: string): string => {
     const json = limited(JSON.stringify(plain));
     if (!options.ensureAscii) return json;
-    return json.replaceAll(/[\u007f-\uffff]/g, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`);
+    return json.replaceAll(
+      /[\u007f-\uffff]/g,
+      (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`,
+    );
   };
   const list = (open: string, lines: string[], close: string, depth: number): string => {
     if (lines.length === 0) return open + close;
@@ -232,7 +268,13 @@ export function toJson(value: Value, options: JsonOptions): string {
     if (typeof item === "number") return integerText(item);
     if (item instanceof Float) return floatText(item.value);
     if (typeof item === "string") return string(item);
-    if (Array.isArray(item)) return list("[", item.map((entry) => write(entry, depth + 1)), "]", depth);
+    if (Array.isArray(item))
+      return list(
+        "[",
+        item.map((entry) => write(entry, depth + 1)),
+        "]",
+        depth,
+      );
     if (item instanceof Map) {
       const entries = [...item];
       if (options.sortKeys) entries.sort(([a], [b]) => compare(a, b));
@@ -257,7 +299,12 @@ function keyText(key: Value): string {
   throw new JinjaError(`keys must be str, int, float, bool or None, not ${typeName(key)}`);
 }
 
-export const PLAIN_JSON: JsonOptions = { indent: null, ensureAscii: false, sortKeys: false, separators: null };
+export const PLAIN_JSON: JsonOptions = {
+  indent: null,
+  ensureAscii: false,
+  sortKeys: false,
+  separators: null,
+};
 
 const SPACE = "[\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]";
 const SPACE_LEFT = new RegExp(`^${SPACE}+`);
@@ -281,10 +328,18 @@ export function strip(value: string, chars: Value | undefined, sides: "left" | "
   return left.slice(0, end);
 }
 
-export const splitSpace = (value: string): string[] => strip(value, null, "both").split(SPACE_RUN).filter((part) => part !== "");
+export const splitSpace = (value: string): string[] =>
+  strip(value, null, "both")
+    .split(SPACE_RUN)
+    .filter((part) => part !== "");
 
 /** `sequence[start:stop:step]`. */
-export function slice<T>(sequence: readonly T[], start: number | null, stop: number | null, step: number | null): T[] {
+export function slice<T>(
+  sequence: readonly T[],
+  start: number | null,
+  stop: number | null,
+  step: number | null,
+): T[] {
   const by = step ?? 1;
   if (by === 0) throw new JinjaError("slice step cannot be zero");
   const size = sequence.length;

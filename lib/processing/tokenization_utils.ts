@@ -11,7 +11,13 @@ import { type Json, stringifyJson } from "../json/json.ts";
 import { Tensor } from "../torch/index.ts";
 import { BatchEncoding } from "./batch_encoding.ts";
 import { Callable } from "./callable.ts";
-import { type ChatMessage, type ChatTemplates, pickTemplate, type RenderOptions, renderChats } from "./chat_template.ts";
+import {
+  type ChatMessage,
+  type ChatTemplates,
+  pickTemplate,
+  type RenderOptions,
+  renderChats,
+} from "./chat_template.ts";
 import type { Encoding } from "./encoding.ts";
 import { checkChoice, checkCount, checkOptions } from "./options.ts";
 import {
@@ -26,7 +32,13 @@ import {
   type TruncationStrategy,
 } from "./tokenizer_backend.ts";
 import { TOKENIZER_CLASSES } from "./tokenizer_classes.generated.ts";
-import { isAddedToken, LOADING_OPTIONS, readTokenizerFiles, type TokenizerConfig, type TokenizerFiles } from "./tokenizer_files.ts";
+import {
+  isAddedToken,
+  LOADING_OPTIONS,
+  readTokenizerFiles,
+  type TokenizerConfig,
+  type TokenizerFiles,
+} from "./tokenizer_files.ts";
 import { ThreadBackend } from "./tokenizer_thread.ts";
 
 /** What a tokenizer class presets; see `tokenizer_classes.generated.ts`. */
@@ -75,10 +87,26 @@ export interface TokenizerCallOptions {
 }
 
 const CALL_OPTIONS = [
-  "text_pair", "text_target", "text_pair_target", "add_special_tokens", "padding", "truncation", "max_length", "stride",
-  "is_split_into_words", "pad_to_multiple_of", "padding_side", "truncation_side", "return_tensors",
-  "return_token_type_ids", "return_attention_mask", "return_overflowing_tokens", "return_special_tokens_mask",
-  "return_offsets_mapping", "return_length", "verbose",
+  "text_pair",
+  "text_target",
+  "text_pair_target",
+  "add_special_tokens",
+  "padding",
+  "truncation",
+  "max_length",
+  "stride",
+  "is_split_into_words",
+  "pad_to_multiple_of",
+  "padding_side",
+  "truncation_side",
+  "return_tensors",
+  "return_token_type_ids",
+  "return_attention_mask",
+  "return_overflowing_tokens",
+  "return_special_tokens_mask",
+  "return_offsets_mapping",
+  "return_length",
+  "verbose",
 ] as const satisfies readonly (keyof TokenizerCallOptions)[]; // prettier-ignore
 
 export interface DecodeOptions {
@@ -102,7 +130,13 @@ export interface PadOptions {
 }
 
 const PAD_OPTIONS = [
-  "padding", "max_length", "pad_to_multiple_of", "padding_side", "return_attention_mask", "return_tensors", "verbose",
+  "padding",
+  "max_length",
+  "pad_to_multiple_of",
+  "padding_side",
+  "return_attention_mask",
+  "return_tensors",
+  "verbose",
 ] as const satisfies readonly (keyof PadOptions)[]; // prettier-ignore
 
 /** Options of `apply_chat_template`; any further name is a variable of the template. */
@@ -136,7 +170,15 @@ const VERY_LARGE_INTEGER = 1e30;
 /** Files above this size are parsed and run in a thread of their own. */
 const THREAD_BYTES = 1_000_000;
 
-const SPECIAL_TOKENS = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"] as const;
+const SPECIAL_TOKENS = [
+  "bos_token",
+  "eos_token",
+  "unk_token",
+  "sep_token",
+  "pad_token",
+  "cls_token",
+  "mask_token",
+] as const;
 
 type NamedToken = (typeof SPECIAL_TOKENS)[number];
 type Token = string | AddedTokenData;
@@ -219,7 +261,9 @@ export class PreTrainedTokenizerFast extends Callable {
     this.tokenizer_class = tokenizer_class;
     this.name_or_path = files.name_or_path;
     this.init_kwargs = config;
-    this.model_input_names = [...(config.model_input_names ?? presets.model_input_names ?? ["input_ids", "attention_mask"])];
+    this.model_input_names = [
+      ...(config.model_input_names ?? presets.model_input_names ?? ["input_ids", "attention_mask"]),
+    ];
     this.padding_side = sideOf(
       config.padding_side ?? inFile.padding?.direction ?? presets.padding_side ?? "right",
       "padding_side",
@@ -229,7 +273,8 @@ export class PreTrainedTokenizerFast extends Callable {
       "truncation_side",
     );
     this.model_max_length = Number(config.model_max_length ?? config.max_len ?? VERY_LARGE_INTEGER);
-    this.clean_up_tokenization_spaces = config.clean_up_tokenization_spaces ?? presets.clean_up_tokenization_spaces ?? false;
+    this.clean_up_tokenization_spaces =
+      config.clean_up_tokenization_spaces ?? presets.clean_up_tokenization_spaces ?? false;
     this.clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output =
       config.clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output ?? false;
     this.chat_template = files.chat_template;
@@ -282,7 +327,9 @@ export class PreTrainedTokenizerFast extends Callable {
   ): Promise<BatchEncoding> {
     const isPair = typeof second === "string" || Array.isArray(second);
     if (isPair && third?.text_pair !== undefined) {
-      throw new InvalidArgumentError("[tokenizer] text_pair is given twice: as an argument and in the options.");
+      throw new InvalidArgumentError(
+        "[tokenizer] text_pair is given twice: as an argument and in the options.",
+      );
     }
     const options: TokenizerCallOptions = isPair
       ? { ...third, text_pair: second as Text }
@@ -298,7 +345,11 @@ export class PreTrainedTokenizerFast extends Callable {
   }
 
   /** The ids alone, of one text or pair. */
-  async encode(text: Text, second?: Text | TokenizerCallOptions | null, third?: TokenizerCallOptions): Promise<number[]> {
+  async encode(
+    text: Text,
+    second?: Text | TokenizerCallOptions | null,
+    third?: TokenizerCallOptions,
+  ): Promise<number[]> {
     const encoding = await this._call(text, second, third);
     return encoding.input_ids as number[];
   }
@@ -313,7 +364,12 @@ export class PreTrainedTokenizerFast extends Callable {
     pair: Text | readonly Text[] | null,
     options: TokenizerCallOptions,
   ): Promise<BatchEncoding> {
-    const { is_split_into_words = false, return_tensors, return_overflowing_tokens = false, add_special_tokens = true } = options;
+    const {
+      is_split_into_words = false,
+      return_tensors,
+      return_overflowing_tokens = false,
+      add_special_tokens = true,
+    } = options;
     const { texts, pairs, isBatch } = asBatch(text, pair, is_split_into_words);
     const { padding, truncation } = this.#strategies(options);
     const settings = { add_special_tokens, truncation, padding, overflow: return_overflowing_tokens };
@@ -331,25 +387,41 @@ export class PreTrainedTokenizerFast extends Callable {
     this.#warnOfLength(rows, options);
     const isRow = !isBatch && (return_tensors ?? null) === null && !return_overflowing_tokens;
     if (!isRow) return new BatchEncoding(fields, rows).convert_to_tensors(return_tensors);
-    const first = Object.entries(fields).map(([name, value]) => [name, Array.isArray(value[0]) ? value[0] : value]);
+    const first = Object.entries(fields).map(([name, value]) => [
+      name,
+      Array.isArray(value[0]) ? value[0] : value,
+    ]);
     return new BatchEncoding(Object.fromEntries(first), rows);
   }
 
   /** Which fields a call returns, in the reference's order. */
   #columns(options: TokenizerCallOptions): Record<string, (encoding: Encoding) => unknown> {
-    const wants = (name: string, option: boolean | null | undefined) => option ?? this.model_input_names.includes(name);
+    const wants = (name: string, option: boolean | null | undefined) =>
+      option ?? this.model_input_names.includes(name);
     return {
       input_ids: (encoding) => encoding.ids,
-      ...(wants("token_type_ids", options.return_token_type_ids) && { token_type_ids: (encoding) => encoding.type_ids }),
-      ...(wants("attention_mask", options.return_attention_mask) && { attention_mask: (encoding) => encoding.attention_mask }),
-      ...(options.return_special_tokens_mask && { special_tokens_mask: (encoding) => encoding.special_tokens_mask }),
+      ...(wants("token_type_ids", options.return_token_type_ids) && {
+        token_type_ids: (encoding) => encoding.type_ids,
+      }),
+      ...(wants("attention_mask", options.return_attention_mask) && {
+        attention_mask: (encoding) => encoding.attention_mask,
+      }),
+      ...(options.return_special_tokens_mask && {
+        special_tokens_mask: (encoding) => encoding.special_tokens_mask,
+      }),
       ...(options.return_offsets_mapping && { offset_mapping: (encoding) => encoding.offsets }),
       ...(options.return_length && { length: (encoding) => encoding.ids.length }),
     };
   }
 
   #warnOfLength(rows: readonly Encoding[], { max_length, verbose = true }: TokenizerCallOptions): void {
-    if (this.#warnedOfLength || !verbose || (max_length ?? null) !== null || this.model_max_length > LARGE_INTEGER) return;
+    if (
+      this.#warnedOfLength ||
+      !verbose ||
+      (max_length ?? null) !== null ||
+      this.model_max_length > LARGE_INTEGER
+    )
+      return;
     const longest = Math.max(0, ...rows.map(({ ids }) => ids.length));
     if (longest <= this.model_max_length) return;
     this.#warnedOfLength = true;
@@ -363,7 +435,15 @@ export class PreTrainedTokenizerFast extends Callable {
   #strategies(options: TokenizerCallOptions): { padding: Padding | null; truncation: Truncation | null } {
     const call = "tokenizer";
     const paddings = [false, true, "longest", "max_length", "do_not_pad"] as const;
-    const truncations = [null, false, true, "longest_first", "only_first", "only_second", "do_not_truncate"] as const;
+    const truncations = [
+      null,
+      false,
+      true,
+      "longest_first",
+      "only_first",
+      "only_second",
+      "do_not_truncate",
+    ] as const;
     const padding = checkChoice(options.padding ?? false, paddings, "padding", call);
     let truncation = checkChoice(options.truncation ?? null, truncations, "truncation", call);
     const limit = options.max_length ?? null;
@@ -374,10 +454,15 @@ export class PreTrainedTokenizerFast extends Callable {
 
     if (limit !== null && padding === false && truncation === null) truncation = "longest_first";
     const strategy: TruncationStrategy | null =
-      truncation === true ? "longest_first" : truncation === false || truncation === "do_not_truncate" ? null : truncation;
+      truncation === true
+        ? "longest_first"
+        : truncation === false || truncation === "do_not_truncate"
+          ? null
+          : truncation;
     const modelLimit = this.model_max_length > LARGE_INTEGER ? null : this.model_max_length;
     const max_length = limit ?? modelLimit;
-    const doesPad = padding === true || padding === "longest" || (padding === "max_length" && max_length !== null);
+    const doesPad =
+      padding === true || padding === "longest" || (padding === "max_length" && max_length !== null);
     const doesTruncate = strategy !== null && max_length !== null;
     if (doesPad && doesTruncate && multiple_of !== null && max_length % multiple_of !== 0) {
       throw new InvalidArgumentError(
@@ -386,17 +471,26 @@ export class PreTrainedTokenizerFast extends Callable {
     }
     const side = sideOf(options.truncation_side ?? this.truncation_side, "truncation_side");
     return {
-      padding: doesPad ? this.#padding(padding === "max_length" ? max_length : null, multiple_of, options.padding_side) : null,
+      padding: doesPad
+        ? this.#padding(padding === "max_length" ? max_length : null, multiple_of, options.padding_side)
+        : null,
       truncation: doesTruncate ? { strategy, max_length, stride, side } : null,
     };
   }
 
-  #padding(length: number | null, multiple_of: number | null, padding_side: Side | null | undefined): Padding {
+  #padding(
+    length: number | null,
+    multiple_of: number | null,
+    padding_side: Side | null | undefined,
+  ): Padding {
     const { pad_token, pad_token_id } = this;
     if (pad_token === null || pad_token_id === null) {
-      throw new InvalidArgumentError("[tokenizer] padding is asked for, but the tokenizer has no padding token.", {
-        hint: "Set one: `tokenizer.pad_token = tokenizer.eos_token`, or `await tokenizer.add_special_tokens({ pad_token: \"[PAD]\" })`.",
-      });
+      throw new InvalidArgumentError(
+        "[tokenizer] padding is asked for, but the tokenizer has no padding token.",
+        {
+          hint: 'Set one: `tokenizer.pad_token = tokenizer.eos_token`, or `await tokenizer.add_special_tokens({ pad_token: "[PAD]" })`.',
+        },
+      );
     }
     const side = sideOf(padding_side ?? this.padding_side, "padding_side");
     return { length, multiple_of, side, id: pad_token_id, type_id: this.pad_token_type_id, token: pad_token };
@@ -411,21 +505,28 @@ export class PreTrainedTokenizerFast extends Callable {
    */
   async pad(inputs: PadInput | readonly PadInput[], options: PadOptions = {}): Promise<BatchEncoding> {
     checkOptions(options, PAD_OPTIONS, "pad");
-    const fields = asLists(Array.isArray(inputs) ? gather(inputs as readonly PadInput[]) : (inputs as PadInput));
+    const fields = asLists(
+      Array.isArray(inputs) ? gather(inputs as readonly PadInput[]) : (inputs as PadInput),
+    );
     const main = this.model_input_names[0] as string;
     const required = fields[main] as (number | number[])[] | undefined;
     if (required === undefined) {
-      throw new InvalidArgumentError(`[pad] the inputs must have ${main}; they have ${Object.keys(fields).join(", ")}.`);
+      throw new InvalidArgumentError(
+        `[pad] the inputs must have ${main}; they have ${Object.keys(fields).join(", ")}.`,
+      );
     }
     const { padding = true, return_tensors } = options;
     const { padding: wanted } = this.#strategies({ ...options, padding, truncation: false });
     const withMask = options.return_attention_mask ?? this.model_input_names.includes("attention_mask");
-    if (required.length === 0) return new BatchEncoding(withMask ? { ...fields, attention_mask: [] } : fields);
+    if (required.length === 0)
+      return new BatchEncoding(withMask ? { ...fields, attention_mask: [] } : fields);
     const isBatch = Array.isArray(required[0]);
     const rows = (isBatch ? required : [required]) as number[][];
     const longest = Math.max(...rows.map((row) => row.length));
     const padded = rows.map((row, i) => {
-      const own = isBatch ? Object.fromEntries(Object.entries(fields).map(([name, value]) => [name, value[i]])) : fields;
+      const own = isBatch
+        ? Object.fromEntries(Object.entries(fields).map(([name, value]) => [name, value[i]]))
+        : fields;
       return this.#padRow(own, row, main, withMask, wanted, longest);
     });
     return new BatchEncoding(isBatch ? gather(padded) : padded[0]).convert_to_tensors(return_tensors);
@@ -445,7 +546,12 @@ export class PreTrainedTokenizerFast extends Callable {
     const length = padding.length ?? longest;
     const multiple = padding.multiple_of ?? 1;
     const missing = Math.max(0, Math.ceil(length / multiple) * multiple - row.length);
-    const fills = { [main]: padding.id, attention_mask: 0, token_type_ids: padding.type_id, special_tokens_mask: 1 };
+    const fills = {
+      [main]: padding.id,
+      attention_mask: 0,
+      token_type_ids: padding.type_id,
+      special_tokens_mask: 1,
+    };
     for (const [name, value] of Object.entries(fills)) {
       if (!(name in out) || (name === "attention_mask" && !withMask)) continue;
       const fill = new Array<number>(missing).fill(value);
@@ -466,7 +572,10 @@ export class PreTrainedTokenizerFast extends Callable {
    * await tokenizer.decode([15496, 995]); // "Hello world"
    */
   async decode(token_ids: TokenIds, options?: DecodeOptions): Promise<string>;
-  async decode(token_ids: readonly (readonly (number | bigint)[])[], options?: DecodeOptions): Promise<string[]>;
+  async decode(
+    token_ids: readonly (readonly (number | bigint)[])[],
+    options?: DecodeOptions,
+  ): Promise<string[]>;
   async decode(token_ids: unknown, options: DecodeOptions = {}): Promise<string | string[]> {
     checkOptions(options, ["skip_special_tokens", "clean_up_tokenization_spaces"], "decode");
     const { rows, isBatch } = idRows(token_ids);
@@ -475,7 +584,10 @@ export class PreTrainedTokenizerFast extends Callable {
   }
 
   /** The texts of a batch of ids; a single row gives a list of one. */
-  async batch_decode(sequences: TokenIds | readonly TokenIds[], options: DecodeOptions = {}): Promise<string[]> {
+  async batch_decode(
+    sequences: TokenIds | readonly TokenIds[],
+    options: DecodeOptions = {},
+  ): Promise<string[]> {
     checkOptions(options, ["skip_special_tokens", "clean_up_tokenization_spaces"], "batch_decode");
     return await this.#decodeRows(idRows(sequences).rows, options);
   }
@@ -526,14 +638,19 @@ export class PreTrainedTokenizerFast extends Callable {
   /** Ids of tokens; an unknown token has the id of `unk_token`, or null where there is none. */
   async convert_tokens_to_ids(tokens: string): Promise<number | null>;
   async convert_tokens_to_ids(tokens: readonly string[]): Promise<(number | null)[]>;
-  async convert_tokens_to_ids(tokens: string | readonly string[]): Promise<number | null | (number | null)[]> {
+  async convert_tokens_to_ids(
+    tokens: string | readonly string[],
+  ): Promise<number | null | (number | null)[]> {
     const ids = await this.#backend.tokensToIds(typeof tokens === "string" ? [tokens] : tokens);
     const known = ids.map((id) => id ?? this.unk_token_id);
     return typeof tokens === "string" ? (known[0] as number | null) : known;
   }
 
   /** Tokens of ids, null for an id outside the vocabulary. */
-  async convert_ids_to_tokens(ids: number | bigint, options?: { skip_special_tokens?: boolean }): Promise<string | null>;
+  async convert_ids_to_tokens(
+    ids: number | bigint,
+    options?: { skip_special_tokens?: boolean },
+  ): Promise<string | null>;
   async convert_ids_to_tokens(
     ids: Exclude<TokenIds, number | bigint>,
     options?: { skip_special_tokens?: boolean },
@@ -543,7 +660,8 @@ export class PreTrainedTokenizerFast extends Callable {
     { skip_special_tokens = false }: { skip_special_tokens?: boolean } = {},
   ): Promise<string | null | (string | null)[]> {
     const row = idRows(ids).rows[0] ?? [];
-    if (typeof ids === "number" || typeof ids === "bigint") return (await this.#backend.idsToTokens(row))[0] ?? null;
+    if (typeof ids === "number" || typeof ids === "bigint")
+      return (await this.#backend.idsToTokens(row))[0] ?? null;
     const skipped = new Set(skip_special_tokens ? this.all_special_ids : []);
     return await this.#backend.idsToTokens(row.filter((id) => !skipped.has(id)));
   }
@@ -589,12 +707,21 @@ export class PreTrainedTokenizerFast extends Callable {
     },
     { replace_extra_special_tokens = true }: { replace_extra_special_tokens?: boolean } = {},
   ): Promise<number> {
-    const { additional_special_tokens, extra_special_tokens = additional_special_tokens, ...named } = special_tokens;
+    const {
+      additional_special_tokens,
+      extra_special_tokens = additional_special_tokens,
+      ...named
+    } = special_tokens;
     checkOptions(named, [...this.#special.keys(), ...SPECIAL_TOKENS], "add_special_tokens");
     const extra = (extra_special_tokens ?? [])
-      .filter((token) => replace_extra_special_tokens || !this.extra_special_tokens.includes(contentOf(token)))
+      .filter(
+        (token) => replace_extra_special_tokens || !this.extra_special_tokens.includes(contentOf(token)),
+      )
       .map((token) => tokenData(token, true));
-    const tokens = Object.entries(named).map(([name, token]): [string, AddedTokenData] => [name, tokenData(token, true)]);
+    const tokens = Object.entries(named).map(([name, token]): [string, AddedTokenData] => [
+      name,
+      tokenData(token, true),
+    ]);
     for (const [name, token] of tokens) this.#special.set(name, token);
     if (extra.length > 0) this.#extra = replace_extra_special_tokens ? extra : [...this.#extra, ...extra];
     const all = [...tokens.map(([, token]) => token), ...extra];
@@ -603,7 +730,9 @@ export class PreTrainedTokenizerFast extends Callable {
 
   /** Named special tokens that are set: name to content. */
   get special_tokens_map(): Record<string, string> {
-    const names = [...new Set([...SPECIAL_TOKENS, ...this.#special.keys()])].filter((name) => this.#special.has(name));
+    const names = [...new Set([...SPECIAL_TOKENS, ...this.#special.keys()])].filter((name) =>
+      this.#special.has(name),
+    );
     return Object.fromEntries(names.map((name) => [name, contentOf(this.#special.get(name) as Token)]));
   }
 
@@ -631,7 +760,10 @@ export class PreTrainedTokenizerFast extends Callable {
   _setNamedToken(name: string, token: unknown): void {
     if (token === null || token === undefined) this.#special.delete(name);
     else if (typeof token === "string" || isAddedToken(token)) this.#special.set(name, token);
-    else throw new InvalidArgumentError(`${name} must be a string, an added token or null; got ${typeof token}.`);
+    else
+      throw new InvalidArgumentError(
+        `${name} must be a string, an added token or null; got ${typeof token}.`,
+      );
   }
 
   _namedTokenId(name: string): number | null {
@@ -662,7 +794,8 @@ export class PreTrainedTokenizerFast extends Callable {
     const missing = new Map<string, AddedTokenData>();
     for (const token of wanted) {
       const content = contentOf(token);
-      if (!known.has(content) && !missing.has(content)) missing.set(content, tokenData(token, typeof token === "string"));
+      if (!known.has(content) && !missing.has(content))
+        missing.set(content, tokenData(token, typeof token === "string"));
     }
     if (missing.size > 0) await this.#backend.addTokens([...missing.values()]);
   }
@@ -723,7 +856,9 @@ export class PreTrainedTokenizerFast extends Callable {
       ...variables
     } = options;
     if (return_assistant_tokens_mask && !(return_dict && tokenize)) {
-      throw new InvalidArgumentError("return_assistant_tokens_mask needs return_dict and tokenize, which are the default.");
+      throw new InvalidArgumentError(
+        "return_assistant_tokens_mask needs return_dict and tokenize, which are the default.",
+      );
     }
     const template = pickTemplate(this.chat_template, chat_template, tools !== null);
     const isBatch = Array.isArray(conversation[0]);
@@ -781,7 +916,8 @@ export class PreTrainedTokenizerFast extends Callable {
       config[name] = own[name];
     }
     for (const name of SPECIAL_TOKENS) if (name in config) config[name] = null;
-    for (const [name, token] of this.#special) config[name] = typeof token === "string" ? token : token.content;
+    for (const [name, token] of this.#special)
+      config[name] = typeof token === "string" ? token : token.content;
     if (this.#extra.length > 0) {
       config.extra_special_tokens = this.extra_special_tokens;
     }
@@ -814,10 +950,22 @@ export interface TokenizerLoadOptions extends HubOptions {
 
 type PadInput = Readonly<Record<string, unknown>> | BatchEncoding;
 
-const UNSAVED = ["add_bos_token", "add_eos_token", "max_len", "name_or_path", "files_loaded", "special_tokens_map_file", "tokenizer_file", "device_map", "slow_tokenizer_class"];
+const UNSAVED = [
+  "add_bos_token",
+  "add_eos_token",
+  "max_len",
+  "name_or_path",
+  "files_loaded",
+  "special_tokens_map_file",
+  "tokenizer_file",
+  "device_map",
+  "slow_tokenizer_class",
+];
 
 const withoutTokens = (options: object): object =>
-  Object.fromEntries(Object.entries(options).filter(([name]) => !name.endsWith("_token") || name.startsWith("add_")));
+  Object.fromEntries(
+    Object.entries(options).filter(([name]) => !name.endsWith("_token") || name.startsWith("add_")),
+  );
 
 function sideOf(side: string, name: string): Side {
   // tokenizer.json writes "Left", the options "left".
@@ -826,7 +974,8 @@ function sideOf(side: string, name: string): Side {
 
 function tokenData(token: Token, special: boolean): AddedTokenData {
   if (typeof token === "string") return complete({ content: token, special });
-  if (!isAddedToken(token)) throw new InvalidArgumentError(`A token is a string or { content, … }; got ${JSON.stringify(token)}.`);
+  if (!isAddedToken(token))
+    throw new InvalidArgumentError(`A token is a string or { content, … }; got ${JSON.stringify(token)}.`);
   return complete(special ? { ...token, special } : token);
 }
 
@@ -837,17 +986,22 @@ function asBatch(
   split: boolean,
 ): { texts: Text[]; pairs: Text[] | null; isBatch: boolean } {
   const call = "tokenizer";
-  if (text === null || text === undefined) throw new InvalidArgumentError(`[${call}] give text or text_target.`);
+  if (text === null || text === undefined)
+    throw new InvalidArgumentError(`[${call}] give text or text_target.`);
   const isBatch = Array.isArray(text) && (!split || Array.isArray(text[0]));
   const texts = (isBatch ? text : [text]) as Text[];
   // The reference takes an empty pair of a single text for none.
   const noPair = pair === null || (!isBatch && pair.length === 0);
   const pairs = noPair ? null : ((isBatch ? pair : [pair]) as Text[]);
   if (isBatch && typeof pair === "string") {
-    throw new InvalidArgumentError(`[${call}] for a batch of texts, text_pair must be a list of the same length.`);
+    throw new InvalidArgumentError(
+      `[${call}] for a batch of texts, text_pair must be a list of the same length.`,
+    );
   }
   if (pairs !== null && pairs.length !== texts.length) {
-    throw new InvalidArgumentError(`[${call}] there are ${texts.length} texts and ${pairs.length} text_pairs.`);
+    throw new InvalidArgumentError(
+      `[${call}] there are ${texts.length} texts and ${pairs.length} text_pairs.`,
+    );
   }
   const isText = split ? isWords : (item: unknown) => typeof item === "string";
   for (const item of [...texts, ...(pairs ?? [])]) {
@@ -860,16 +1014,21 @@ function asBatch(
   return { texts, pairs, isBatch };
 }
 
-const isWords = (item: unknown): boolean => Array.isArray(item) && item.every((word) => typeof word === "string");
+const isWords = (item: unknown): boolean =>
+  Array.isArray(item) && item.every((word) => typeof word === "string");
 
-const describe = (value: unknown): string => (value === null ? "null" : Array.isArray(value) ? "an array" : typeof value);
+const describe = (value: unknown): string =>
+  value === null ? "null" : Array.isArray(value) ? "an array" : typeof value;
 
 /** Ids in any accepted shape, as rows of numbers. */
 function idRows(ids: unknown): { rows: number[][]; isBatch: boolean } {
   const plain = ids instanceof Tensor ? ids.tolist() : ids;
-  if (typeof plain === "number" || typeof plain === "bigint") return { rows: [[idOf(plain)]], isBatch: false };
+  if (typeof plain === "number" || typeof plain === "bigint")
+    return { rows: [[idOf(plain)]], isBatch: false };
   if (!Array.isArray(plain) && !ArrayBuffer.isView(plain)) {
-    throw new InvalidArgumentError(`[decode] ids must be a number, a list or a tensor of them; got ${describe(plain)}.`);
+    throw new InvalidArgumentError(
+      `[decode] ids must be a number, a list or a tensor of them; got ${describe(plain)}.`,
+    );
   }
   const list = Array.from(plain as unknown as ArrayLike<unknown>);
   const isBatch = typeof list[0] === "object";
@@ -908,7 +1067,11 @@ const asLists = (fields: Readonly<Record<string, unknown>>): Record<string, unkn
   );
 
 /** 1 for the tokens of the spans that the template marked as the assistant's. */
-function assistantMask(encoding: BatchEncoding, row: number, generations: readonly (readonly [number, number])[]): number[] {
+function assistantMask(
+  encoding: BatchEncoding,
+  row: number,
+  generations: readonly (readonly [number, number])[],
+): number[] {
   const mask = new Array<number>((encoding.encodings[row] as Encoding).ids.length).fill(0);
   for (const [start, end] of generations) {
     const first = encoding.char_to_token(row, start);
@@ -927,7 +1090,8 @@ async function saveTemplates(folder: string, templates: ChatTemplates | null): P
     if (!/^[^\\/\0]+$/.test(name) || name === "." || name === "..") {
       throw new TokenizerError(`'${name}' cannot be the name of a chat template: it would be a file name.`);
     }
-    const file = name === "default" ? "chat_template.jinja" : path.join("additional_chat_templates", `${name}.jinja`);
+    const file =
+      name === "default" ? "chat_template.jinja" : path.join("additional_chat_templates", `${name}.jinja`);
     files.push(path.join(folder, file));
     await writeFileAtomic(files.at(-1) as string, template);
   }
@@ -937,7 +1101,9 @@ async function saveTemplates(folder: string, templates: ChatTemplates | null): P
 /** Beyond ASCII the reference writes tokenizer_config.json as it is, not as escapes. */
 const readable = (json: string): string =>
   json.replaceAll(/\\\\|\\u([0-9a-f]{4})/g, (whole, code: string | undefined) =>
-    code === undefined || Number.parseInt(code, 16) < 0x80 ? whole : String.fromCharCode(Number.parseInt(code, 16)),
+    code === undefined || Number.parseInt(code, 16) < 0x80
+      ? whole
+      : String.fromCharCode(Number.parseInt(code, 16)),
   );
 
 /** `name` and `name_id` as attributes of a tokenizer, or of all of them. */

@@ -4,7 +4,12 @@
 
 import { readFile, writeFile } from "node:fs/promises";
 import { AddedToken as NativeAddedToken, mergeEncodings, Tokenizer, templateProcessing } from "tokenizers";
-import { EntryNotFoundError, InvalidArgumentError, TokenizerError, TorchformersError } from "../errors/index.ts";
+import {
+  EntryNotFoundError,
+  InvalidArgumentError,
+  TokenizerError,
+  TorchformersError,
+} from "../errors/index.ts";
 import { type Encoding, LazyEncoding, type Replaced } from "./encoding.ts";
 
 /** A token beside the vocabulary, with its matching rules, as tokenizer.json writes it. */
@@ -75,7 +80,11 @@ interface PaddingJson {
 /** The operations of a loaded tokenizer; here or in a thread of its own. */
 export interface TokenizerBackend {
   info: TokenizerInfo;
-  encode(texts: readonly Text[], pairs: readonly Text[] | null, settings: EncodeSettings): Promise<Encoding[]>;
+  encode(
+    texts: readonly Text[],
+    pairs: readonly Text[] | null,
+    settings: EncodeSettings,
+  ): Promise<Encoding[]>;
   decode(batch: readonly (readonly number[])[], skip_special_tokens: boolean): Promise<string[]>;
   tokensToIds(tokens: readonly string[]): Promise<(number | null)[]>;
   idsToTokens(ids: readonly number[]): Promise<(string | null)[]>;
@@ -142,14 +151,26 @@ class Turns {
   }
 }
 
-const STRATEGIES = { longest_first: "LongestFirst", only_first: "OnlyFirst", only_second: "OnlySecond" } as const;
+const STRATEGIES = {
+  longest_first: "LongestFirst",
+  only_first: "OnlyFirst",
+  only_second: "OnlySecond",
+} as const;
 const NO_TRUNCATION = "none";
 const PLAIN = { addSpecialTokens: false };
-const ONLY_SPECIAL: EncodeSettings = { add_special_tokens: true, truncation: null, padding: null, overflow: false };
+const ONLY_SPECIAL: EncodeSettings = {
+  add_special_tokens: true,
+  truncation: null,
+  padding: null,
+  overflow: false,
+};
 
 /** The addon's own messages are short of the file; a name and a hint are added here. */
 function refuse(path: string, cause: unknown): TokenizerError {
-  const reason = (cause instanceof Error ? cause.message : String(cause)).replace(/^Error loading from file/, "");
+  const reason = (cause instanceof Error ? cause.message : String(cause)).replace(
+    /^Error loading from file/,
+    "",
+  );
   return new TokenizerError(`${path} is not a valid tokenizer.json: ${reason}.`, { cause });
 }
 
@@ -187,7 +208,11 @@ export class NativeBackend implements TokenizerBackend {
     }
   }
 
-  async encode(texts: readonly Text[], pairs: readonly Text[] | null, settings: EncodeSettings): Promise<Encoding[]> {
+  async encode(
+    texts: readonly Text[],
+    pairs: readonly Text[] | null,
+    settings: EncodeSettings,
+  ): Promise<Encoding[]> {
     const { add_special_tokens, truncation, padding, overflow } = settings;
     if (truncation !== null) await this.#checkRoom(pairs !== null, add_special_tokens, truncation);
     const isSplit = typeof texts[0] === "object";
@@ -203,9 +228,12 @@ export class NativeBackend implements TokenizerBackend {
     });
     if (padding !== null) {
       const longest = Math.max(...results.map(({ encoding }) => encoding.getLength()));
-      for (const result of results) pad(result, padding, roundUp(padding.length ?? longest, padding.multiple_of));
+      for (const result of results)
+        pad(result, padding, roundUp(padding.length ?? longest, padding.multiple_of));
     }
-    return results.map(({ encoding, word_ids, type_ids }) => new LazyEncoding(encoding, { word_ids, type_ids }));
+    return results.map(
+      ({ encoding, word_ids, type_ids }) => new LazyEncoding(encoding, { word_ids, type_ids }),
+    );
   }
 
   async decode(batch: readonly (readonly number[])[], skip_special_tokens: boolean): Promise<string[]> {
@@ -249,14 +277,21 @@ export class NativeBackend implements TokenizerBackend {
     return count;
   }
 
-  async surround(bos: readonly [string, number] | null, eos: readonly [string, number] | null): Promise<void> {
+  async surround(
+    bos: readonly [string, number] | null,
+    eos: readonly [string, number] | null,
+  ): Promise<void> {
     const before = (type: number) => (bos === null ? "" : `${bos[0]}:${type} `);
     const after = (type: number) => (eos === null ? "" : ` ${eos[0]}:${type}`);
     const single = `${before(0)}$A:0${after(0)}`;
     const pair = `${single} ${before(1)}$B:1${after(1)}`;
-    const special = [bos, eos].filter((token) => token !== null).map(([token, id]): [string, number] => [token, id]);
+    const special = [bos, eos]
+      .filter((token) => token !== null)
+      .map(([token, id]): [string, number] => [token, id]);
     this.#specialTokens.clear();
-    await this.#turn(null, async () => this.#native.setPostProcessor(templateProcessing(single, pair, special)));
+    await this.#turn(null, async () =>
+      this.#native.setPostProcessor(templateProcessing(single, pair, special)),
+    );
   }
 
   async numSpecialTokens(pair: boolean): Promise<number> {
@@ -289,14 +324,19 @@ export class NativeBackend implements TokenizerBackend {
     return encodings.map((encoding) => ({ encoding, word_ids: [], type_ids: [] }));
   }
 
-  async #encodeInParts(texts: readonly Text[], pairs: readonly Text[] | null, settings: EncodeSettings): Promise<Result[]> {
+  async #encodeInParts(
+    texts: readonly Text[],
+    pairs: readonly Text[] | null,
+    settings: EncodeSettings,
+  ): Promise<Result[]> {
     this.#parts ??= PartsEncoder.load(this.#path);
     const encoder = await this.#parts;
     encoder.follow(this.#later);
     const room =
       settings.truncation === null
         ? Number.POSITIVE_INFINITY
-        : settings.truncation.max_length - (settings.add_special_tokens ? await this.numSpecialTokens(pairs !== null) : 0);
+        : settings.truncation.max_length -
+          (settings.add_special_tokens ? await this.numSpecialTokens(pairs !== null) : 0);
     const parts = await encoder.encode(texts, pairs);
     return await this.#turn(settings.truncation, async () =>
       parts.map((sequences) => encoder.finish(this.#native, sequences, settings, room)),
@@ -317,13 +357,17 @@ export class NativeBackend implements TokenizerBackend {
 }
 
 /** How many tokens of each sequence the Rust core keeps. */
-function keptLengths([first, second]: [number, number], room: number, strategy: TruncationStrategy): [number, number] {
+function keptLengths(
+  [first, second]: [number, number],
+  room: number,
+  strategy: TruncationStrategy,
+): [number, number] {
   const excess = first + second - room;
   if (excess <= 0) return [first, second];
   if (strategy === "only_first") return [first > excess ? first - excess : first, second];
   if (strategy === "only_second") return [first, second > excess ? second - excess : second];
   if (second === 0) return [room, 0];
-  const [short, long] = first <= second ? [first, second] : [second, first];
+  const short = Math.min(first, second);
   let [shortKept, longKept] = [short, short > room ? short : Math.max(short, room - short)];
   if (shortKept + longKept > room) [shortKept, longKept] = [Math.floor(room / 2), Math.ceil(room / 2)];
   return first <= second ? [shortKept, longKept] : [longKept, shortKept];
@@ -376,7 +420,9 @@ class PartsEncoder {
   async encode(texts: readonly Text[], pairs: readonly Text[] | null): Promise<Sequence[][]> {
     const first = texts.map((text) => this.#sequence(text, false));
     const second = pairs?.map((text) => this.#sequence(text, true)) ?? [];
-    return await Promise.all(first.map((one, i) => Promise.all(second[i] === undefined ? [one] : [one, second[i]])));
+    return await Promise.all(
+      first.map((one, i) => Promise.all(second[i] === undefined ? [one] : [one, second[i]])),
+    );
   }
 
   async #sequence(text: Text, isSecond: boolean): Promise<Sequence> {
@@ -384,7 +430,9 @@ class PartsEncoder {
     const parts = await Promise.all(words.map((word) => this.#parts.encode(word, null, PLAIN)));
     // As the pair of nothing, tokens get the type of a second text, which some post-processors keep. Only their types
     // are used: as a text of their own they would count as the first of two.
-    const typed = isSecond ? mergeEncodings(await Promise.all(words.map((word) => this.#parts.encode("", word, PLAIN)))) : undefined;
+    const typed = isSecond
+      ? mergeEncodings(await Promise.all(words.map((word) => this.#parts.encode("", word, PLAIN))))
+      : undefined;
     if (typeof text === "string") return { merged: parts[0] as NativeEncoding, typed };
     const twin = mergeEncodings(parts, true);
     const word_ids = parts.flatMap((part, word) => new Array<number>(part.getLength()).fill(word));
@@ -399,7 +447,8 @@ class PartsEncoder {
     room: number,
   ): Result {
     const { merged, words } = first as Sequence;
-    if (truncation !== null) checkStride([merged.getLength(), second?.merged.getLength() ?? 0], room, truncation);
+    if (truncation !== null)
+      checkStride([merged.getLength(), second?.merged.getLength() ?? 0], room, truncation);
     const encoding = tokenizer.postProcess(merged, second?.merged, add_special_tokens);
     const rows = (one: NativeEncoding) => [one, ...one.getOverflowing()];
     const typed = second?.typed && tokenizer.postProcess(merged, second.typed, add_special_tokens);
@@ -421,7 +470,11 @@ interface Sequence {
 }
 
 /** Refuses a stride as long as what is kept of a text that is cut: the Rust core would end the process. */
-function checkStride(lengths: [number, number], room: number, { strategy, stride, max_length }: Truncation): void {
+function checkStride(
+  lengths: [number, number],
+  room: number,
+  { strategy, stride, max_length }: Truncation,
+): void {
   keptLengths(lengths, room, strategy).forEach((kept, sequence) => {
     if (stride === 0 || kept === 0 || kept >= (lengths[sequence] as number) || stride < kept) return;
     throw new InvalidArgumentError(
@@ -450,7 +503,9 @@ function findWords(twin: NativeEncoding, sequences: readonly WordSequence[]): (n
   sequences.forEach((sequence, number) => {
     const positions = [...places.keys()].filter((position) => sequence_ids[position] === number);
     const found = positions.map((position) => places[position]);
-    const start = sequence.places.findIndex((_, at) => found.every((place, i) => sequence.places[at + i] === place));
+    const start = sequence.places.findIndex((_, at) =>
+      found.every((place, i) => sequence.places[at + i] === place),
+    );
     positions.forEach((position, i) => {
       word_ids[position] = sequence.word_ids[start + i] ?? null;
     });
@@ -459,7 +514,10 @@ function findWords(twin: NativeEncoding, sequences: readonly WordSequence[]): (n
 }
 
 function setTruncation(tokenizer: Tokenizer, truncation: Truncation | null): void {
-  if (truncation === null) return tokenizer.disableTruncation();
+  if (truncation === null) {
+    tokenizer.disableTruncation();
+    return;
+  }
   const { strategy, max_length, stride, side } = truncation;
   tokenizer.setTruncation(max_length, { strategy: STRATEGIES[strategy] as never, stride, direction: side });
 }
@@ -467,7 +525,11 @@ function setTruncation(tokenizer: Tokenizer, truncation: Truncation | null): voi
 const roundUp = (length: number, multiple: number | null): number =>
   multiple === null || multiple === 0 ? length : Math.ceil(length / multiple) * multiple;
 
-function pad({ encoding, word_ids, type_ids }: Result, { side, id, type_id, token }: Padding, length: number): void {
+function pad(
+  { encoding, word_ids, type_ids }: Result,
+  { side, id, type_id, token }: Padding,
+  length: number,
+): void {
   encoding.pad(length, { direction: side, padId: id, padTypeId: type_id, padToken: token });
   const fill = <T>(lists: T[][], value: T) => {
     for (const list of lists) {

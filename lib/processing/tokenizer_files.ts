@@ -41,15 +41,50 @@ type Token = string | AddedTokenData;
 
 const TOKENIZER_FILE = "tokenizer.json";
 /** Vocabularies that need a conversion first; named in the error. */
-const OTHER_VOCABULARIES = ["tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt", "tekken.json", "tiktoken.model"];
-const SPECIAL_TOKENS = new Set(["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"]);
+const OTHER_VOCABULARIES = [
+  "tokenizer.model",
+  "spiece.model",
+  "sentencepiece.bpe.model",
+  "vocab.json",
+  "vocab.txt",
+  "tekken.json",
+  "tiktoken.model",
+];
+const SPECIAL_TOKENS = new Set([
+  "bos_token",
+  "eos_token",
+  "unk_token",
+  "sep_token",
+  "pad_token",
+  "cls_token",
+  "mask_token",
+]);
 
 /** Options of `from_pretrained`; names that end in `_token` are accepted besides. */
 export const LOADING_OPTIONS = [
-  "revision", "subfolder", "cache_dir", "token", "local_files_only", "force_download", "signal", "trust_remote_code",
-  "use_fast", "legacy", "from_slow", "tokenizer_type", "config", "padding_side", "truncation_side", "model_max_length",
-  "model_input_names", "clean_up_tokenization_spaces", "chat_template", "extra_special_tokens",
-  "additional_special_tokens", "add_bos_token", "add_eos_token",
+  "revision",
+  "subfolder",
+  "cache_dir",
+  "token",
+  "local_files_only",
+  "force_download",
+  "signal",
+  "trust_remote_code",
+  "use_fast",
+  "legacy",
+  "from_slow",
+  "tokenizer_type",
+  "config",
+  "padding_side",
+  "truncation_side",
+  "model_max_length",
+  "model_input_names",
+  "clean_up_tokenization_spaces",
+  "chat_template",
+  "extra_special_tokens",
+  "additional_special_tokens",
+  "add_bos_token",
+  "add_eos_token",
 ] as const; // prettier-ignore
 
 /** Options that say where to look, and older ones that change nothing here. */
@@ -61,7 +96,10 @@ export const isAddedToken = (value: unknown): value is AddedTokenData =>
 const isObject = (value: unknown): value is Record<string, unknown> =>
   typeof value === "object" && value !== null && !Array.isArray(value);
 
-export async function readTokenizerFiles(dirOrRepo: string, options: TokenizerLoadOptions): Promise<TokenizerFiles> {
+export async function readTokenizerFiles(
+  dirOrRepo: string,
+  options: TokenizerLoadOptions,
+): Promise<TokenizerFiles> {
   const read = async (name: string): Promise<Record<string, unknown> | undefined> => {
     const file = await findFile(dirOrRepo, name, options);
     if (file === undefined) return undefined;
@@ -111,7 +149,10 @@ export async function readTokenizerFiles(dirOrRepo: string, options: TokenizerLo
 
 /** The name Python would use for the class: of the configuration if it is a known one, else by the model, else the base. */
 function classOf(declared: unknown, model_type: unknown): string {
-  const name = typeof declared === "string" ? declared.replace(/Fast$/, "") : TOKENIZER_CLASS_OF_MODEL[String(model_type)];
+  const name =
+    typeof declared === "string"
+      ? declared.replace(/Fast$/, "")
+      : TOKENIZER_CLASS_OF_MODEL[String(model_type)];
   return name !== undefined && name in TOKENIZER_CLASSES ? name : "TokenizersBackend";
 }
 
@@ -130,10 +171,14 @@ async function findTokenizerFile(
   const kind = config?.tokenizer_class === undefined ? "" : ` for ${config.tokenizer_class}`;
   throw new EntryNotFoundError(
     `${place} has no tokenizer${kind}: looked for ${TOKENIZER_FILE}` +
-      (others.length === 0 ? ` and, to explain its absence, for ${OTHER_VOCABULARIES.join(", ")}.` : `, found ${others.join(", ")}.`),
+      (others.length === 0
+        ? ` and, to explain its absence, for ${OTHER_VOCABULARIES.join(", ")}.`
+        : `, found ${others.join(", ")}.`),
     others.length === 0
       ? {}
-      : { hint: "These need a conversion: load them once with Python's AutoTokenizer and save_pretrained, which writes tokenizer.json." },
+      : {
+          hint: "These need a conversion: load them once with Python's AutoTokenizer and save_pretrained, which writes tokenizer.json.",
+        },
   );
 }
 
@@ -160,10 +205,19 @@ async function readTemplates(
   const inConfig = config.chat_template;
   if (typeof inConfig === "string") return inConfig;
   if (!Array.isArray(inConfig)) return isObject(inConfig) ? (inConfig as Record<string, string>) : null;
-  return Object.fromEntries(inConfig.map(({ name, template }: { name: string; template: string }) => [name, template]));
+  return Object.fromEntries(
+    inConfig.map(({ name, template }: { name: string; template: string }) => [name, template]),
+  );
 }
 
-const withoutType = ({ content, single_word, lstrip, rstrip, normalized, special }: AddedTokenData): AddedTokenData => {
+const withoutType = ({
+  content,
+  single_word,
+  lstrip,
+  rstrip,
+  normalized,
+  special,
+}: AddedTokenData): AddedTokenData => {
   const rules = { single_word, lstrip, rstrip, normalized, special };
   const given = Object.entries(rules).filter(([, value]) => typeof value === "boolean");
   return { content, ...Object.fromEntries(given) };

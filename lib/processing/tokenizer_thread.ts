@@ -42,7 +42,9 @@ export function describeError(error: unknown): ErrorData {
 /** The error of another thread; one that is not ours becomes a TokenizerError. */
 export function revive({ name, message, hint }: ErrorData): Error {
   const found = (errors as unknown as Record<string, unknown>)[name];
-  const ErrorClass = (typeof found === "function" ? found : errors.TokenizerError) as typeof errors.TokenizerError;
+  const ErrorClass = (
+    typeof found === "function" ? found : errors.TokenizerError
+  ) as typeof errors.TokenizerError;
   const text = hint === undefined ? message : message.slice(0, -hint.length - 1);
   return new ErrorClass(text, hint === undefined ? {} : { hint });
 }
@@ -63,9 +65,14 @@ class Line {
 
   constructor(path: string) {
     // Flags of the program, such as --input-type, are not meant for this file.
-    this.worker = new Worker(new URL("./tokenizer_worker.js", import.meta.url), { workerData: path, execArgv: [] });
+    this.worker = new Worker(new URL("./tokenizer_worker.js", import.meta.url), {
+      workerData: path,
+      execArgv: [],
+    });
     this.worker.on("message", (answer: Answer) => this.#settle(answer));
-    this.worker.on("error", (error) => this.#end(new errors.TokenizerError("The tokenizer's thread failed.", { cause: error })));
+    this.worker.on("error", (error) =>
+      this.#end(new errors.TokenizerError("The tokenizer's thread failed.", { cause: error })),
+    );
     this.worker.on("exit", () => this.#end(new errors.DisposedError("The tokenizer's thread has ended.")));
   }
 
@@ -131,10 +138,14 @@ export class ThreadBackend implements TokenizerBackend {
   async decode(...args: Parameters<NativeBackend["decode"]>): ReturnType<NativeBackend["decode"]> {
     return (await this.#call("decode", args)) as string[];
   }
-  async tokensToIds(...args: Parameters<NativeBackend["tokensToIds"]>): ReturnType<NativeBackend["tokensToIds"]> {
+  async tokensToIds(
+    ...args: Parameters<NativeBackend["tokensToIds"]>
+  ): ReturnType<NativeBackend["tokensToIds"]> {
     return (await this.#call("tokensToIds", args)) as (number | null)[];
   }
-  async idsToTokens(...args: Parameters<NativeBackend["idsToTokens"]>): ReturnType<NativeBackend["idsToTokens"]> {
+  async idsToTokens(
+    ...args: Parameters<NativeBackend["idsToTokens"]>
+  ): ReturnType<NativeBackend["idsToTokens"]> {
     return (await this.#call("idsToTokens", args)) as (string | null)[];
   }
   tokenToIdNow(token: string): number | null {
@@ -148,7 +159,9 @@ export class ThreadBackend implements TokenizerBackend {
     if (answer === undefined) throw new errors.DisposedError("The tokenizer's thread does not answer.");
     return answer.message;
   }
-  async joinTokens(...args: Parameters<NativeBackend["joinTokens"]>): ReturnType<NativeBackend["joinTokens"]> {
+  async joinTokens(
+    ...args: Parameters<NativeBackend["joinTokens"]>
+  ): ReturnType<NativeBackend["joinTokens"]> {
     return (await this.#call("joinTokens", args)) as string;
   }
   async vocab(): ReturnType<NativeBackend["vocab"]> {

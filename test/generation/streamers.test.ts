@@ -1,5 +1,11 @@
 import t from "tap";
-import { AutoTokenizer, BaseStreamer, type PreTrainedTokenizerFast, TextIteratorStreamer, TextStreamer } from "torchformers";
+import {
+  AutoTokenizer,
+  BaseStreamer,
+  type PreTrainedTokenizerFast,
+  TextIteratorStreamer,
+  TextStreamer,
+} from "torchformers";
 import { fixture } from "../support/fixtures.js";
 
 const texts = [
@@ -39,7 +45,9 @@ for (const name of ["llama2", "llama3", "t5", "bert-cased"]) {
         lines.at(-1)?.push(id);
         if ((await tokenizer.decode(lines.at(-1) as number[])).endsWith("\n")) lines.push([]);
       }
-      const whole = (await Promise.all(lines.map((line) => (line.length === 0 ? "" : tokenizer.decode(line))))).join("");
+      const whole = (
+        await Promise.all(lines.map((line) => (line.length === 0 ? "" : tokenizer.decode(line))))
+      ).join("");
       t.equal(streamer.pieces.join(""), whole, JSON.stringify(text));
       t.ok(streamer.ended, "and the end is told");
       const held = streamer.pieces.slice(0, -1).filter((piece) => piece.includes("\ufffd"));
@@ -53,7 +61,10 @@ t.test("words are given out when they are complete", async (t) => {
   const streamer = new Collector(tokenizer);
   for (const id of await idsOf(tokenizer, "Hello wonderful world")) await streamer.put(id);
   t.notOk(streamer.pieces.join("").includes("world"), "the last word may still grow");
-  t.ok(streamer.pieces.every((piece) => piece === "" || piece.endsWith(" ")), "pieces end with a space");
+  t.ok(
+    streamer.pieces.every((piece) => piece === "" || piece.endsWith(" ")),
+    "pieces end with a space",
+  );
   await streamer.end();
   t.equal(streamer.pieces.join(""), "Hello wonderful world");
 });
@@ -72,10 +83,17 @@ t.test("the prompt is skipped once per generation", async (t) => {
 
 t.test("mistakes", async (t) => {
   const tokenizer = await AutoTokenizer.from_pretrained(fixture("tokenizers/llama3"));
-  t.throws(() => new Collector(tokenizer).put([[1], [2]]), { code: "ERR_INVALID_ARGUMENT", message: /batch of 2/ });
+  t.throws(() => new Collector(tokenizer).put([[1], [2]]), {
+    code: "ERR_INVALID_ARGUMENT",
+    message: /batch of 2/,
+  });
   const wrong = new Collector(tokenizer, { skip_special: true } as never);
   wrong.put([1]);
-  await t.rejects(async () => await wrong.end(), { code: "ERR_INVALID_ARGUMENT" }, "the error of a put comes out at the end");
+  await t.rejects(
+    async () => await wrong.end(),
+    { code: "ERR_INVALID_ARGUMENT" },
+    "the error of a put comes out at the end",
+  );
 });
 
 t.test("an iterator", async (t) => {

@@ -4,7 +4,14 @@ import { fixture } from "../support/fixtures.js";
 
 const chat = [
   { role: "system", content: "Be nice.\nAlways." },
-  { role: "user", content: "Hi 😀 'q' \"d\"", n: 3, f: 0.5, l: [1, 2.5, null, true, "x"], d: { b: 1, a: [] } },
+  {
+    role: "user",
+    content: "Hi 😀 'q' \"d\"",
+    n: 3,
+    f: 0.5,
+    l: [1, 2.5, null, true, "x"],
+    d: { b: 1, a: [] },
+  },
   { role: "assistant", content: "  Hello there.  " },
 ];
 const tokenizer = await AutoTokenizer.from_pretrained(fixture("tokenizers/chat-chatml"));
@@ -27,8 +34,14 @@ t.test("templates that fail", async (t) => {
     ["{% for i in range(100001) %}{% endfor %}", /Range too big/],
     ["{{ 'x' * 9999999999 }}", /limit/],
     ["{{ [1] * 9999999999 }}", /limit/],
-    ["{% set ns = namespace(x=[1]) %}{% for i in range(100) %}{% set ns.x = ns.x + ns.x %}{% endfor %}", /limit/],
-    ["{% set ns = namespace(x='a') %}{% for i in range(100) %}{% set ns.x = ns.x + ns.x %}{% endfor %}", /limit/],
+    [
+      "{% set ns = namespace(x=[1]) %}{% for i in range(100) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+      /limit/,
+    ],
+    [
+      "{% set ns = namespace(x='a') %}{% for i in range(100) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+      /limit/,
+    ],
     ["{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", /stack/],
   ];
   for (const [template, message] of failing) {
@@ -52,13 +65,22 @@ t.test("a template without end is stopped, and the event loop goes on", async (t
 
 t.test("templates print as in Python", async (t) => {
   const cases: [template: string, text: string][] = [
-    ["{{ messages[1].l }} {{ messages[1].d }} {{ none }} {{ true }}", "[1, 2.5, None, True, 'x'] {'b': 1, 'a': []} None True"],
+    [
+      "{{ messages[1].l }} {{ messages[1].d }} {{ none }} {{ true }}",
+      "[1, 2.5, None, True, 'x'] {'b': 1, 'a': []} None True",
+    ],
     ["{{ 4/2 }} {{ -7//2 }} {{ -7 % 3 }} {{ 0.1+0.2 }} {{ 1.0 }}", "2.0 -4 2 0.30000000000000004 1.0"],
-    ["{{ messages[1].d | tojson }} {{ messages[1].l | tojson(indent=2) }}", '{"b": 1, "a": []} [\n  1,\n  2.5,\n  null,\n  true,\n  "x"\n]'],
+    [
+      "{{ messages[1].d | tojson }} {{ messages[1].l | tojson(indent=2) }}",
+      '{"b": 1, "a": []} [\n  1,\n  2.5,\n  null,\n  true,\n  "x"\n]',
+    ],
     ["{{ 'a😀b' | length }} {{ 'a😀b'[1] }} {{ 'a😀b'[::-1] }}", "3 😀 b😀a"],
     ["{{ 1 == 1.0 }} {{ '1' == 1 }} {{ [1] == [1] }} {{ none == missing }}", "True False True False"],
     ["{% for m in messages %}{% if loop.first %}{% set x = 1 %}{% endif %}[{{ x }}]{% endfor %}", "[1][][]"],
-    ["{% for m in messages %}{% if m.role == 'user' %}u{% break %}{% endif %}{{ m.role }} {% endfor %}", "system u"],
+    [
+      "{% for m in messages %}{% if m.role == 'user' %}u{% break %}{% endif %}{{ m.role }} {% endfor %}",
+      "system u",
+    ],
     ["{% for k, v in messages[1].d.items() %}{{ k }}{{ v }}{% endfor %}", "b1a[]"],
     ["{% for x in missing %}x{% else %}none{% endfor %}", "none"],
     ["{{ messages | map(attribute='role') | join(',') }}", "system,user,assistant"],
@@ -76,7 +98,10 @@ t.test("arguments", async (t) => {
   await t.rejects(tokenizer.apply_chat_template(["x"] as never), wrong);
   await t.rejects(render("{{ 1 }}", { tools: [() => 1] }), wrong);
   await t.rejects(render("{{ 1 }}", { continue_final_message: true, add_generation_prompt: true }), wrong);
-  await t.rejects(render("{{ 1 }}", { continue_final_message: "contnt" }), { ...wrong, suggestion: "content" });
+  await t.rejects(render("{{ 1 }}", { continue_final_message: "contnt" }), {
+    ...wrong,
+    suggestion: "content",
+  });
   const plain = await AutoTokenizer.from_pretrained(fixture("tokenizers/gpt2"));
   await t.rejects(plain.apply_chat_template(chat), { code: "ERR_TEMPLATE", message: /no chat template/ });
   tokenizer.chat_template = { default: "d{{ messages|length }}", tool_use: "t" };
@@ -89,11 +114,19 @@ t.test("tensors, batches and masks", async (t) => {
   const template =
     "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}" +
     "{% else %}{{ m.content }} {% endif %}{% endfor %}";
-  const one: BatchEncoding = await tokenizer.apply_chat_template(chat, { chat_template: template, return_tensors: "pt" });
+  const one: BatchEncoding = await tokenizer.apply_chat_template(chat, {
+    chat_template: template,
+    return_tensors: "pt",
+  });
   t.equal((one.input_ids as torch.Tensor).shape[0], 1);
-  const masked = await tokenizer.apply_chat_template([chat, chat.slice(1)], { chat_template: template, return_assistant_tokens_mask: true });
+  const masked = await tokenizer.apply_chat_template([chat, chat.slice(1)], {
+    chat_template: template,
+    return_assistant_tokens_mask: true,
+  });
   t.equal((masked.input_ids as number[][]).length, 2);
-  const marked = (masked.input_ids as number[][]).map((ids, row) => ids.filter((_, i) => (masked.assistant_masks as number[][])[row]?.[i] === 1));
+  const marked = (masked.input_ids as number[][]).map((ids, row) =>
+    ids.filter((_, i) => (masked.assistant_masks as number[][])[row]?.[i] === 1),
+  );
   t.same(await tokenizer.batch_decode(marked), ["  Hello there.  ", "  Hello there.  "]);
   const ids = await tokenizer.apply_chat_template(chat, { chat_template: template, return_dict: false });
   t.same(ids, (await tokenizer.apply_chat_template(chat, { chat_template: template })).input_ids);

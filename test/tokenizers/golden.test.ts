@@ -3,7 +3,12 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import t from "tap";
-import { AutoTokenizer, type ChatTemplateOptions, type PreTrainedTokenizerFast, type TokenizerLoadOptions } from "torchformers";
+import {
+  AutoTokenizer,
+  type ChatTemplateOptions,
+  type PreTrainedTokenizerFast,
+  type TokenizerLoadOptions,
+} from "torchformers";
 import { fixture } from "../support/fixtures.js";
 
 type Data = Record<string, unknown>;
@@ -61,12 +66,24 @@ const methods: Record<string, (given: Case) => Promise<Data>> = {
   },
 
   async encode_each({ tokenizer, check }) {
-    const out: Data = { input_ids: [], offset_mapping: [], decoded: [], token_type_ids_present: false, len: tokenizer.length };
+    const out: Data = {
+      input_ids: [],
+      offset_mapping: [],
+      decoded: [],
+      token_type_ids_present: false,
+      len: tokenizer.length,
+    };
     for (const text of textsOf(check)) {
-      const encoding = await tokenizer(text, { ...check.options, return_offsets_mapping: true, verbose: false });
+      const encoding = await tokenizer(text, {
+        ...check.options,
+        return_offsets_mapping: true,
+        verbose: false,
+      });
       (out.input_ids as unknown[]).push(encoding.input_ids);
       (out.offset_mapping as unknown[]).push(encoding.offset_mapping);
-      (out.decoded as unknown[]).push(await tokenizer.decode(encoding.input_ids as number[], { skip_special_tokens: true }));
+      (out.decoded as unknown[]).push(
+        await tokenizer.decode(encoding.input_ids as number[], { skip_special_tokens: true }),
+      );
       out.token_type_ids_present = "token_type_ids" in encoding;
     }
     return out;
@@ -97,9 +114,15 @@ const methods: Record<string, (given: Case) => Promise<Data>> = {
 
   async apply_chat_template({ tokenizer, check }) {
     const { conversation, ...more } = check.inputs as { conversation: Data[] };
-    const { return_assistant_tokens_mask = false, ...options } = { ...more, ...check.options } as ChatTemplateOptions;
+    const { return_assistant_tokens_mask = false, ...options } = {
+      ...more,
+      ...check.options,
+    } as ChatTemplateOptions;
     const text = await tokenizer.apply_chat_template(conversation, { ...options, tokenize: false });
-    const encoding = await tokenizer.apply_chat_template(conversation, { ...options, return_assistant_tokens_mask });
+    const encoding = await tokenizer.apply_chat_template(conversation, {
+      ...options,
+      return_assistant_tokens_mask,
+    });
     return { text, ...encoding };
   },
 };
@@ -113,23 +136,31 @@ async function setUp(tokenizer: PreTrainedTokenizerFast, { setup = [] }: Check):
   return { added_counts };
 }
 
-for (const name of readdirSync(groups).filter((entry) => existsSync(path.join(groups, entry, "golden.json")))) {
+for (const name of readdirSync(groups).filter((entry) =>
+  existsSync(path.join(groups, entry, "golden.json")),
+)) {
   const folder = path.join(groups, name);
   t.test(name, async (t) => {
     const checks = JSON.parse(readFileSync(path.join(folder, "golden.json"), "utf8")) as Check[];
     const loaded = await AutoTokenizer.from_pretrained(folder);
     for (const check of checks) {
       const isFresh = check.load !== undefined || check.setup !== undefined;
-      const tokenizer = isFresh ? await AutoTokenizer.from_pretrained(path.join(folder, check.checkpoint), check.load ?? {}) : loaded;
+      const tokenizer = isFresh
+        ? await AutoTokenizer.from_pretrained(path.join(folder, check.checkpoint), check.load ?? {})
+        : loaded;
       const run = async () => {
         const setup = await setUp(tokenizer, check);
         return { ...setup, ...(await methods[check.method]?.({ folder, checks, check, tokenizer })) };
       };
       const { error, error_message, ...outputs } = check.outputs;
       if (error === true) {
-        const thrown = await run().then(() => undefined, (reason: Error) => reason);
+        const thrown = await run().then(
+          () => undefined,
+          (reason: Error) => reason,
+        );
         t.ok(thrown, `${check.name}: is refused`);
-        if (error_message !== undefined) t.equal(thrown?.message, error_message, `${check.name}: with the template's message`);
+        if (error_message !== undefined)
+          t.equal(thrown?.message, error_message, `${check.name}: with the template's message`);
         continue;
       }
       const actual = plain(await run()) as Data;
