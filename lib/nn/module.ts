@@ -8,7 +8,7 @@ import { ConfigFieldError, InvalidArgumentError } from "../errors/index.ts";
 import { suggest } from "../errors/suggest.ts";
 import { isDtype } from "../torch/dtype.ts";
 import { type Device, type Dtype, keep, no_grad, type RemovableHandle, Tensor } from "../torch/index.ts";
-import { bind } from "./arguments.ts";
+import { bind, type Rest } from "./arguments.ts";
 import { ForwardHooks, type Gradients, type Replacement } from "./hooks.ts";
 import { printModule, summarize } from "./module_print.ts";
 import { Buffer, Parameter } from "./parameter.ts";
@@ -38,6 +38,9 @@ export interface NamedOptions {
   /** Give a tensor that has several names only under the first. Default: true. */
   remove_duplicate?: boolean | undefined;
 }
+
+type NamedRest = Rest<[prefix: string, recurse: boolean, remove_duplicate: boolean], NamedOptions>;
+type RecurseRest = Rest<[recurse: boolean], Pick<NamedOptions, "recurse">>;
 
 /** What the walk found in the properties of one module, each kind in the order of assignment. */
 export interface OwnState {
@@ -253,21 +256,22 @@ export class Module {
   }
 
   /** Pairs of dotted name and parameter; a tied one comes once, under its first name. */
-  named_parameters(options: NamedOptions = {}): Generator<[string, Parameter]> {
-    return namedTensors(this, "named_parameters", options, (module) => module._own_state().parameters);
+  named_parameters(...rest: NamedRest): Generator<[string, Parameter]> {
+    return namedTensors(this, "named_parameters", rest, (module) => module._own_state().parameters);
   }
 
-  *parameters(options: { recurse?: boolean | undefined } = {}): Generator<Parameter> {
-    for (const [, parameter] of this.named_parameters(options)) yield parameter;
+  *parameters(...rest: RecurseRest): Generator<Parameter> {
+    for (const [, parameter] of this.named_parameters(bind("parameters", rest, { recurse: true })))
+      yield parameter;
   }
 
   /** Pairs of dotted name and buffer, stored in the state dict or not. */
-  named_buffers(options: NamedOptions = {}): Generator<[string, Tensor]> {
-    return namedTensors(this, "named_buffers", options, (module) => module._own_state().buffers);
+  named_buffers(...rest: NamedRest): Generator<[string, Tensor]> {
+    return namedTensors(this, "named_buffers", rest, (module) => module._own_state().buffers);
   }
 
-  *buffers(options: { recurse?: boolean | undefined } = {}): Generator<Tensor> {
-    for (const [, buffer] of this.named_buffers(options)) yield buffer;
+  *buffers(...rest: RecurseRest): Generator<Tensor> {
+    for (const [, buffer] of this.named_buffers(bind("buffers", rest, { recurse: true }))) yield buffer;
   }
 
   /** The module at a dotted path; "" is this one. */
@@ -649,10 +653,10 @@ function* walkModules(module: Module, prefix: string, met: Set<Module> | null): 
 function* namedTensors<T extends Tensor>(
   root: Module,
   method: string,
-  options: NamedOptions,
+  rest: NamedRest,
   own: (module: Module) => readonly (readonly [string, T])[],
 ): Generator<[string, T]> {
-  const { prefix, recurse, remove_duplicate } = bind(method, [options], {
+  const { prefix, recurse, remove_duplicate } = bind(method, rest, {
     prefix: "",
     recurse: true,
     remove_duplicate: true,

@@ -25,6 +25,10 @@ export class Parameter extends Tensor {
     holdData(this, data);
     if (requires_grad) this.requires_grad = true;
   }
+
+  override toString(): string {
+    return `Parameter containing:\n${super.toString()}`;
+  }
 }
 
 /** A tensor that is part of a module's state and is not trained: what `register_buffer` makes of a tensor. */

@@ -448,6 +448,29 @@ t.test("the tree", async (t) => {
   t.equal(net.summary({ depth: 0 }), "Sequential  9 parameters · 36 B · float32 · cpu");
 });
 
+t.test("parameters", async (t) => {
+  const source = torch.tensor([1, 2], { dtype: "float32" });
+  const p = new nn.Parameter(source);
+  t.equal(String(p), "Parameter containing:\ntensor([1., 2.], requires_grad=True)");
+  t.ok(p instanceof torch.Tensor && p.is_leaf && p.requires_grad);
+  t.equal(p.untyped_storage().id, source.untyped_storage().id, "shares the memory");
+  const computed = source.clone().requires_grad_().mul(2);
+  t.ok(new nn.Parameter(computed).is_leaf, "has no history");
+  t.notOk(new nn.Parameter(torch.tensor([1]), false).requires_grad, "integers cannot be trained");
+  const made = torch.tidy(() => ({ p: new nn.Parameter(torch.ones([3])) }));
+  t.same(made.p.tolist(), [1, 1, 1]);
+  const linear = new nn.Linear(2, 1);
+  t.same(names(linear.named_parameters("a", false)), ["a.weight", "a.bias"]);
+
+  class Norms extends nn.Module {
+    readonly mean = new nn.Buffer(torch.zeros([2]));
+    readonly cache = new nn.Buffer(torch.zeros([2]), { persistent: false });
+  }
+  const norms = new Norms();
+  t.same(names(norms.named_buffers()), ["mean", "cache"]);
+  t.same(Object.keys(norms.state_dict()), ["mean"]);
+});
+
 t.test("utils", async (t) => {
   const { list } = await cases("modules");
   torch.manual_seed(2);
