@@ -2,6 +2,8 @@
 import { readFileSync } from "node:fs";
 import t, { type Test } from "tap";
 import { type Tensor, torch } from "torchformers";
+import { parseSchema } from "#lib/torch/schema.js";
+import { SCHEMAS } from "#lib/torch/schemas.generated.js";
 import { fixture } from "../support/fixtures.js";
 
 // biome-ignore lint/suspicious/noExplicitAny: recorded calls are untyped
@@ -98,7 +100,6 @@ function compare(test: Test, name: string, check: (item: Any) => string | undefi
     0,
     `${all.length - failures.length} of ${all.length} ${name} cases\n${failures.slice(0, Number(process.env.SHOW ?? 8)).join("\n")}`,
   );
-  test.end();
 }
 
 const NAMESPACES: Record<string, Any> = {
@@ -119,6 +120,44 @@ function run(path: string, args: Any[], options: Any): Any {
 
 t.test("operators", (test) => {
   compare(test, "ops", ({ op, a, o, r }) => difference(run(op, decode(a), o && decode(o)), r));
+  test.end();
+});
+
+const PREFIXES: Record<string, string> = {
+  "": "",
+  _nn: "",
+  linalg: "linalg_",
+  fft: "fft_",
+  special: "special_",
+};
+
+/** The names of an operator's places, when it has one overload only. */
+function placesOf(path: string): string[] | undefined {
+  const dot = path.lastIndexOf(".");
+  const prefix = PREFIXES[path.slice(0, Math.max(dot, 0))];
+  if (prefix === undefined) return undefined;
+  const schemas = SCHEMAS.split("\n").filter(
+    (line) =>
+      line.startsWith(`${prefix}${path.slice(dot + 1)}(`) ||
+      line.startsWith(`${prefix}${path.slice(dot + 1)}.`),
+  );
+  if (schemas.length !== 1) return undefined;
+  return parseSchema(schemas[0] as string)
+    .parameters.filter(({ keywordOnly }) => !keywordOnly)
+    .map(({ name }) => (name === "self" ? "input" : name));
+}
+
+t.test("operators, everything by name", (test) => {
+  let checked = 0;
+  compare(test, "ops", ({ op, a, o, r }) => {
+    const places = placesOf(op);
+    if (!places || a.length > places.length) return undefined;
+    checked++;
+    const named = Object.fromEntries(decode(a).map((value: Any, i: number) => [places[i], value]));
+    return difference(run(op, [], { ...named, ...(o && decode(o)) }), r);
+  });
+  test.ok(checked > 100, `${checked} cases by name`);
+  test.end();
 });
 
 t.test("random numbers of a seed", (test) => {
@@ -126,6 +165,7 @@ t.test("random numbers of a seed", (test) => {
     torch.manual_seed(seed);
     return difference(run(op, decode(a), decode(o)), r);
   });
+  test.end();
 });
 
 const readIndex = (index: Any): Any => {
@@ -152,6 +192,7 @@ t.test("indexing", (test) => {
     const isView = out.numel() > 0 && out.untyped_storage().id === base.untyped_storage().id;
     return isView === view ? undefined : `view: ${isView}, expected ${view}`;
   });
+  test.end();
 });
 
 t.test("assigning by index", (test) => {
@@ -161,6 +202,7 @@ t.test("assigning by index", (test) => {
     const flat = [base.reshape(-1).tolist()].flat();
     return String(flat) === String(v) ? undefined : `values ${flat}, expected ${v}`;
   });
+  test.end();
 });
 
 t.test("printing", (test) => {
@@ -180,4 +222,5 @@ t.test("printing", (test) => {
     const text = value.toString();
     return text === p ? undefined : `\n${text}\n    expected\n${p}`;
   });
+  test.end();
 });
