@@ -33,7 +33,6 @@ export interface Run {
   readonly state: State;
   readonly processors: p.LogitsProcessorList;
   readonly criteria: stop.StoppingCriteriaList;
-  readonly eos_token_id: readonly number[] | undefined;
   readonly pad_token_id: number | undefined;
   /** Frees the tensors of a state that a step has replaced. */
   release(replaced: State): void;
@@ -114,7 +113,7 @@ export function prepare(model: PreTrainedModel, request: Request): Run {
     for (const item of own) item.dispose();
     release(state, kept);
   };
-  return { settings, state, eos_token_id, pad_token_id, processors, criteria, release, free };
+  return { settings, state, pad_token_id, processors, criteria, release, free };
 }
 
 const accepts = (model: PreTrainedModel, name: string) =>

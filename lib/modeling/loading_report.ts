@@ -93,7 +93,10 @@ export function loadingReport(info: LoadingInfo, title: string, colours: boolean
 
   const width = Math.max(3, ...rows.map(([key]) => key.length));
   const line = (key: string, status: string, colour: Style | undefined, detail: string) =>
-    `${key.padEnd(width)} | ${colour ? style(status.padEnd(10), colour) : status.padEnd(10)} | ${detail}`.replace(/[ |]+$/, "");
+    `${key.padEnd(width)} | ${colour ? style(status.padEnd(10), colour) : status.padEnd(10)} | ${detail}`.replace(
+      /[ |]+$/,
+      "",
+    );
   return [
     style(title, "bold"),
     line("Key", "Status", undefined, ""),

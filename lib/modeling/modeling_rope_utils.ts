@@ -1,8 +1,7 @@
 // Rotary position embeddings: every kind of frequency schedule, and the module that turns positions into cos and sin.
 //
 // Nothing is read from a tensor here: kinds that depend on the length of the sequence choose with `where`, so that a
-// forward can be recorded. (The Python library remembers the longest sequence seen in "dynamic" scaling and keeps using
-// its frequencies for later, shorter calls; here the frequencies depend on the call alone.)
+// forward can be recorded. "dynamic" scaling remembers the longest sequence, as the reference does, in a buffer.
 import { ConfigError } from "../errors/index.ts";
 import { nearest } from "../errors/suggest.ts";
 import * as nn from "../nn/index.ts";
@@ -228,6 +227,8 @@ export class RotaryEmbedding extends nn.Module {
   attention_scaling: number;
   declare readonly inv_freq: Tensor;
   declare readonly original_inv_freq: Tensor;
+  /** "dynamic" only: the longest sequence seen since the last short one, a scalar. */
+  declare readonly max_seq_len_cached?: Tensor;
 
   constructor(config: RopeConfig) {
     super();
@@ -238,6 +239,10 @@ export class RotaryEmbedding extends nn.Module {
     const device = torch.get_default_device();
     this.register_buffer("inv_freq", inv_freq.to(device), { persistent: false });
     this.register_buffer("original_inv_freq", inv_freq.clone().to(device), { persistent: false });
+    if (this.rope_type === "dynamic") {
+      const longest = torch.full([], config.max_position_embeddings, { dtype: "int64" });
+      this.register_buffer("max_seq_len_cached", longest, { persistent: false });
+    }
   }
 
   /** Computes the buffers again: they are in no checkpoint. */
@@ -245,6 +250,7 @@ export class RotaryEmbedding extends nn.Module {
     const [inv_freq] = schedule(this.rope_type)(this.config);
     this.inv_freq.copy_(inv_freq);
     this.original_inv_freq.copy_(inv_freq);
+    this.max_seq_len_cached?.fill_(this.config.max_position_embeddings);
   }
 
   /** `x` gives dtype and device, `position_ids` [batch, length] the positions. */
@@ -271,20 +277,26 @@ export class RotaryEmbedding extends nn.Module {
         this.inv_freq,
       );
     }
-    if (this.rope_type === "dynamic") {
-      const limit = this.config.max_position_embeddings;
-      const factor = required(p, "factor");
-      const dim = rotaryDim(this.config, p);
-      const length = position_ids.max().add(1).to("float32");
-      const stretch = length
-        .mul(factor)
-        .div(limit)
-        .sub(factor - 1);
-      const base = stretch.pow(dim / (dim - 2)).mul(required(p, "rope_theta"));
-      const stretched = torch.pow(base, exponents(dim).to(position_ids.device)).reciprocal();
-      return torch.where(length.gt(limit), stretched, this.inv_freq);
-    }
-    return this.inv_freq;
+    return this.max_seq_len_cached ? this.#stretched(position_ids, this.max_seq_len_cached) : this.inv_freq;
+  }
+
+  /** NTK scaling: the base grows with the longest sequence, until one within the original length comes. */
+  #stretched(position_ids: Tensor, longest: Tensor): Tensor {
+    const p = ropeParameters(this.config);
+    const factor = required(p, "factor");
+    const dim = rotaryDim(this.config, p);
+    const original = this.config.max_position_embeddings;
+    const length = position_ids.max().add(1);
+    longest.copy_(torch.where(length.lt(original), original, torch.maximum(longest, length)));
+
+    const stretch = longest
+      .to("float32")
+      .mul(factor)
+      .div(original)
+      .sub(factor - 1);
+    const base = stretch.pow(dim / (dim - 2)).mul(required(p, "rope_theta"));
+    const inv_freq = torch.pow(base, exponents(dim).to(position_ids.device)).reciprocal();
+    return torch.where(longest.gt(original), inv_freq, this.inv_freq);
   }
 }
 

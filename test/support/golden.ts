@@ -178,13 +178,13 @@ interface Context {
   readonly models: Map<string, Promise<AnyModel>>;
 }
 
-/** The model of a check, loaded once per class and way of loading; checks that train get their own. */
-function load({ check, root, models }: Context, fresh = false): Promise<AnyModel> {
+/** The model of a check, loaded once per class and way of loading. */
+function load({ check, root, models }: Context): Promise<AnyModel> {
   const key = JSON.stringify([check.class, check.auto_class, check.checkpoint, check.load]);
   const found = models.get(key);
-  if (found && !fresh) return found;
+  if (found) return found;
   const loading = loadClass(check, resolve(root, check.checkpoint));
-  if (!fresh) models.set(key, loading);
+  models.set(key, loading);
   return loading;
 }
 
@@ -212,7 +212,8 @@ const METHODS: Record<string, (context: Context) => Promise<unknown>> = {
   },
 
   async backward(context) {
-    const model = await load(context, true);
+    const model = await load(context);
+    model.zero_grad();
     const out = model.forward({ ...context.inputs, ...context.options });
     out.loss.backward();
     const gradients = Object.keys(context.check.outputs)
