@@ -98,15 +98,24 @@ const booleanIndex = (self: Tensor, value: boolean) =>
   tensorOp("zeros", "", [value ? 1 : 0], "int64", undefined, self.device);
 
 function select(view: Tensor, dim: number, index: number | bigint, place: number): Tensor {
-  const size = view.shape[dim];
-  if (size === undefined)
-    throw new ShapeError(
-      "[index] a tensor without dimensions cannot be indexed by an integer; item() gives its value.",
-    );
   const at = Number(index);
-  if (at >= size || at < -size)
-    throw new ShapeError(`[index] ${at} is out of bounds for dimension ${place} of size ${size}.`);
-  return tensorOp("select", "int", view._handle, dim, at);
+  try {
+    return tensorOp("select", "int", view._handle, dim, at);
+  } catch (error) {
+    // Sizes are looked up only for the message: the usual index is a good one.
+    const size = view.shape[dim];
+    if (size === undefined) {
+      const hint = "item() gives the value of a tensor without dimensions.";
+      throw new ShapeError("[index] a tensor without dimensions cannot be indexed by an integer.", {
+        cause: error,
+        hint,
+      });
+    }
+    if (at < size && at >= -size) throw error;
+    throw new ShapeError(`[index] ${at} is out of bounds for dimension ${place} of size ${size}.`, {
+      cause: error,
+    });
+  }
 }
 
 function applySlice(view: Tensor, dim: number, { start, stop, step }: Slice): Tensor {
