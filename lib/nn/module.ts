@@ -318,9 +318,12 @@ export class Module {
    * @throws InvalidArgumentError for an integer dtype.
    * @example model.to("cuda:0"); model.to("bfloat16"); model.to({ device: "cpu", dtype: "float32" });
    */
-  to(target: Device | Dtype | Tensor, ...rest: [dtype?: Dtype | ToOptions, non_blocking?: boolean]): this;
+  to(
+    target: Device | number | Dtype | Tensor,
+    ...rest: [dtype?: Dtype | ToOptions, non_blocking?: boolean]
+  ): this;
   to(options: ToOptions): this;
-  to(target: Device | Tensor | ToOptions, ...rest: unknown[]): this {
+  to(target: Device | number | Tensor | ToOptions, ...rest: unknown[]): this {
     const { device, dtype, non_blocking } = parseTo(target, rest);
     if (dtype && !isFloatOrComplex(dtype)) {
       throw new InvalidArgumentError(`Module.to takes a floating point or complex dtype, got ${dtype}.`);
@@ -699,7 +702,7 @@ function lookUp<T>(
 
 const isFloatOrComplex = (dtype: Dtype) => /^(float|bfloat|complex)/.test(dtype);
 
-function parseTo(target: Device | Tensor | ToOptions, rest: readonly unknown[]): ToOptions {
+function parseTo(target: Device | number | Tensor | ToOptions, rest: readonly unknown[]): ToOptions {
   const none: ToOptions = { device: undefined, dtype: undefined, non_blocking: false };
   if (target instanceof Tensor) {
     return {
@@ -713,7 +716,7 @@ function parseTo(target: Device | Tensor | ToOptions, rest: readonly unknown[]):
   if (isDtype(target)) return { ...none, ...bind("to", rest, { non_blocking: false }), dtype: target };
   return {
     ...bind("to", rest, { dtype: undefined as Dtype | undefined, non_blocking: false }),
-    device: target,
+    device: typeof target === "number" ? `cuda:${target}` : target,
   };
 }
 

@@ -429,6 +429,30 @@ def functions():
     write("functions", cases, store)
 
 
+def random_functions():
+    store, cases = Store(), []
+    torch.manual_seed(6)
+    x, image = torch.randn(4, 6), torch.randn(2, 5, 4, 3)
+    table = [
+        ("dropout", [x], {"p": 0.4}),
+        ("dropout", [x, 0.4, False], {}),
+        ("dropout1d", [torch.randn(5, 3)], {}),
+        ("dropout2d", [image, 0.3], {}),
+        ("dropout3d", [torch.randn(2, 3, 2, 2, 2)], {"p": 0.6}),
+        ("alpha_dropout", [x], {"p": 0.3, "training": True}),
+        ("feature_alpha_dropout", [image], {"p": 0.3, "training": True}),
+        ("rrelu", [x], {"training": True}),
+        ("gumbel_softmax", [x], {"tau": 0.5}),
+        ("gumbel_softmax", [x], {"hard": True, "dim": 0}),
+        ("scaled_dot_product_attention", [image, image, image], {"dropout_p": 0.25}),
+    ]
+    for seed, (name, args, options) in enumerate(table):
+        torch.manual_seed(seed)
+        output = getattr(F, name)(*args, **options)
+        cases.append({"function": name, "args": store.encode(args), "options": options, "seed": seed, "output": store.put(output)})
+    write("random", cases, store)
+
+
 # Initial values -----------------------------------------------------------------------------------------------
 
 def inits():
@@ -670,5 +694,5 @@ def modules():
 
 
 OUT.mkdir(parents=True, exist_ok=True)
-for part in (layers, functions, inits, optimizers, schedulers, modules):
+for part in (layers, functions, random_functions, inits, optimizers, schedulers, modules):
     part()

@@ -105,6 +105,39 @@ t.test("initial values", async (t) => {
   }
 });
 
+t.test("pooling and back", async (t) => {
+  const x = torch.tensor([[[1, 5, 2, 8, 3, 4, 7]]], { dtype: "float32" });
+  const [y, at] = new nn.MaxPool1d(2, { return_indices: true }).forward(x) as unknown as [Tensor, Tensor];
+  t.same(new nn.MaxUnpool1d(2).forward(y, at).tolist(), [[[0, 5, 0, 8, 0, 4]]]);
+  t.same(new nn.MaxUnpool1d(2).forward(y, at, [1, 1, 7]).tolist(), [[[0, 5, 0, 8, 0, 4, 0]]]);
+  for (const [dims, Pool, Unpool] of [
+    [2, nn.MaxPool2d, nn.MaxUnpool2d],
+    [3, nn.MaxPool3d, nn.MaxUnpool3d],
+  ] as const) {
+    const image = torch.rand([2, 3, ...new Array<number>(dims).fill(4)]);
+    const [top, places] = new Pool(2, 2, { return_indices: true }).forward(image) as unknown as [
+      Tensor,
+      Tensor,
+    ];
+    const back = new Unpool(2).forward(top, places);
+    t.ok(torch.equal(back, torch.where(back.ne(0), image, torch.zeros_like(image))), `${dims} dimensions`);
+    t.equal(Number(back.ne(0).sum().item()), top.numel());
+  }
+});
+
+t.test("random functions draw as torch does", async (t) => {
+  const { list, decode } = await cases("random");
+  for (const { function: name, args, options, seed, output } of list) {
+    torch.manual_seed(seed);
+    close(
+      t,
+      (nn.functional as Any)[name](...decode(args), decode(options)),
+      decode(output),
+      `${name} ${JSON.stringify(options)}`,
+    );
+  }
+});
+
 t.test("initial values on meta draw nothing", async (t) => {
   torch.manual_seed(1);
   const before = torch.get_rng_state();
