@@ -14,6 +14,8 @@
 namespace tf {
 
 void HookQueue::Run(const std::function<void()>& call) {
+  if (closed_.load())
+    throw Failure(code::kOp, "the thread that registered a gradient hook has ended");
   if (std::this_thread::get_id() == owner_) {
     call();
     return;
@@ -116,6 +118,7 @@ struct Hooks::AccumulateHooks : torch::autograd::PostAccumulateGradHook {
 Hooks::Hooks(Environment& environment) : environment_(environment) {}
 
 Hooks::~Hooks() {
+  queue_->Close();
   if (thrown_ != nullptr) napi_delete_reference(environment_.env(), thrown_);
 }
 

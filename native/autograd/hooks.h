@@ -44,6 +44,8 @@ class HookQueue {
   void Serve();
   // Any thread: ends the innermost Serve once what was asked before is done.
   void Finish();
+  // The environment ends: whoever still holds a hook of it gets a failure.
+  void Close() { closed_.store(true); }
 
  private:
   struct Request {
@@ -58,6 +60,7 @@ class HookQueue {
   std::deque<Request*> requests_;
   int serving_ = 0;
   int finished_ = 0;
+  std::atomic<bool> closed_ = false;
 };
 
 // The hooks of one environment.
