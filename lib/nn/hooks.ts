@@ -68,10 +68,10 @@ export class ForwardHooks {
   /** Calls `forward` with the hooks around it. */
   run(owner: object, forward: Forward, given: readonly unknown[]): unknown {
     const module = owner as never;
-    let args = seen(given);
+    let args = given;
     for (const hook of this.pre) {
-      const result = hook(module, args);
-      if (result !== undefined && result !== null) args = seen(Array.isArray(result) ? result : [result]);
+      const result = hook(module, seen(args));
+      if (result !== undefined && result !== null) args = Array.isArray(result) ? result : [result];
     }
 
     const watch =
@@ -79,10 +79,10 @@ export class ForwardHooks {
         ? new BackwardWatch(this, module)
         : null;
     if (watch) args = watch.inputs(args);
-    let output = seen(forward(...args));
+    let output = forward(...args);
     for (const hook of this.post) {
-      const result = hook(module, args, output);
-      if (result !== undefined && result !== null) output = seen(result);
+      const result = hook(module, seen(args), seen(output));
+      if (result !== undefined && result !== null) output = result;
     }
     return watch ? watch.outputs(output) : output;
   }
@@ -114,7 +114,7 @@ class BackwardWatch {
   outputs(output: unknown): unknown {
     return throughOneNode(output, (given) => {
       let grads = given;
-      for (const hook of this.#hooks.backwardPre) grads = replaced(hook(this.#module, grads), grads);
+      for (const hook of this.#hooks.backwardPre) grads = replaced(hook(this.#module, seen(grads)), grads);
       this.#gradOutput = grads;
       // Without an input that needs a gradient, nothing else would call the hooks.
       if (!this.#inputs.some((input) => input.requires_grad))
@@ -126,7 +126,7 @@ class BackwardWatch {
   #inputGradients(given: Gradients): Gradients {
     let grads = given;
     for (const hook of this.#hooks.backward)
-      grads = replaced(hook(this.#module, grads, this.#gradOutput), grads);
+      grads = replaced(hook(this.#module, seen(grads), seen(this.#gradOutput)), grads);
     return grads;
   }
 }

@@ -241,6 +241,17 @@ t.test("forward hooks", async (t) => {
       .item(),
   );
   t.same(kept?.shape, [1, 2], "what a hook saw survives a memory scope");
+  let gradient: Tensor | null | undefined;
+  linear.register_full_backward_hook((_, __, [grad]) => {
+    gradient = grad;
+  });
+  torch.tidy(() =>
+    linear
+      .forward(torch.ones([1, 2]))
+      .sum()
+      .backward(),
+  );
+  t.same(gradient?.tolist(), [[1, 1]]);
 });
 
 t.test("state dicts", async (t) => {
