@@ -71,6 +71,7 @@ export type { SavePretrainedOptions } from "./modeling/save_pretrained.ts";
 // generation
 export type { Step } from "./generation/generate.ts";
 export { type Generates, GenerationMixin } from "./generation/generation_mixin.ts";
+export * from "./generation/classifier_free_guidance.ts";
 export * from "./generation/generation_outputs.ts";
 export * from "./generation/logits_process.ts";
 export type { GenerateInputs, GenerateOptions, Streamer } from "./generation/options.ts";

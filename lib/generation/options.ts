@@ -33,6 +33,9 @@ export interface GenerateOptions extends Settings {
   readonly prefix_allowed_tokens_fn?:
     | ((batch_id: number, input_ids: Tensor) => readonly number[])
     | undefined;
+  /** With `guidance_scale`: the prompt to move away from [batch, length]. Default: the last token of the prompt. */
+  readonly negative_prompt_ids?: Tensor | undefined;
+  readonly negative_prompt_attention_mask?: Tensor | undefined;
   readonly streamer?: Streamer | null | undefined;
   /** Needed for `stop_strings`. */
   readonly tokenizer?: StreamerTokenizer | undefined;
@@ -55,6 +58,8 @@ const ARGUMENTS = [
   "logits_processor",
   "stopping_criteria",
   "prefix_allowed_tokens_fn",
+  "negative_prompt_ids",
+  "negative_prompt_attention_mask",
   "streamer",
   "tokenizer",
   "assistant_model",
@@ -166,7 +171,6 @@ export function checkMode(settings: GenerationConfig, { assistant_model }: Reque
     (settings.watermarking_config !== null ? "watermarking_config" : undefined) ??
     (settings.token_healing ? "token_healing" : undefined) ??
     (settings.prefill_chunk_size !== null ? "prefill_chunk_size" : undefined) ??
-    (settings.guidance_scale !== null && settings.guidance_scale !== 1 ? "guidance_scale" : undefined) ??
     (["quantized", "paged", "offloaded", "offloaded_static"].includes(settings.cache_implementation ?? "")
       ? `cache_implementation '${settings.cache_implementation}'`
       : undefined);

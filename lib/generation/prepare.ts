@@ -6,6 +6,7 @@ import { type Cache, type CacheConfig, DynamicCache, StaticCache } from "../mode
 import type { PreTrainedModel } from "../modeling/modeling_utils.ts";
 import type { Device, Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
+import { UnbatchedClassifierFreeGuidanceLogitsProcessor } from "./classifier_free_guidance.ts";
 import * as p from "./logits_process.ts";
 import type { ModelInputs, Request } from "./options.ts";
 import * as stop from "./stopping_criteria.ts";
@@ -90,7 +91,7 @@ export function prepare(model: PreTrainedModel, request: Request): Run {
     ownsCache: cache !== undefined && past_key_values === undefined,
     extra,
   };
-  const processors = makeProcessors(request, {
+  const processors = makeProcessors(model, request, {
     eos_token_id,
     length,
     prompt: ids,
@@ -243,12 +244,29 @@ interface Facts {
 
 /** The processors that settings ask for, in the reference's order, which matters. */
 function makeProcessors(
+  model: PreTrainedModel,
   { settings: s, options }: Request,
   { eos_token_id: eos, length, prompt, mask }: Facts,
 ): p.LogitsProcessorList {
   const list = new p.LogitsProcessorList();
   const isSet = (value: number | null, neutral: number) => value !== null && value !== neutral;
   const encoder = () => (length > 0 ? prompt : undefined);
+  if (s.guidance_scale !== null && s.guidance_scale !== 1) {
+    const {
+      negative_prompt_ids: unconditional_ids,
+      negative_prompt_attention_mask: unconditional_attention_mask,
+    } = options;
+    const { guidance_scale, use_cache } = s;
+    list.push(
+      new UnbatchedClassifierFreeGuidanceLogitsProcessor({
+        guidance_scale,
+        model,
+        unconditional_ids,
+        unconditional_attention_mask,
+        use_cache,
+      }),
+    );
+  }
   if (s.sequence_bias !== null)
     list.push(new p.SequenceBiasLogitsProcessor({ sequence_bias: s.sequence_bias }));
   if (isSet(s.encoder_repetition_penalty, 1)) {

@@ -124,6 +124,13 @@ for i, options in enumerate([
     sequences = model.generate(prompt, attention_mask=mask, **options)
     cases["sample"].append(dict(options=options, seed=21 + i, sequences=sequences.tolist(), after=torch.rand(1).item()))
 
+# Guidance, with and without a negative prompt.
+cases["guidance"] = []
+for options, negative in [(dict(guidance_scale=1.8), None), (dict(guidance_scale=2.5), [[9, 8, 7], [6, 5, 4]]), (dict(guidance_scale=1.8, use_cache=False), [[9], [8]])]:
+    kwargs = {} if negative is None else dict(negative_prompt_ids=torch.tensor(negative))
+    sequences = model.generate(prompt, attention_mask=mask, max_new_tokens=10, **options, **kwargs)
+    cases["guidance"].append(dict(options=options, negative=negative, sequences=sequences.tolist()))
+
 # Activations by name.
 x = torch.linspace(-12, 12, 97)
 store("activation", {"x": x, **{name: ACT2FN[name](x) for name in ACT2CLS if name not in ("prelu", "xielu")}})

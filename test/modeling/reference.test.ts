@@ -129,6 +129,19 @@ t.test("sampling with a seed", async (t) => {
   }
 });
 
+t.test("guidance", async (t) => {
+  torch.manual_seed(3);
+  const model = new LlamaForCausalLM(
+    new LlamaConfig({ ...cases.seeded[0].config, initializer_range: 0.3 }),
+  ).eval();
+  const inputs = { input_ids: get("sample/ids"), attention_mask: get("sample/mask") };
+  for (const { options, negative, sequences } of cases.guidance) {
+    const more = negative === null ? {} : { negative_prompt_ids: torch.tensor(negative) };
+    const out = await model.generate(inputs, { max_new_tokens: 10, ...options, ...more } as GenerateOptions);
+    t.same(out.tolist(), sequences, JSON.stringify(options));
+  }
+});
+
 t.test("activations", async (t) => {
   const { x, ...expected } = under("activation") as Record<string, Tensor>;
   for (const [name, values] of Object.entries(expected))
