@@ -97,10 +97,9 @@ export async function load(
   signal?: AbortSignal,
 ): Promise<Loaded> {
   const { AutoModelForCausalLM, AutoTokenizer } = await import("../index.ts");
-  const [model, tokenizer] = await Promise.all([
-    AutoModelForCausalLM.from_pretrained(name, { dtype, device_map: device, signal }),
-    AutoTokenizer.from_pretrained(name, { signal }),
-  ]);
+  const loading = AutoTokenizer.from_pretrained(name, { signal });
+  loading.catch(() => {}); // where both fail, it is the model's error that helps
+  const model = await AutoModelForCausalLM.from_pretrained(name, { dtype, device_map: device, signal });
   model.assert_initialized();
-  return { model, tokenizer };
+  return { model, tokenizer: await loading };
 }
