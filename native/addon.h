@@ -14,8 +14,9 @@
 
 namespace tf {
 
-// The state of one environment (the main thread, or a worker): never static, since each worker loads the addon for itself.
-// It lives from the addon's registration to the end of the environment, and only its own thread may touch it.
+// The state of one environment (the main thread, or a worker): never static, since each worker
+// loads the addon for itself. It lives from the addon's registration to the end of the environment,
+// and only its own thread may touch it.
 class Environment {
  public:
   explicit Environment(napi_env env);
@@ -29,19 +30,20 @@ class Environment {
   TensorTable& tensors() { return tensors_; }
   GeneratorTable& generators() { return generators_; }
 
-  // An empty stack whose memory outlives an operator's call; calls nest when a hook runs operators, so it is taken (and
-  // leaves another empty one) and given back.
+  // An empty stack whose memory outlives an operator's call; calls nest when a hook runs operators,
+  // so it is taken (and leaves another empty one) and given back.
   torch::jit::Stack& spare_stack() { return spare_stack_; }
 
-  // Where threads without JavaScript leave references for this thread to release. Outlives the environment.
+  // Where threads without JavaScript leave references for this thread to release. Outlives the
+  // environment.
   const std::shared_ptr<ReleaseQueue>& releases() const { return releases_; }
 
   // The JS function that makes errors, or null.
   napi_value ErrorFactory() const;
   void SetErrorFactory(napi_value factory);
 
-  // State that belongs to one room alone (mapped files, hooks, …): made at first use, gone with the environment.
-  // `T` is constructed from an Environment&.
+  // State that belongs to one room alone (mapped files, hooks, …): made at first use, gone with the
+  // environment. `T` is constructed from an Environment&.
   template <class T>
   T& Room() {
     std::shared_ptr<void>& room = rooms_[std::type_index(typeid(T))];
@@ -61,7 +63,8 @@ class Environment {
 
 class Exports;
 
-// One per concern, in addon.cc's order. Each puts its functions on the exports and keeps no state of its own.
+// One per concern, in addon.cc's order. Each puts its functions on the exports and keeps no state
+// of its own.
 void InitErrors(Exports& exports);
 void InitOps(Exports& exports);
 void InitTensorFacts(Exports& exports);

@@ -9,8 +9,9 @@
 
 namespace tf {
 
-// A deleter of a tensor over a JavaScript buffer may run anywhere, also after the environment is gone; Node-API
-// references may be deleted on its thread only. Deleters hold this queue by shared_ptr and post.
+// A deleter of a tensor over a JavaScript buffer may run anywhere, also after the environment is
+// gone; Node-API references may be deleted on its thread only. Deleters hold this queue by
+// shared_ptr and post.
 class ReleaseQueue {
  public:
   // Any thread. Does nothing once the queue is closed: the references died with the environment.

@@ -14,13 +14,15 @@
 
 namespace tf {
 
-// Runs `work()` on a thread of Node's pool, then `finish(environment, result)` on the environment's thread, whose value
-// settles the promise. `work` must not touch JavaScript nor the environment: it holds what it needs by value. What either
-// throws rejects the promise; nothing throws synchronously. When the environment ends first, Node waits for the work and
-// `finish` is not called.
+// Runs `work()` on a thread of Node's pool, then `finish(environment, result)` on the environment's
+// thread, whose value settles the promise. `work` must not touch JavaScript nor the environment: it
+// holds what it needs by value. What either throws rejects the promise; nothing throws
+// synchronously. When the environment ends first, Node waits for the work and `finish` is not
+// called.
 //
 //   return Promise(environment, [path] { return ReadHeader(path); },
-//                  [](Environment& environment, Header header) { return ToJs(environment, header.size); });
+//                  [](Environment& environment, Header header) { return ToJs(environment,
+//                  header.size); });
 template <class Work, class Finish>
 napi_value Promise(Environment& environment, Work work, Finish finish) {
   using Result = decltype(work());
@@ -51,7 +53,8 @@ napi_value Promise(Environment& environment, Work work, Finish finish) {
     if (status == napi_cancelled) return;
     napi_value value = nullptr;
     if (!job->failure) {
-      job->failure = Capture([&] { value = job->finish(job->environment, std::move(*job->result)); });
+      job->failure =
+          Capture([&] { value = job->finish(job->environment, std::move(*job->result)); });
     }
     if (job->failure) {
       napi_reject_deferred(env, job->deferred, MakeError(job->environment, *job->failure));
@@ -61,10 +64,18 @@ napi_value Promise(Environment& environment, Work work, Finish finish) {
   };
 
   const napi_env env = environment.env();
-  auto job = std::make_unique<Job>(Job{environment, std::move(work), std::move(finish), nullptr, nullptr, {}, {}});
+  auto job = std::make_unique<Job>(
+      Job{environment, std::move(work), std::move(finish), nullptr, nullptr, {}, {}});
   napi_value promise = nullptr;
   Check(env, napi_create_promise(env, &job->deferred, &promise));
-  Check(env, napi_create_async_work(env, nullptr, FromString(env, "torchformers"), execute, complete, job.get(), &job->async));
+  Check(env,
+        napi_create_async_work(env,
+                               nullptr,
+                               FromString(env, "torchformers"),
+                               execute,
+                               complete,
+                               job.get(),
+                               &job->async));
   Check(env, napi_queue_async_work(env, job->async));
   job.release();
   return promise;

@@ -28,21 +28,36 @@ struct Argument {
 
 const char* KindName(ArgumentKind kind) {
   switch (kind) {
-    case ArgumentKind::kTensor: return "Tensor";
-    case ArgumentKind::kScalar: return "Scalar";
-    case ArgumentKind::kInt: return "int";
-    case ArgumentKind::kFloat: return "float";
-    case ArgumentKind::kComplex: return "complex";
-    case ArgumentKind::kBool: return "bool";
-    case ArgumentKind::kString: return "str";
-    case ArgumentKind::kDevice: return "Device";
-    case ArgumentKind::kDtype: return "dtype";
-    case ArgumentKind::kLayout: return "Layout";
-    case ArgumentKind::kMemoryFormat: return "MemoryFormat";
-    case ArgumentKind::kGenerator: return "Generator";
-    case ArgumentKind::kStream: return "Stream";
-    case ArgumentKind::kNumberTensor: return "Scalar";
-    case ArgumentKind::kUnsupported: break;
+    case ArgumentKind::kTensor:
+      return "Tensor";
+    case ArgumentKind::kScalar:
+      return "Scalar";
+    case ArgumentKind::kInt:
+      return "int";
+    case ArgumentKind::kFloat:
+      return "float";
+    case ArgumentKind::kComplex:
+      return "complex";
+    case ArgumentKind::kBool:
+      return "bool";
+    case ArgumentKind::kString:
+      return "str";
+    case ArgumentKind::kDevice:
+      return "Device";
+    case ArgumentKind::kDtype:
+      return "dtype";
+    case ArgumentKind::kLayout:
+      return "Layout";
+    case ArgumentKind::kMemoryFormat:
+      return "MemoryFormat";
+    case ArgumentKind::kGenerator:
+      return "Generator";
+    case ArgumentKind::kStream:
+      return "Stream";
+    case ArgumentKind::kNumberTensor:
+      return "Scalar";
+    case ArgumentKind::kUnsupported:
+      break;
   }
   return "unsupported";
 }
@@ -92,7 +107,8 @@ bool IsNone(const Argument& argument) {
 int64_t BigIntToInt(const Argument& argument) {
   int64_t number = 0;
   bool lossless = false;
-  Check(argument.env(), napi_get_value_bigint_int64(argument.env(), argument.value, &number, &lossless));
+  Check(argument.env(),
+        napi_get_value_bigint_int64(argument.env(), argument.value, &number, &lossless));
   if (!lossless) {
     throw Failure(code::kInvalidArgument, Where(argument) + " must fit in 64 bits");
   }
@@ -159,16 +175,20 @@ at::Scalar MarkedScalar(const Argument& argument) {
 at::Scalar ToScalar(const Argument& argument) {
   double number = 0;
   if (napi_get_value_double(argument.env(), argument.value, &number) == napi_ok) {
-    if (IsWhole(number) && !(number == 0 && std::signbit(number))) return static_cast<int64_t>(number);
+    if (IsWhole(number) && !(number == 0 && std::signbit(number)))
+      return static_cast<int64_t>(number);
     return number;
   }
   switch (TypeOf(argument.env(), argument.value)) {
-    case napi_boolean: return ToBool(argument);
-    case napi_bigint: return BigIntToInt(argument);
+    case napi_boolean:
+      return ToBool(argument);
+    case napi_bigint:
+      return BigIntToInt(argument);
     case napi_object:
       if (IsArray(argument.env(), argument.value)) return MarkedScalar(argument);
       [[fallthrough]];
-    default: FailType(argument);
+    default:
+      FailType(argument);
   }
 }
 
@@ -179,12 +199,15 @@ at::Tensor NumberTensor(const Argument& argument) {
   return tensor;
 }
 
-c10::complex<double> ToComplex(const Argument& argument) { return ToScalar(argument).toComplexDouble(); }
+c10::complex<double> ToComplex(const Argument& argument) {
+  return ToScalar(argument).toComplexDouble();
+}
 
 int64_t ToDtype(const Argument& argument) {
   const std::string name = ToText(argument);
   if (const auto dtype = FindDtype(name)) return static_cast<int64_t>(*dtype);
-  throw Failure(code::kDtype, Where(argument) + " must be a dtype, got '" + name + "'",
+  throw Failure(code::kDtype,
+                Where(argument) + " must be a dtype, got '" + name + "'",
                 "dtypes are torch's names, for example 'float32', 'bfloat16', 'int64'.");
 }
 
@@ -197,29 +220,45 @@ int64_t ToLayout(const Argument& argument) {
 int64_t ToMemoryFormat(const Argument& argument) {
   const std::string name = ToText(argument);
   if (const auto format = FindMemoryFormat(name)) return static_cast<int64_t>(*format);
-  throw Failure(code::kInvalidArgument, Where(argument) + " must be a memory format, got '" + name + "'");
+  throw Failure(code::kInvalidArgument,
+                Where(argument) + " must be a memory format, got '" + name + "'");
 }
 
 c10::IValue ToItem(const Argument& argument) {
   switch (argument.plan.kind) {
-    case ArgumentKind::kTensor: return ToTensor(argument);
-    case ArgumentKind::kScalar: return ToScalar(argument);
-    case ArgumentKind::kInt: return ToInt(argument);
-    case ArgumentKind::kFloat: return ToFloat(argument);
-    case ArgumentKind::kComplex: return ToComplex(argument);
-    case ArgumentKind::kBool: return ToBool(argument);
-    case ArgumentKind::kString: return ToText(argument);
-    case ArgumentKind::kDevice: return ParseDevice(ToText(argument));
-    case ArgumentKind::kDtype: return ToDtype(argument);
-    case ArgumentKind::kLayout: return ToLayout(argument);
-    case ArgumentKind::kMemoryFormat: return ToMemoryFormat(argument);
-    case ArgumentKind::kGenerator: return argument.environment.generators().Get(static_cast<Handle>(ToInt(argument)));
-    case ArgumentKind::kNumberTensor: return NumberTensor(argument);
+    case ArgumentKind::kTensor:
+      return ToTensor(argument);
+    case ArgumentKind::kScalar:
+      return ToScalar(argument);
+    case ArgumentKind::kInt:
+      return ToInt(argument);
+    case ArgumentKind::kFloat:
+      return ToFloat(argument);
+    case ArgumentKind::kComplex:
+      return ToComplex(argument);
+    case ArgumentKind::kBool:
+      return ToBool(argument);
+    case ArgumentKind::kString:
+      return ToText(argument);
+    case ArgumentKind::kDevice:
+      return ParseDevice(ToText(argument));
+    case ArgumentKind::kDtype:
+      return ToDtype(argument);
+    case ArgumentKind::kLayout:
+      return ToLayout(argument);
+    case ArgumentKind::kMemoryFormat:
+      return ToMemoryFormat(argument);
+    case ArgumentKind::kGenerator:
+      return argument.environment.generators().Get(static_cast<Handle>(ToInt(argument)));
+    case ArgumentKind::kNumberTensor:
+      return NumberTensor(argument);
     case ArgumentKind::kStream:
-    case ArgumentKind::kUnsupported: break;
+    case ArgumentKind::kUnsupported:
+      break;
   }
-  throw Failure(code::kInvalidArgument, Where(argument) + " takes " + TypeText(argument.plan) +
-                                            ", which has no counterpart in JavaScript");
+  throw Failure(code::kInvalidArgument,
+                Where(argument) + " takes " + TypeText(argument.plan) +
+                    ", which has no counterpart in JavaScript");
 }
 
 // A list from an array, or from one value that stands for all items of a list of fixed length.
@@ -256,17 +295,26 @@ c10::IValue ToListValue(const Argument& argument) {
         return ToList<std::optional<at::Tensor>>(argument, false, ToOptionalTensor);
       }
       return ToList<at::Tensor>(argument, false, ToTensor);
-    case ArgumentKind::kInt: return ToList<int64_t>(argument, true, ToInt);
-    case ArgumentKind::kDtype: return ToList<int64_t>(argument, true, ToDtype);
-    case ArgumentKind::kFloat: return ToList<double>(argument, true, ToFloat);
-    case ArgumentKind::kBool: return ToList<bool>(argument, true, ToBool);
-    case ArgumentKind::kScalar: return ToList<at::Scalar>(argument, true, ToScalar);
-    case ArgumentKind::kString: return ToList<std::string>(argument, false, ToText);
-    case ArgumentKind::kComplex: return ToList<c10::complex<double>>(argument, false, ToComplex);
-    default: break;
+    case ArgumentKind::kInt:
+      return ToList<int64_t>(argument, true, ToInt);
+    case ArgumentKind::kDtype:
+      return ToList<int64_t>(argument, true, ToDtype);
+    case ArgumentKind::kFloat:
+      return ToList<double>(argument, true, ToFloat);
+    case ArgumentKind::kBool:
+      return ToList<bool>(argument, true, ToBool);
+    case ArgumentKind::kScalar:
+      return ToList<at::Scalar>(argument, true, ToScalar);
+    case ArgumentKind::kString:
+      return ToList<std::string>(argument, false, ToText);
+    case ArgumentKind::kComplex:
+      return ToList<c10::complex<double>>(argument, false, ToComplex);
+    default:
+      break;
   }
-  throw Failure(code::kInvalidArgument, Where(argument) + " takes " + TypeText(argument.plan) +
-                                            ", which has no counterpart in JavaScript");
+  throw Failure(code::kInvalidArgument,
+                Where(argument) + " takes " + TypeText(argument.plan) +
+                    ", which has no counterpart in JavaScript");
 }
 
 c10::IValue ToValue(const Argument& argument) {
@@ -274,7 +322,8 @@ c10::IValue ToValue(const Argument& argument) {
   return argument.plan.list ? ToListValue(argument) : ToItem(argument);
 }
 
-// The tensor of the usual argument: a live handle. Null for all else, which is then looked at properly.
+// The tensor of the usual argument: a live handle. Null for all else, which is then looked at
+// properly.
 const at::Tensor* FindTensor(Environment& environment, const ArgumentPlan& plan, napi_value value) {
   double number = 0;
   if (plan.kind != ArgumentKind::kTensor || plan.list || value == nullptr) return nullptr;
@@ -284,11 +333,16 @@ const at::Tensor* FindTensor(Environment& environment, const ArgumentPlan& plan,
 
 }  // namespace
 
-void Unpack(Environment& environment, const OpPlan& plan, const napi_value* values, size_t count,
+void Unpack(Environment& environment,
+            const OpPlan& plan,
+            const napi_value* values,
+            size_t count,
             torch::jit::Stack& stack) {
   const napi_env env = environment.env();
   const size_t expected = plan.arguments.size();
-  const auto is_number = [&](size_t at) { return at < count && TypeOf(env, values[at]) == napi_number; };
+  const auto is_number = [&](size_t at) {
+    return at < count && TypeOf(env, values[at]) == napi_number;
+  };
   stack.reserve(expected);
   size_t next = 0;  // among the values
   for (size_t i = 0; i < expected; ++i) {
@@ -301,7 +355,8 @@ void Unpack(Environment& environment, const OpPlan& plan, const napi_value* valu
     } else if (spread && is_number(next - 1)) {
       // view(2, 3): the items one by one, which saves making an array.
       c10::List<int64_t> items;
-      for (--next; is_number(next); ++next) items.push_back(ToInt({environment, plan, argument, i, values[next]}));
+      for (--next; is_number(next); ++next)
+        items.push_back(ToInt({environment, plan, argument, i, values[next]}));
       stack.emplace_back(std::move(items));
     } else if (value != nullptr && TypeOf(env, value) != napi_undefined) {
       stack.push_back(ToValue({environment, plan, argument, i, value}));
@@ -310,17 +365,22 @@ void Unpack(Environment& environment, const OpPlan& plan, const napi_value* valu
     } else if (argument.optional) {
       stack.emplace_back();
     } else {
-      throw Failure(code::kInvalidArgument, "[" + plan.name + "] argument '" + argument.name + "' (position " +
-                                                std::to_string(i + 1) + ") is missing");
+      throw Failure(code::kInvalidArgument,
+                    "[" + plan.name + "] argument '" + argument.name + "' (position " +
+                        std::to_string(i + 1) + ") is missing");
     }
   }
   if (next < count) {
-    throw Failure(code::kInvalidArgument, "[" + plan.name + "] takes " + std::to_string(expected) +
-                                              " arguments, got " + std::to_string(count));
+    throw Failure(code::kInvalidArgument,
+                  "[" + plan.name + "] takes " + std::to_string(expected) + " arguments, got " +
+                      std::to_string(count));
   }
 }
 
-std::string DescribeTensors(Environment& environment, const OpPlan& plan, const napi_value* values, size_t count) {
+std::string DescribeTensors(Environment& environment,
+                            const OpPlan& plan,
+                            const napi_value* values,
+                            size_t count) {
   constexpr uint32_t kShown = 8;
   const napi_env env = environment.env();
   const auto summary = [&](napi_value value) -> std::string {

@@ -1,4 +1,5 @@
-// JavaScript arguments to an operator's stack, by its schema. The only code that decides what a JS value means to torch.
+// JavaScript arguments to an operator's stack, by its schema. The only code that decides what a JS
+// value means to torch.
 #pragma once
 
 #include <ATen/core/stack.h>
@@ -10,17 +11,25 @@ namespace tf {
 
 class Environment;
 
-// Pushes one IValue per argument of the schema. `undefined` and missing ones take the schema's default.
-// How values cross:
+// Pushes one IValue per argument of the schema. `undefined` and missing ones take the schema's
+// default. How values cross:
 //   Tensor      a handle; null, or 0 where the schema allows none
-//   Scalar      a whole number within ±(2^53 - 1) is an integer; any other number (NaN, infinities, -0, 1e300) a float; a
-//               boolean; a bigint is an int64; [x] is x as a float, whole or not; [re, im] is complex
+//   Scalar      a whole number within ±(2^53 - 1) is an integer; any other number (NaN, infinities,
+//   -0, 1e300) a float; a
+//               boolean; a bigint is an int64; [x] is x as a float, whole or not; [re, im] is
+//               complex
 //   int, SymInt a whole number or a bigint; int[2] also takes one number for both
 //   dtype, layout, memory format, device: torch's names;  Generator: its handle
-void Unpack(Environment& environment, const OpPlan& plan, const napi_value* values, size_t count,
+void Unpack(Environment& environment,
+            const OpPlan& plan,
+            const napi_value* values,
+            size_t count,
             torch::jit::Stack& stack);
 
 // "self: float32[2, 3], other: float32[4]": the tensors among the arguments, for error messages.
-std::string DescribeTensors(Environment& environment, const OpPlan& plan, const napi_value* values, size_t count);
+std::string DescribeTensors(Environment& environment,
+                            const OpPlan& plan,
+                            const napi_value* values,
+                            size_t count);
 
 }  // namespace tf

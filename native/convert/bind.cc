@@ -5,8 +5,9 @@
 namespace tf {
 
 void FailArgument(Environment& environment, Where what, const char* expected, napi_value value) {
-  throw Failure(code::kInvalidArgument,
-                what.Text() + " must be " + expected + ", got " + TypeName(environment.env(), value));
+  throw Failure(
+      code::kInvalidArgument,
+      what.Text() + " must be " + expected + ", got " + TypeName(environment.env(), value));
 }
 
 double NumberFromJs(Environment& environment, napi_value value, Where what) {
@@ -21,7 +22,8 @@ int64_t IntegerFromJs(Environment& environment, napi_value value, Where what) {
   if (TypeOf(environment.env(), value) == napi_bigint) return BitsFromJs(environment, value, what);
   const double number = NumberFromJs(environment, value, what);
   if (std::trunc(number) != number || std::abs(number) > kMaxSafeInteger) {
-    throw Failure(code::kInvalidArgument, what.Text() + " must be an integer, got " + std::to_string(number));
+    throw Failure(code::kInvalidArgument,
+                  what.Text() + " must be an integer, got " + std::to_string(number));
   }
   return static_cast<int64_t>(number);
 }
@@ -48,7 +50,8 @@ bool BoolFromJs(Environment& environment, napi_value value, Where what) {
 }
 
 std::string StringFromJs(Environment& environment, napi_value value, Where what) {
-  if (TypeOf(environment.env(), value) != napi_string) FailArgument(environment, what, "a string", value);
+  if (TypeOf(environment.env(), value) != napi_string)
+    FailArgument(environment, what, "a string", value);
   return ToString(environment.env(), value);
 }
 
@@ -89,7 +92,8 @@ napi_value Record(Environment& environment,
   const napi_env env = environment.env();
   napi_value record = nullptr;
   Check(env, napi_create_object(env, &record));
-  for (const auto& [name, value] : fields) Check(env, napi_set_named_property(env, record, name, value));
+  for (const auto& [name, value] : fields)
+    Check(env, napi_set_named_property(env, record, name, value));
   return record;
 }
 

@@ -1,10 +1,11 @@
 // Bindings as tables: an ordinary C++ function becomes a JavaScript one by its parameter types.
 //
-//   std::vector<int64_t> Shape(Environment&, const at::Tensor& tensor) { return tensor.sizes().vec(); }
-//   void InitTensorFacts(Exports& exports) { exports.Function<"shape", Shape>(); }
+//   std::vector<int64_t> Shape(Environment&, const at::Tensor& tensor) { return
+//   tensor.sizes().vec(); } void InitTensorFacts(Exports& exports) { exports.Function<"shape",
+//   Shape>(); }
 //
-// The first parameter is the environment; each other one is unpacked by FromJs<T> (a failure names the function and the
-// position), the result is made by ToJs<T>.
+// The first parameter is the environment; each other one is unpacked by FromJs<T> (a failure names
+// the function and the position), the result is made by ToJs<T>.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -45,14 +46,18 @@ struct Held {
 struct Where {
   const char* name;
   size_t position;
-  std::string Text() const { return "[" + std::string(name) + "] argument " + std::to_string(position); }
+  std::string Text() const {
+    return "[" + std::string(name) + "] argument " + std::to_string(position);
+  }
 };
 
 // Parameters of bindings.
 template <class T>
 struct FromJs;
 
-[[noreturn]] void FailArgument(Environment& environment, Where what, const char* expected,
+[[noreturn]] void FailArgument(Environment& environment,
+                               Where what,
+                               const char* expected,
                                napi_value value);
 
 Handle HandleFromJs(Environment& environment, napi_value value, Where what);
@@ -74,7 +79,8 @@ template <>
 struct FromJs<Owner> {
   static Owner Get(Environment& environment, napi_value value, Where what) {
     const napi_valuetype type = TypeOf(environment.env(), value);
-    if (type != napi_object && type != napi_function) FailArgument(environment, what, "an object", value);
+    if (type != napi_object && type != napi_function)
+      FailArgument(environment, what, "an object", value);
     return {value};
   }
 };
@@ -152,11 +158,21 @@ struct FromJs<std::vector<T>> {
 };
 
 // Results of bindings.
-inline napi_value ToJs(Environment& environment, double value) { return FromDouble(environment.env(), value); }
-inline napi_value ToJs(Environment& environment, bool value) { return FromBool(environment.env(), value); }
-inline napi_value ToJs(Environment& environment, int64_t value) { return FromInt64(environment.env(), value); }
-inline napi_value ToJs(Environment& environment, int32_t value) { return FromDouble(environment.env(), value); }
-inline napi_value ToJs(Environment& environment, uint32_t value) { return FromDouble(environment.env(), value); }
+inline napi_value ToJs(Environment& environment, double value) {
+  return FromDouble(environment.env(), value);
+}
+inline napi_value ToJs(Environment& environment, bool value) {
+  return FromBool(environment.env(), value);
+}
+inline napi_value ToJs(Environment& environment, int64_t value) {
+  return FromInt64(environment.env(), value);
+}
+inline napi_value ToJs(Environment& environment, int32_t value) {
+  return FromDouble(environment.env(), value);
+}
+inline napi_value ToJs(Environment& environment, uint32_t value) {
+  return FromDouble(environment.env(), value);
+}
 inline napi_value ToJs(Environment& environment, Handle value) {
   return FromDouble(environment.env(), static_cast<double>(value));
 }
@@ -207,11 +223,14 @@ struct Signature<R (*)(Environment&, P...)> {
   template <auto F, Name name, size_t... I>
   static napi_value Call(Environment& environment, napi_value* values, std::index_sequence<I...>) {
     if constexpr (std::is_void_v<R>) {
-      F(environment, FromJs<std::remove_cvref_t<P>>::Get(environment, values[I], Where{name.chars, I + 1})...);
+      F(environment,
+        FromJs<std::remove_cvref_t<P>>::Get(environment, values[I], Where{name.chars, I + 1})...);
       return nullptr;
     } else {
       return ToJs(environment,
-                  F(environment, FromJs<std::remove_cvref_t<P>>::Get(environment, values[I], Where{name.chars, I + 1})...));
+                  F(environment,
+                    FromJs<std::remove_cvref_t<P>>::Get(
+                        environment, values[I], Where{name.chars, I + 1})...));
     }
   }
 };
@@ -234,14 +253,16 @@ napi_value Entry(napi_env env, napi_callback_info info) {
 // The addon's exports, while it registers.
 class Exports {
  public:
-  Exports(Environment& environment, napi_value object) : environment_(environment), object_(object) {}
+  Exports(Environment& environment, napi_value object)
+      : environment_(environment), object_(object) {}
 
   template <Name name, auto F>
   void Function() {
     Raw(name.chars, detail::Entry<F, name>);
   }
 
-  // For the few functions whose cost is counted in nanoseconds: the callback gets the Environment* as its data.
+  // For the few functions whose cost is counted in nanoseconds: the callback gets the Environment*
+  // as its data.
   void Raw(const char* name, napi_callback callback);
 
   Environment& environment() { return environment_; }

@@ -94,7 +94,8 @@ std::optional<c10::ScalarType> FindDtype(std::string_view name) { return Find(kD
 
 c10::ScalarType DtypeFromName(std::string_view name) {
   if (const auto dtype = FindDtype(name)) return *dtype;
-  throw Failure(code::kDtype, "unknown dtype '" + std::string(name) + "'",
+  throw Failure(code::kDtype,
+                "unknown dtype '" + std::string(name) + "'",
                 "dtypes are torch's names, for example 'float32', 'bfloat16', 'int64'.");
 }
 

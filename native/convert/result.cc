@@ -28,15 +28,21 @@ napi_value FromComplex(napi_env env, c10::complex<double> number) {
 // Integers in a schema may be an enumeration's values.
 napi_value FromInt(napi_env env, int64_t number, ArgumentKind kind) {
   switch (kind) {
-    case ArgumentKind::kDtype: return FromString(env, DtypeName(static_cast<c10::ScalarType>(number)));
-    case ArgumentKind::kLayout: return FromString(env, LayoutName(static_cast<c10::Layout>(number)));
+    case ArgumentKind::kDtype:
+      return FromString(env, DtypeName(static_cast<c10::ScalarType>(number)));
+    case ArgumentKind::kLayout:
+      return FromString(env, LayoutName(static_cast<c10::Layout>(number)));
     case ArgumentKind::kMemoryFormat:
       return FromString(env, MemoryFormatName(static_cast<c10::MemoryFormat>(number)));
-    default: return FromInt64(env, number);
+    default:
+      return FromInt64(env, number);
   }
 }
 
-napi_value FromIValue(Environment& environment, const c10::IValue& value, ArgumentKind kind, napi_value owner) {
+napi_value FromIValue(Environment& environment,
+                      const c10::IValue& value,
+                      ArgumentKind kind,
+                      napi_value owner) {
   const napi_env env = environment.env();
   if (value.isTensor()) return FromTensor(environment, value.toTensor(), owner);
   if (value.isNone()) return Null(env);
@@ -47,7 +53,8 @@ napi_value FromIValue(Environment& environment, const c10::IValue& value, Argume
   if (value.isString()) return FromString(env, value.toStringRef());
   if (value.isDevice()) return FromString(env, value.toDevice().str());
   if (value.isList() || value.isTuple()) {
-    const auto items = value.isList() ? value.toListRef().vec() : value.toTupleRef().elements().vec();
+    const auto items =
+        value.isList() ? value.toListRef().vec() : value.toTupleRef().elements().vec();
     napi_value array = nullptr;
     Check(env, napi_create_array_with_length(env, items.size(), &array));
     for (uint32_t i = 0; i < items.size(); ++i) {
@@ -55,12 +62,16 @@ napi_value FromIValue(Environment& environment, const c10::IValue& value, Argume
     }
     return array;
   }
-  throw Failure(code::kOp, "a result of type " + value.tagKind() + " has no counterpart in JavaScript");
+  throw Failure(code::kOp,
+                "a result of type " + value.tagKind() + " has no counterpart in JavaScript");
 }
 
 }  // namespace
 
-napi_value Pack(Environment& environment, const OpPlan& plan, torch::jit::Stack& stack, napi_value owner) {
+napi_value Pack(Environment& environment,
+                const OpPlan& plan,
+                torch::jit::Stack& stack,
+                napi_value owner) {
   const napi_env env = environment.env();
   const size_t count = stack.size();
   if (count == 0) return nullptr;
@@ -75,7 +86,9 @@ napi_value Pack(Environment& environment, const OpPlan& plan, torch::jit::Stack&
   for (uint32_t i = 0; i < count; ++i) {
     if (plan.returns_written[i]) continue;
     any = true;
-    Check(env, napi_set_element(env, array, i, FromIValue(environment, stack[i], plan.returns[i], nullptr)));
+    Check(env,
+          napi_set_element(
+              env, array, i, FromIValue(environment, stack[i], plan.returns[i], nullptr)));
   }
   return any ? array : nullptr;
 }

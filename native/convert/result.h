@@ -10,9 +10,12 @@ namespace tf {
 
 class Environment;
 
-// undefined for nothing and for arguments that were written and returned; one value; or an array. A single tensor is
-// given to `owner` when there is one, other tensors wait for `adopt`.
-napi_value Pack(Environment& environment, const OpPlan& plan, torch::jit::Stack& stack, napi_value owner);
+// undefined for nothing and for arguments that were written and returned; one value; or an array. A
+// single tensor is given to `owner` when there is one, other tensors wait for `adopt`.
+napi_value Pack(Environment& environment,
+                const OpPlan& plan,
+                torch::jit::Stack& stack,
+                napi_value owner);
 
 // The single value of a tensor or a Scalar: number, bigint beyond 2^53, boolean, or [re, im].
 napi_value FromScalar(napi_env env, const at::Scalar& scalar);

@@ -27,16 +27,26 @@ bool IsNullish(napi_env env, napi_value value) {
 
 std::string TypeName(napi_env env, napi_value value) {
   switch (TypeOf(env, value)) {
-    case napi_undefined: return "undefined";
-    case napi_null: return "null";
-    case napi_boolean: return "boolean";
-    case napi_number: return "number";
-    case napi_string: return "string";
-    case napi_symbol: return "symbol";
-    case napi_function: return "function";
-    case napi_bigint: return "bigint";
-    case napi_external: return "external";
-    case napi_object: break;
+    case napi_undefined:
+      return "undefined";
+    case napi_null:
+      return "null";
+    case napi_boolean:
+      return "boolean";
+    case napi_number:
+      return "number";
+    case napi_string:
+      return "string";
+    case napi_symbol:
+      return "symbol";
+    case napi_function:
+      return "function";
+    case napi_bigint:
+      return "bigint";
+    case napi_external:
+      return "external";
+    case napi_object:
+      break;
   }
   bool is = false;
   if (IsArray(env, value)) return "array";

@@ -26,8 +26,8 @@ struct Driver {
     name = Function<GetName>("cuDeviceGetName");
     attribute = Function<GetAttribute>("cuDeviceGetAttribute");
     total = Function<GetTotal>("cuDeviceTotalMem_v2");
-    ready = init != nullptr && count != nullptr && device != nullptr && name != nullptr && attribute != nullptr &&
-            total != nullptr && init(0) == 0;
+    ready = init != nullptr && count != nullptr && device != nullptr && name != nullptr &&
+            attribute != nullptr && total != nullptr && init(0) == 0;
   }
 
   template <class T>
@@ -63,8 +63,10 @@ std::optional<CudaDeviceFacts> AskCudaDriver(int index) {
   int major = 0;
   int minor = 0;
   size_t total = 0;
-  if (driver.name(name.data(), static_cast<int>(name.size()), device) == 0) facts.name = name.data();
-  if (driver.attribute(&major, kCapabilityMajor, device) == 0 && driver.attribute(&minor, kCapabilityMinor, device) == 0) {
+  if (driver.name(name.data(), static_cast<int>(name.size()), device) == 0)
+    facts.name = name.data();
+  if (driver.attribute(&major, kCapabilityMajor, device) == 0 &&
+      driver.attribute(&minor, kCapabilityMinor, device) == 0) {
     facts.capability = std::to_string(major) + "." + std::to_string(minor);
   }
   if (driver.total(&total, device) == 0) facts.total_memory = total;
@@ -76,7 +78,8 @@ std::string WhyNoCuda(bool library_loaded) {
   if (driver.library == nullptr) return "no NVIDIA driver was found (libcuda.so.1)";
   if (!driver.ready) return "the NVIDIA driver does not start";
   int count = 0;
-  if (driver.count(&count) != 0 || count == 0) return "the NVIDIA driver sees no device (CUDA_VISIBLE_DEVICES?)";
+  if (driver.count(&count) != 0 || count == 0)
+    return "the NVIDIA driver sees no device (CUDA_VISIBLE_DEVICES?)";
   if (!library_loaded) return "this libtorch has no CUDA part, or it could not be loaded";
   return "libtorch sees no usable device";
 }

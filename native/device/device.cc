@@ -19,15 +19,20 @@ namespace tf {
 int64_t DeviceCount(c10::DeviceType type) {
   switch (type) {
     case c10::DeviceType::CPU:
-    case c10::DeviceType::Meta: return 1;
-    case c10::DeviceType::CUDA: return at::hasCUDA() ? at::detail::getCUDAHooks().deviceCount() : 0;
-    default: return 0;
+    case c10::DeviceType::Meta:
+      return 1;
+    case c10::DeviceType::CUDA:
+      return at::hasCUDA() ? at::detail::getCUDAHooks().deviceCount() : 0;
+    default:
+      return 0;
   }
 }
 
 c10::Device ParseDevice(const std::string& name) {
   const auto unknown = [&]() -> Failure {
-    return Failure(code::kInvalidArgument, "unknown device '" + name + "'", "Devices are 'cpu', 'meta' and 'cuda:0', 'cuda:1', …");
+    return Failure(code::kInvalidArgument,
+                   "unknown device '" + name + "'",
+                   "Devices are 'cpu', 'meta' and 'cuda:0', 'cuda:1', …");
   };
   if (name == "cpu") return c10::Device(at::kCPU);
   const size_t colon = name.find(':');
@@ -35,22 +40,29 @@ c10::Device ParseDevice(const std::string& name) {
   int index = -1;
   if (colon != std::string::npos) {
     const std::string digits = name.substr(colon + 1);
-    if (digits.empty() || digits.size() > 3 || digits.find_first_not_of("0123456789") != std::string::npos) throw unknown();
+    if (digits.empty() || digits.size() > 3 ||
+        digits.find_first_not_of("0123456789") != std::string::npos)
+      throw unknown();
     index = std::stoi(digits);
     if (index > 127) throw unknown();
   }
-  const auto with = [&](c10::DeviceType device) { return c10::Device(device, static_cast<c10::DeviceIndex>(index)); };
+  const auto with = [&](c10::DeviceType device) {
+    return c10::Device(device, static_cast<c10::DeviceIndex>(index));
+  };
   if ((type == "cpu" || type == "meta") && index > 0) throw unknown();
   if (type == "cpu") return with(at::kCPU);
   if (type == "meta") return with(at::kMeta);
   if (type != "cuda") throw unknown();
   const int64_t count = DeviceCount(at::kCUDA);
   if (count == 0) {
-    throw Failure(code::kCudaUnavailable, "device '" + name + "' cannot be used: " + WhyNoCuda(at::hasCUDA()),
+    throw Failure(code::kCudaUnavailable,
+                  "device '" + name + "' cannot be used: " + WhyNoCuda(at::hasCUDA()),
                   "`npx torchformers doctor` shows what was tried.");
   }
   if (index >= count) {
-    throw Failure(code::kCudaUnavailable, "device '" + name + "' does not exist: there are " + std::to_string(count) + " CUDA devices");
+    throw Failure(code::kCudaUnavailable,
+                  "device '" + name + "' does not exist: there are " + std::to_string(count) +
+                      " CUDA devices");
   }
   return with(at::kCUDA);
 }
@@ -63,27 +75,45 @@ int64_t CountDevices(Environment&, const std::string& type) {
 }
 
 // A kernel's count of pages, in bytes.
-double Pages(int name) { return static_cast<double>(sysconf(name)) * static_cast<double>(sysconf(_SC_PAGESIZE)); }
+double Pages(int name) {
+  return static_cast<double>(sysconf(name)) * static_cast<double>(sysconf(_SC_PAGESIZE));
+}
 
-napi_value DeviceRecord(Environment& environment, const std::string& type, double index, const std::string& name,
-                        double total, double free, const std::string& capability) {
-  return Record(environment, {{"type", ToJs(environment, type)},
-                              {"index", ToJs(environment, index)},
-                              {"name", ToJs(environment, name)},
-                              {"total_memory", ToJs(environment, total)},
-                              {"free_memory", ToJs(environment, free)},
-                              {"capability", ToJs(environment, capability)}});
+napi_value DeviceRecord(Environment& environment,
+                        const std::string& type,
+                        double index,
+                        const std::string& name,
+                        double total,
+                        double free,
+                        const std::string& capability) {
+  return Record(environment,
+                {{"type", ToJs(environment, type)},
+                 {"index", ToJs(environment, index)},
+                 {"name", ToJs(environment, name)},
+                 {"total_memory", ToJs(environment, total)},
+                 {"free_memory", ToJs(environment, free)},
+                 {"capability", ToJs(environment, capability)}});
 }
 
 std::vector<napi_value> DeviceInfo(Environment& environment) {
   std::vector<napi_value> devices;
-  devices.push_back(DeviceRecord(environment, "cpu", 0, "cpu", Pages(_SC_PHYS_PAGES), Pages(_SC_AVPHYS_PAGES),
+  devices.push_back(DeviceRecord(environment,
+                                 "cpu",
+                                 0,
+                                 "cpu",
+                                 Pages(_SC_PHYS_PAGES),
+                                 Pages(_SC_AVPHYS_PAGES),
                                  at::get_cpu_capability()));
   for (int64_t i = 0; i < DeviceCount(at::kCUDA); ++i) {
     const CudaDeviceFacts facts = AskCudaDriver(static_cast<int>(i)).value_or(CudaDeviceFacts{});
     const auto [free, total] = at::accelerator::getMemoryInfo(static_cast<c10::DeviceIndex>(i));
-    devices.push_back(DeviceRecord(environment, "cuda", static_cast<double>(i), facts.name, static_cast<double>(total),
-                                   static_cast<double>(free), facts.capability));
+    devices.push_back(DeviceRecord(environment,
+                                   "cuda",
+                                   static_cast<double>(i),
+                                   facts.name,
+                                   static_cast<double>(total),
+                                   static_cast<double>(free),
+                                   facts.capability));
   }
   return devices;
 }
@@ -103,10 +133,11 @@ napi_value BuildInfo(Environment& environment) {
 #else
   const std::string compiler = std::string("gcc ") + __VERSION__;
 #endif
-  return Record(environment, {{"napi", ToJs(environment, static_cast<double>(NAPI_VERSION))},
-                              {"compiler", ToJs(environment, compiler)},
-                              {"libtorch", ToJs(environment, std::string(TORCH_VERSION))},
-                              {"sanitizer", ToJs(environment, sanitizer)}});
+  return Record(environment,
+                {{"napi", ToJs(environment, static_cast<double>(NAPI_VERSION))},
+                 {"compiler", ToJs(environment, compiler)},
+                 {"libtorch", ToJs(environment, std::string(TORCH_VERSION))},
+                 {"sanitizer", ToJs(environment, sanitizer)}});
 }
 
 // Waits for the work queued on a device; the CPU has none.
@@ -117,7 +148,8 @@ void Synchronize(Environment&, const std::string& name) {
   guard.synchronizeDevice(device.has_index() ? device.index() : guard.getDevice().index());
 }
 
-// Gives unused memory back: an accelerator's cache to its driver, the C library's free lists to the system.
+// Gives unused memory back: an accelerator's cache to its driver, the C library's free lists to the
+// system.
 void EmptyCache(Environment& environment) {
   environment.tensors().Sweep();
   if (DeviceCount(at::kCUDA) > 0) at::accelerator::emptyCache();

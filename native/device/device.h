@@ -1,4 +1,5 @@
-// Devices by name. Nothing here links CUDA: libtorch_cuda registers itself with libtorch when the loader has opened it.
+// Devices by name. Nothing here links CUDA: libtorch_cuda registers itself with libtorch when the
+// loader has opened it.
 #pragma once
 
 #include <c10/core/Device.h>
@@ -7,11 +8,12 @@
 
 namespace tf {
 
-// "cpu", "meta", "cuda", "cuda:1". Throws ERR_INVALID_ARGUMENT for an unknown name, ERR_CUDA_UNAVAILABLE with the
-// reasons for a CUDA device that cannot be used.
+// "cpu", "meta", "cuda", "cuda:1". Throws ERR_INVALID_ARGUMENT for an unknown name,
+// ERR_CUDA_UNAVAILABLE with the reasons for a CUDA device that cannot be used.
 c10::Device ParseDevice(const std::string& name);
 
-// 1 for "cpu" and "meta"; for "cuda" the devices that libtorch sees, 0 without libtorch_cuda or without a driver.
+// 1 for "cpu" and "meta"; for "cuda" the devices that libtorch sees, 0 without libtorch_cuda or
+// without a driver.
 int64_t DeviceCount(c10::DeviceType type);
 
 }  // namespace tf

@@ -15,7 +15,8 @@ const at::Generator& GeneratorTable::Get(Handle handle) const {
   const Slot* slot = slots_.Find(handle);
   if (slot != nullptr) return slot->generator;
   if (slots_.Knows(handle)) throw Failure(code::kDisposed, "the generator was disposed");
-  throw Failure(code::kInvalidArgument, "a Generator is expected, got a number that is no generator's handle");
+  throw Failure(code::kInvalidArgument,
+                "a Generator is expected, got a number that is no generator's handle");
 }
 
 Handle GeneratorTable::Add(at::Generator generator, napi_ref owner) {
@@ -53,16 +54,19 @@ namespace {
 c10::Device Concrete(const std::string& name) {
   c10::Device device = ParseDevice(name);
   if (device.is_cpu()) return c10::Device(at::kCPU);
-  if (device.is_cuda() && !device.has_index()) device.set_index(at::detail::getCUDAHooks().getCurrentDevice());
+  if (device.is_cuda() && !device.has_index())
+    device.set_index(at::detail::getCUDAHooks().getCurrentDevice());
   return device;
 }
 
 Handle NewGenerator(Environment& environment, Owner owner, const std::string& name) {
   const c10::Device device = Concrete(name);
-  if (device.is_meta()) throw Failure(code::kInvalidArgument, "[newGenerator] the meta device draws no numbers");
-  at::Generator generator = device.is_cpu()
-                                ? at::make_generator<at::CPUGeneratorImpl>()
-                                : at::globalContext().getAcceleratorHooksInterface(device.type()).getNewGenerator(device.index());
+  if (device.is_meta())
+    throw Failure(code::kInvalidArgument, "[newGenerator] the meta device draws no numbers");
+  at::Generator generator = device.is_cpu() ? at::make_generator<at::CPUGeneratorImpl>()
+                                            : at::globalContext()
+                                                  .getAcceleratorHooksInterface(device.type())
+                                                  .getNewGenerator(device.index());
   napi_ref reference = nullptr;
   Check(environment.env(), napi_create_reference(environment.env(), owner.value, 0, &reference));
   return environment.generators().Add(std::move(generator), reference);
@@ -101,7 +105,8 @@ void GeneratorSeed(Environment& environment, Handle handle, Seed seed) {
 napi_value GeneratorInitialSeed(Environment& environment, Handle handle) {
   const at::Generator generator = environment.generators().Get(handle);
   napi_value seed = nullptr;
-  Check(environment.env(), napi_create_bigint_uint64(environment.env(), generator.current_seed(), &seed));
+  Check(environment.env(),
+        napi_create_bigint_uint64(environment.env(), generator.current_seed(), &seed));
   return seed;
 }
 

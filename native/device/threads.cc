@@ -14,8 +14,9 @@ int32_t GetNumThreads(Environment&) { return Executor::Cpu().num_threads(); }
 void SetNumThreads(Environment&, int64_t count) {
   constexpr int64_t kMost = 1024;
   if (count < 1 || count > kMost) {
-    throw Failure(code::kInvalidArgument, "[setNumThreads] argument 1 must be between 1 and " + std::to_string(kMost) +
-                                              ", got " + std::to_string(count));
+    throw Failure(code::kInvalidArgument,
+                  "[setNumThreads] argument 1 must be between 1 and " + std::to_string(kMost) +
+                      ", got " + std::to_string(count));
   }
   Executor::Cpu().SetNumThreads(static_cast<int>(count));
 }
@@ -29,7 +30,9 @@ c10::ScalarType DefaultDtype(Environment&) { return c10::get_default_dtype_as_sc
 // libtorch keeps one default for the process: all environments share it.
 void SetDefaultDtype(Environment&, c10::ScalarType dtype) {
   if (!c10::isFloatingType(dtype)) {
-    throw Failure(code::kDtype, "[setDefaultDtype] must be a floating point dtype, got '" + std::string(DtypeName(dtype)) + "'");
+    throw Failure(code::kDtype,
+                  "[setDefaultDtype] must be a floating point dtype, got '" +
+                      std::string(DtypeName(dtype)) + "'");
   }
   c10::set_default_dtype(c10::scalarTypeToTypeMeta(dtype));
 }

@@ -19,7 +19,8 @@ struct Wording {
   std::string_view part;
 };
 
-// How libtorch words its errors, first match wins. Its classes say little: nearly all are plain c10::Error.
+// How libtorch words its errors, first match wins. Its classes say little: nearly all are plain
+// c10::Error.
 constexpr std::array kWordings{
     Wording{code::kOutOfMemory, "out of memory"},
     Wording{code::kOutOfMemory, "can't allocate memory"},
@@ -85,7 +86,7 @@ void Check(napi_env env, napi_status status) {
   const napi_extended_error_info* info = nullptr;
   napi_get_last_error_info(env, &info);
   const char* text = info != nullptr && info->error_message != nullptr ? info->error_message
-                                                                      : "Node-API call failed";
+                                                                       : "Node-API call failed";
   throw Failure(code::kInvalidArgument, text);
 }
 

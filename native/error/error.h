@@ -44,11 +44,12 @@ struct PendingException {};
 // Throws: a Failure, or PendingException when Node-API says that JavaScript threw.
 void Check(napi_env env, napi_status status);
 
-// The exception in flight (call in a catch block), classified: libtorch's errors get the code that fits their class or
-// wording, and lose their C++ backtrace.
+// The exception in flight (call in a catch block), classified: libtorch's errors get the code that
+// fits their class or wording, and lose their C++ backtrace.
 Failure CurrentFailure();
 
-// A JavaScript Error for `failure`, made by the factory that lib/addon registers; a plain Error with `code` without one.
+// A JavaScript Error for `failure`, made by the factory that lib/addon registers; a plain Error
+// with `code` without one.
 napi_value MakeError(Environment& environment, const Failure& failure);
 
 // Leaves the exception in flight pending in the environment.

@@ -19,7 +19,8 @@ napi_value Guard(Environment& environment, Body&& body) noexcept {
   }
 }
 
-// As above; `describe(failure)` may complete what libtorch said, for example with the shapes of the arguments.
+// As above; `describe(failure)` may complete what libtorch said, for example with the shapes of the
+// arguments.
 template <class Body, class Describe>
 napi_value Guard(Environment& environment, Body&& body, Describe&& describe) noexcept {
   try {

@@ -11,8 +11,8 @@
 namespace tf {
 namespace {
 
-// Waking a thread that sleeps takes tens of microseconds, so both sides look for a moment first. The waiting side less
-// long: while it looks it takes a core from the team.
+// Waking a thread that sleeps takes tens of microseconds, so both sides look for a moment first.
+// The waiting side less long: while it looks it takes a core from the team.
 constexpr std::chrono::microseconds kIdleSpin{50};
 constexpr std::chrono::microseconds kWaitSpin{10};
 
@@ -42,8 +42,8 @@ void SpinThenSleep(std::atomic<uint32_t>& word, std::chrono::microseconds spin) 
   while (word.load(std::memory_order_acquire) == 0) word.wait(0, std::memory_order_acquire);
 }
 
-// Autograd orders its nodes by a number that each thread counts for itself. A graph that is built on two threads is
-// ordered as one if whoever goes on starts where the other stopped.
+// Autograd orders its nodes by a number that each thread counts for itself. A graph that is built
+// on two threads is ordered as one if whoever goes on starts where the other stopped.
 void CatchUpSequence(uint64_t target) {
   while (at::sequence_number::peek() < target) at::sequence_number::get_and_increment();
 }

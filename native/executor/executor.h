@@ -8,9 +8,10 @@
 
 namespace tf {
 
-// A second OpenMP team in the process, even an idle one, makes libgomp sleep instead of spin, and small operations become
-// three times slower. So all threads that run JavaScript compute on one thread, and hand work above a size to this
-// executor, waiting for it. It is made at first use and never destroyed; its thread never keeps the process alive.
+// A second OpenMP team in the process, even an idle one, makes libgomp sleep instead of spin, and
+// small operations become three times slower. So all threads that run JavaScript compute on one
+// thread, and hand work above a size to this executor, waiting for it. It is made at first use and
+// never destroyed; its thread never keeps the process alive.
 class Executor {
  public:
   static Executor& Cpu();
@@ -26,8 +27,9 @@ class Executor {
   // Any thread. Tasks run one after the other, in the order in which they came.
   void Enqueue(Task& task);
 
-  // Runs `body` on the executor's thread and waits for it; what it throws is thrown here. The calling thread's modes
-  // (grad, inference, autocast, dispatch keys) hold there too. On the executor's thread itself `body` runs in place.
+  // Runs `body` on the executor's thread and waits for it; what it throws is thrown here. The
+  // calling thread's modes (grad, inference, autocast, dispatch keys) hold there too. On the
+  // executor's thread itself `body` runs in place.
   template <class Body>
   void RunAndWait(Body&& body) {
     if (OnExecutorThread()) {
@@ -39,8 +41,9 @@ class Executor {
     if (call.error) std::rethrow_exception(call.error);
   }
 
-  // As above, while this thread does `meanwhile`, which `body` must bring to an end. What `meanwhile` wants run and waited
-  // for runs in place: the executor's thread may be waiting for it.
+  // As above, while this thread does `meanwhile`, which `body` must bring to an end. What
+  // `meanwhile` wants run and waited for runs in place: the executor's thread may be waiting for
+  // it.
   template <class Body, class Meanwhile>
   void RunAndWait(Body&& body, Meanwhile&& meanwhile) {
     Call<Body> call(body);
@@ -107,8 +110,8 @@ class Executor {
   std::atomic<int> num_threads_ = 1;
 };
 
-// Makes libtorch compute on one thread whenever the calling thread asks it to. Every thread of ours that may run an
-// operator calls it once, before its first.
+// Makes libtorch compute on one thread whenever the calling thread asks it to. Every thread of ours
+// that may run an operator calls it once, before its first.
 void UseOneThreadHere();
 
 }  // namespace tf

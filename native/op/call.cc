@@ -1,4 +1,5 @@
-// Runs any torch operator by its id; the operator's own schema types, defaults and checks the arguments.
+// Runs any torch operator by its id; the operator's own schema types, defaults and checks the
+// arguments.
 #include <ATen/ATen.h>
 
 #include <array>
@@ -21,7 +22,9 @@ uint32_t FindOp(Environment&, const std::string& name, const std::string& overlo
 
 std::vector<std::string> ListOps(Environment&) { return OpRegistry::Schemas(); }
 
-void Adopt(Environment& environment, Handle handle, Owner owner) { environment.tensors().Adopt(handle, owner.value); }
+void Adopt(Environment& environment, Handle handle, Owner owner) {
+  environment.tensors().Adopt(handle, owner.value);
+}
 
 // What stands before an operator's own arguments: its id, and the owner of the result.
 constexpr size_t kLeading = 2;
@@ -58,7 +61,10 @@ void Run(const OpPlan& op, torch::jit::Stack& stack) {
 }
 
 // Written tensors may have been resized, or given another storage.
-void RecountWritten(Environment& environment, const OpPlan& op, const napi_value* values, size_t count) {
+void RecountWritten(Environment& environment,
+                    const OpPlan& op,
+                    const napi_value* values,
+                    size_t count) {
   for (size_t i = 0; i < std::min(count, op.arguments.size()); ++i) {
     double number = 0;
     if (!op.arguments[i].written) continue;
@@ -90,7 +96,8 @@ napi_value Call(napi_env env, napi_callback_info info) {
     double id = -1;
     napi_get_value_double(env, values[0], &id);
     op = OpRegistry::At(id);
-    if (op == nullptr) throw Failure(code::kInvalidArgument, "[call] argument 1 is no operator's id");
+    if (op == nullptr)
+      throw Failure(code::kInvalidArgument, "[call] argument 1 is no operator's id");
     const napi_valuetype owner = TypeOf(env, values[1]);
     if (owner != napi_object && owner != napi_null && owner != napi_undefined) {
       FailArgument(environment, Where{"call", 2}, "an object or null", values[1]);

@@ -8,14 +8,15 @@
 namespace tf {
 namespace {
 
-// Handing over takes a few microseconds, about what 20,000 additions take. ATen itself uses several threads from 32,768
-// elements on; where it does more than a few operations per element, a call that is smaller gains too.
+// Handing over takes a few microseconds, about what 20,000 additions take. ATen itself uses several
+// threads from 32,768 elements on; where it does more than a few operations per element, a call
+// that is smaller gains too.
 constexpr int64_t kElements = 65536;
 constexpr int64_t kHeavyElements = 16384;
 constexpr size_t kMaxDims = 8;
 
-// Bounds the elements that a call touches, from the shapes of its tensors: no more than the largest size at each
-// position from the right. That covers broadcasting, and a matrix product's result.
+// Bounds the elements that a call touches, from the shapes of its tensors: no more than the largest
+// size at each position from the right. That covers broadcasting, and a matrix product's result.
 class Extent {
  public:
   explicit Extent(int64_t limit) : limit_(limit) {}
@@ -69,7 +70,9 @@ bool MakesLarge(const torch::jit::Stack& stack) {
   return false;
 }
 
-bool IsElsewhere(const c10::IValue& value) { return value.isDevice() && !value.toDevice().is_cpu(); }
+bool IsElsewhere(const c10::IValue& value) {
+  return value.isDevice() && !value.toDevice().is_cpu();
+}
 
 }  // namespace
 

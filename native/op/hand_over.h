@@ -7,8 +7,8 @@
 
 namespace tf {
 
-// True when the call would make at::parallel_for use more than one thread, as far as the arguments tell. Only CPU work:
-// other devices have their own streams, and views compute nothing.
+// True when the call would make at::parallel_for use more than one thread, as far as the arguments
+// tell. Only CPU work: other devices have their own streams, and views compute nothing.
 bool WorthHandingOver(const OpPlan& plan, const torch::jit::Stack& stack);
 
 }  // namespace tf

@@ -28,23 +28,37 @@ std::unordered_map<std::string, uint32_t>& Ids() {
 
 ArgumentKind KindOfType(const c10::Type& type) {
   switch (type.kind()) {
-    case c10::TypeKind::TensorType: return ArgumentKind::kTensor;
-    case c10::TypeKind::NumberType: return ArgumentKind::kScalar;
+    case c10::TypeKind::TensorType:
+      return ArgumentKind::kTensor;
+    case c10::TypeKind::NumberType:
+      return ArgumentKind::kScalar;
     case c10::TypeKind::IntType:
-    case c10::TypeKind::SymIntType: return ArgumentKind::kInt;
+    case c10::TypeKind::SymIntType:
+      return ArgumentKind::kInt;
     case c10::TypeKind::FloatType:
-    case c10::TypeKind::SymFloatType: return ArgumentKind::kFloat;
-    case c10::TypeKind::ComplexType: return ArgumentKind::kComplex;
+    case c10::TypeKind::SymFloatType:
+      return ArgumentKind::kFloat;
+    case c10::TypeKind::ComplexType:
+      return ArgumentKind::kComplex;
     case c10::TypeKind::BoolType:
-    case c10::TypeKind::SymBoolType: return ArgumentKind::kBool;
-    case c10::TypeKind::StringType: return ArgumentKind::kString;
-    case c10::TypeKind::DeviceObjType: return ArgumentKind::kDevice;
-    case c10::TypeKind::ScalarTypeType: return ArgumentKind::kDtype;
-    case c10::TypeKind::LayoutType: return ArgumentKind::kLayout;
-    case c10::TypeKind::MemoryFormatType: return ArgumentKind::kMemoryFormat;
-    case c10::TypeKind::GeneratorType: return ArgumentKind::kGenerator;
-    case c10::TypeKind::StreamObjType: return ArgumentKind::kStream;
-    default: return ArgumentKind::kUnsupported;
+    case c10::TypeKind::SymBoolType:
+      return ArgumentKind::kBool;
+    case c10::TypeKind::StringType:
+      return ArgumentKind::kString;
+    case c10::TypeKind::DeviceObjType:
+      return ArgumentKind::kDevice;
+    case c10::TypeKind::ScalarTypeType:
+      return ArgumentKind::kDtype;
+    case c10::TypeKind::LayoutType:
+      return ArgumentKind::kLayout;
+    case c10::TypeKind::MemoryFormatType:
+      return ArgumentKind::kMemoryFormat;
+    case c10::TypeKind::GeneratorType:
+      return ArgumentKind::kGenerator;
+    case c10::TypeKind::StreamObjType:
+      return ArgumentKind::kStream;
+    default:
+      return ArgumentKind::kUnsupported;
   }
 }
 
@@ -80,18 +94,39 @@ bool MayCopy(std::string_view name) {
 }
 
 bool IsHeavy(std::string_view name) {
-  static constexpr std::array<std::string_view, 16> kParts{
-      "::mm",     "::addmm",  "::bmm",    "::baddbmm",   "::matmul",     "::linear",        "conv",      "einsum",
-      "addbmm",   "::mv",     "attention", "linalg_",    "::lstm",       "::gru",           "cdist",     "tensordot"};
-  return std::any_of(kParts.begin(), kParts.end(),
-                     [&](std::string_view part) { return name.find(part) != std::string_view::npos; });
+  static constexpr std::array<std::string_view, 16> kParts{"::mm",
+                                                           "::addmm",
+                                                           "::bmm",
+                                                           "::baddbmm",
+                                                           "::matmul",
+                                                           "::linear",
+                                                           "conv",
+                                                           "einsum",
+                                                           "addbmm",
+                                                           "::mv",
+                                                           "attention",
+                                                           "linalg_",
+                                                           "::lstm",
+                                                           "::gru",
+                                                           "cdist",
+                                                           "tensordot"};
+  return std::any_of(kParts.begin(), kParts.end(), [&](std::string_view part) {
+    return name.find(part) != std::string_view::npos;
+  });
 }
 
-// In Python, arithmetic with a number takes the overload for two tensors: with it go the names of the graph's nodes,
-// and a dispatch is saved. "Scalar" becomes "Tensor", "Scalar_mode" "Tensor_mode".
+// In Python, arithmetic with a number takes the overload for two tensors: with it go the names of
+// the graph's nodes, and a dispatch is saved. "Scalar" becomes "Tensor", "Scalar_mode"
+// "Tensor_mode".
 bool TakesNumberAsTensor(std::string_view name, std::string_view overload) {
-  static constexpr std::array<std::string_view, 8> kNames{"aten::add",  "aten::sub",  "aten::mul",  "aten::div",
-                                                          "aten::add_", "aten::sub_", "aten::mul_", "aten::div_"};
+  static constexpr std::array<std::string_view, 8> kNames{"aten::add",
+                                                          "aten::sub",
+                                                          "aten::mul",
+                                                          "aten::div",
+                                                          "aten::add_",
+                                                          "aten::sub_",
+                                                          "aten::mul_",
+                                                          "aten::div_"};
   return (overload == "Scalar" || overload == "Scalar_mode") &&
          std::find(kNames.begin(), kNames.end(), name) != kNames.end();
 }
@@ -126,7 +161,9 @@ uint32_t OpRegistry::Find(const std::string& name, const std::string& overload) 
   const std::string chosen = number_as_tensor ? "Tensor" + overload.substr(6) : overload;
   const auto handle = c10::Dispatcher::singleton().findSchema({name, chosen});
   if (!handle) {
-    throw Failure(code::kOp, "libtorch has no operator '" + name + (overload.empty() ? "" : "." + overload) + "'");
+    throw Failure(
+        code::kOp,
+        "libtorch has no operator '" + name + (overload.empty() ? "" : "." + overload) + "'");
   }
   if (plan_count == kMaxOps) throw Failure(code::kOp, "more than 16,384 operators are in use");
   const uint32_t id = plan_count++;

@@ -39,7 +39,7 @@ struct ArgumentPlan {
   bool written = false;         // T(a!)
   int32_t count = 0;            // int[2]: a single number stands for two
   std::optional<c10::IValue> default_value;
-  std::string type;             // as the schema words it, for messages
+  std::string type;  // as the schema words it, for messages
 };
 
 struct OpPlan {

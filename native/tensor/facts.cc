@@ -8,7 +8,9 @@ namespace tf {
 namespace {
 
 std::vector<int64_t> Shape(Environment&, const at::Tensor& tensor) { return tensor.sizes().vec(); }
-std::vector<int64_t> Stride(Environment&, const at::Tensor& tensor) { return tensor.strides().vec(); }
+std::vector<int64_t> Stride(Environment&, const at::Tensor& tensor) {
+  return tensor.strides().vec();
+}
 int64_t Dim(Environment&, const at::Tensor& tensor) { return tensor.dim(); }
 int64_t Numel(Environment&, const at::Tensor& tensor) { return tensor.numel(); }
 c10::ScalarType Dtype(Environment&, const at::Tensor& tensor) { return tensor.scalar_type(); }
@@ -19,7 +21,8 @@ int64_t ElementSize(Environment&, const at::Tensor& tensor) { return tensor.elem
 bool IsContiguous(Environment&, const at::Tensor& tensor, const std::string& memory_format) {
   const auto format = FindMemoryFormat(memory_format);
   if (!format) {
-    throw Failure(code::kInvalidArgument, "[isContiguous] unknown memory format '" + memory_format + "'");
+    throw Failure(code::kInvalidArgument,
+                  "[isContiguous] unknown memory format '" + memory_format + "'");
   }
   return tensor.is_contiguous(*format);
 }
@@ -30,11 +33,15 @@ int64_t Version(Environment&, const at::Tensor& tensor) {
 }
 
 napi_value Storage(Environment& environment, const at::Tensor& tensor) {
-  if (!tensor.has_storage()) return Record(environment, {{"id", ToJs(environment, 0.0)}, {"nbytes", ToJs(environment, 0.0)}});
+  if (!tensor.has_storage())
+    return Record(environment,
+                  {{"id", ToJs(environment, 0.0)}, {"nbytes", ToJs(environment, 0.0)}});
   const c10::StorageImpl* storage = tensor.storage().unsafeGetStorageImpl();
   // User-space addresses have 47 bits: a double holds them.
-  return Record(environment, {{"id", ToJs(environment, static_cast<double>(reinterpret_cast<uintptr_t>(storage)))},
-                              {"nbytes", ToJs(environment, static_cast<double>(storage->nbytes()))}});
+  return Record(
+      environment,
+      {{"id", ToJs(environment, static_cast<double>(reinterpret_cast<uintptr_t>(storage)))},
+       {"nbytes", ToJs(environment, static_cast<double>(storage->nbytes()))}});
 }
 
 }  // namespace

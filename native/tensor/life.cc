@@ -10,7 +10,9 @@ namespace {
 
 void Dispose(Environment& environment, Handle handle) { environment.tensors().Dispose(handle); }
 
-bool IsDisposed(Environment& environment, Handle handle) { return environment.tensors().Find(handle) == nullptr; }
+bool IsDisposed(Environment& environment, Handle handle) {
+  return environment.tensors().Find(handle) == nullptr;
+}
 
 Handle Alias(Environment& environment, Owner owner, const at::Tensor& tensor) {
   return environment.tensors().Add(tensor, owner.value);
@@ -18,8 +20,9 @@ Handle Alias(Environment& environment, Owner owner, const at::Tensor& tensor) {
 
 void Rebind(Environment& environment, Held held, const at::Tensor& other) {
   if (held.tensor.is_same(other)) return;
-  // set_data keeps the identity, and with it hooks and the place in a graph, but only within one kind of tensor: a
-  // skeleton's parameter on the meta device becomes another tensor when it gets its values.
+  // set_data keeps the identity, and with it hooks and the place in a graph, but only within one
+  // kind of tensor: a skeleton's parameter on the meta device becomes another tensor when it gets
+  // its values.
   if (at::_has_compatible_shallow_copy_type(held.tensor, other)) {
     held.tensor.set_data(other.is_inference() ? other.clone() : other);
     environment.tensors().RecountAliases(held.handle);
@@ -34,9 +37,13 @@ Handle VariableData(Environment& environment, Owner owner, const at::Tensor& ten
   return environment.tensors().Add(tensor.variable_data(), owner.value);
 }
 
-void OpenScope(Environment& environment, const std::string& name) { environment.tensors().OpenScope(name); }
+void OpenScope(Environment& environment, const std::string& name) {
+  environment.tensors().OpenScope(name);
+}
 
-void CloseScope(Environment& environment, const std::vector<Handle>& keep) { environment.tensors().CloseScope(keep); }
+void CloseScope(Environment& environment, const std::vector<Handle>& keep) {
+  environment.tensors().CloseScope(keep);
+}
 
 void Keep(Environment& environment, Handle handle) { environment.tensors().Keep(handle); }
 
@@ -48,19 +55,22 @@ napi_value MemoryStats(Environment& environment) {
   const auto bytes = [&](StorageKind kind) {
     return ToJs(environment, static_cast<double>(tensors.bytes(kind)));
   };
-  return Record(environment, {{"live_tensors", ToJs(environment, tensors.live())},
-                              {"private_bytes", bytes(StorageKind::kPrivate)},
-                              {"mapped_bytes", bytes(StorageKind::kMapped)},
-                              {"shared_bytes", bytes(StorageKind::kShared)},
-                              {"device_bytes", bytes(StorageKind::kDevice)},
-                              {"sweeps", ToJs(environment, tensors.sweeps())}});
+  return Record(environment,
+                {{"live_tensors", ToJs(environment, tensors.live())},
+                 {"private_bytes", bytes(StorageKind::kPrivate)},
+                 {"mapped_bytes", bytes(StorageKind::kMapped)},
+                 {"shared_bytes", bytes(StorageKind::kShared)},
+                 {"device_bytes", bytes(StorageKind::kDevice)},
+                 {"sweeps", ToJs(environment, tensors.sweeps())}});
 }
 
 double Share(Environment& environment, Held held) {
   // A JavaScript buffer belongs to its environment: what another one gets must not lie in it.
   const bool over_buffer =
-      held.tensor.has_storage() && KindOf(*held.tensor.storage().unsafeGetStorageImpl()) == StorageKind::kShared;
-  const uint64_t token = SharedTensors::Offer(over_buffer ? held.tensor.detach().clone() : held.tensor);
+      held.tensor.has_storage() &&
+      KindOf(*held.tensor.storage().unsafeGetStorageImpl()) == StorageKind::kShared;
+  const uint64_t token =
+      SharedTensors::Offer(over_buffer ? held.tensor.detach().clone() : held.tensor);
   environment.tensors().MarkShared(held.handle);
   return static_cast<double>(token);
 }

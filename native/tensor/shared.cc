@@ -37,8 +37,9 @@ at::Tensor SharedTensors::Claim(uint64_t token) {
   const auto offer = offers.tensors.find(token);
   if (offer == offers.tensors.end()) {
     const bool made = token >= 1 && token <= offers.last;
-    throw Failure(code::kInvalidArgument, made ? "[fromShared] the token was claimed already; each is good for one claim"
-                                               : "[fromShared] the token was not made by share()");
+    throw Failure(code::kInvalidArgument,
+                  made ? "[fromShared] the token was claimed already; each is good for one claim"
+                       : "[fromShared] the token was not made by share()");
   }
   at::Tensor tensor = std::move(offer->second);
   offers.tensors.erase(offer);

@@ -7,8 +7,8 @@
 
 namespace tf {
 
-// Process-wide and thread-safe. A token keeps its tensor alive until it is claimed, also beyond the environment that made
-// it: a worker may post its result and end.
+// Process-wide and thread-safe. A token keeps its tensor alive until it is claimed, also beyond the
+// environment that made it: a worker may post its result and end.
 class SharedTensors {
  public:
   // A token for one claim. What is handed over shares the values and has no autograd history.

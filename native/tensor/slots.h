@@ -26,8 +26,9 @@ inline Handle HandleFromNumber(double number) {
   return static_cast<double>(handle) == number ? handle : kNoHandle;
 }
 
-// Values under handles. Addresses of values are stable until they are removed; a removed slot's next handle differs,
-// so a stale or forged handle finds nothing. Not thread-safe: one table belongs to one environment.
+// Values under handles. Addresses of values are stable until they are removed; a removed slot's
+// next handle differs, so a stale or forged handle finds nothing. Not thread-safe: one table
+// belongs to one environment.
 template <class T>
 class Slots {
  public:

@@ -17,7 +17,8 @@ constexpr size_t kAlignment = 64;
 constexpr size_t kClasses = 16;
 constexpr size_t kLargest = kAlignment * kClasses;
 constexpr size_t kSlab = 1 << 16;
-// Address space only: pages come with their first use. Whatever does not fit goes to libtorch's allocator.
+// Address space only: pages come with their first use. Whatever does not fit goes to libtorch's
+// allocator.
 constexpr size_t kRegion = 1ull << 32;
 // Blocks of one size that a thread keeps to itself, and how many it passes on when it has more.
 constexpr uint32_t kKept = 4096;
@@ -32,7 +33,8 @@ struct Slab {
   uint32_t size_class;
 };
 
-// What threads pass to each other, and the memory that no thread had yet. Never destroyed: tensors outlive everything.
+// What threads pass to each other, and the memory that no thread had yet. Never destroyed: tensors
+// outlive everything.
 struct Shared {
   std::mutex mutex;
   std::array<Block*, kClasses> free{};
@@ -130,7 +132,8 @@ void Free(void* pointer) {
   if (++cache.count[size_class] > kKept) cache.PassOn(size_class, kPassedOn);
 }
 
-// libtorch's own block, under our deleter: an allocator that names a deleter promises it for all it gives out.
+// libtorch's own block, under our deleter: an allocator that names a deleter promises it for all it
+// gives out.
 c10::DataPtr AllocateLarge(size_t bytes) {
   void* block = c10::GetDefaultCPUAllocator()->raw_allocate(bytes);
   return {block, block, &Free, c10::Device(c10::DeviceType::CPU)};
@@ -164,8 +167,12 @@ void UseSmallBlocks() {
 #if !defined(__SANITIZE_ADDRESS__)
   static std::once_flag once;
   std::call_once(once, [] {
-    void* memory = mmap(nullptr, kRegion + kSlab, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* memory = mmap(nullptr,
+                        kRegion + kSlab,
+                        PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                        -1,
+                        0);
     if (memory == MAP_FAILED) return;
     const auto begin = (reinterpret_cast<uintptr_t>(memory) + kSlab - 1) & ~(kSlab - 1);
     All().begin = reinterpret_cast<std::byte*>(begin);

@@ -12,8 +12,8 @@ struct Mark {
   std::atomic<StorageKind> kind = StorageKind::kPrivate;
 };
 
-// Process-wide: written when rooms initialize, read without a lock. Two kinds of foreign memory exist; the rest is room
-// to grow.
+// Process-wide: written when rooms initialize, read without a lock. Two kinds of foreign memory
+// exist; the rest is room to grow.
 std::array<Mark, 8> marks;
 std::mutex writing;
 

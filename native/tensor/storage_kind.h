@@ -15,7 +15,8 @@ enum class StorageKind : uint8_t {
 
 inline constexpr int kStorageKinds = 5;
 
-// Rooms that make storages over foreign memory use these deleters' addresses as the mark of their kind.
+// Rooms that make storages over foreign memory use these deleters' addresses as the mark of their
+// kind.
 void MarkDeleter(c10::DeleterFnPtr deleter, StorageKind kind);
 StorageKind KindOf(const c10::StorageImpl& storage);
 

@@ -51,13 +51,15 @@ const at::Tensor& TensorTable::Get(Handle handle) const {
 
 void TensorTable::FailStale(Handle handle, const std::string& what) const {
   if (!slots_.Knows(handle)) {
-    throw Failure(code::kInvalidArgument, what + " must be a Tensor, got a number that is no handle");
+    throw Failure(code::kInvalidArgument,
+                  what + " must be a Tensor, got a number that is no handle");
   }
   const Death& death = deaths_[DeathIndex(handle)];
   if (death.handle == handle) {
     throw Failure(code::kDisposed,
                   what + " was freed when the scope '" + scope_names_[death.scope] + "' ended",
-                  "Return it from the scope's function, mark it with torch.keep(tensor), or keep a clone() made "
+                  "Return it from the scope's function, mark it with torch.keep(tensor), or keep a "
+                  "clone() made "
                   "outside.");
   }
   throw Failure(code::kDisposed, what + " was disposed");
@@ -134,7 +136,8 @@ void TensorTable::Recount(Slot& slot) {
   }
   Counted& counted = storages_[storage];
   if (counted.bytes == storage->nbytes()) return;
-  Adjust(counted.kind, static_cast<int64_t>(storage->nbytes()) - static_cast<int64_t>(counted.bytes));
+  Adjust(counted.kind,
+         static_cast<int64_t>(storage->nbytes()) - static_cast<int64_t>(counted.bytes));
   counted.bytes = storage->nbytes();
 }
 
@@ -148,7 +151,8 @@ void TensorTable::MarkShared(Handle handle) {
   Adjust(counted.kind, static_cast<int64_t>(counted.bytes));
 }
 
-// --- counting ------------------------------------------------------------------------------------------------------------
+// --- counting
+// ------------------------------------------------------------------------------------------------------------
 
 void TensorTable::Count(Slot& slot) {
   unreported_ += kHandleBytes;
@@ -183,7 +187,8 @@ void TensorTable::Free(Handle handle, Slot& slot) {
   slots_.Remove(handle);
 }
 
-// --- scopes --------------------------------------------------------------------------------------------------------------
+// --- scopes
+// --------------------------------------------------------------------------------------------------------------
 
 void TensorTable::OpenScope(std::string name) {
   const auto [entry, fresh] = scope_ids_.try_emplace(std::move(name), scope_names_.size());
@@ -228,7 +233,8 @@ void TensorTable::ForgetDeadInScopes() {
   size_t remaining = 0;
   size_t scope = 0;
   for (size_t i = 0; i < made_.size(); ++i) {
-    for (; scope < scopes_.size() && scopes_[scope].first <= i; ++scope) scopes_[scope].first = remaining;
+    for (; scope < scopes_.size() && scopes_[scope].first <= i; ++scope)
+      scopes_[scope].first = remaining;
     if (slots_.Find(made_[i]) != nullptr) made_[remaining++] = made_[i];
   }
   for (; scope < scopes_.size(); ++scope) scopes_[scope].first = remaining;
@@ -236,7 +242,8 @@ void TensorTable::ForgetDeadInScopes() {
   made_limit_ = std::max<size_t>(2 * remaining, 1024);
 }
 
-// --- sweeps --------------------------------------------------------------------------------------------------------------
+// --- sweeps
+// --------------------------------------------------------------------------------------------------------------
 
 napi_ref TensorTable::WeakReference(napi_value owner) {
   napi_ref reference = nullptr;

@@ -17,10 +17,11 @@ namespace tf {
 
 class Environment;
 
-// A tensor lives in the table until its owner (a JavaScript object, held weakly) is garbage, it is disposed, or its
-// scope ends. Node runs finalizers on a later turn of the event loop only, so a synchronous loop would free nothing:
-// garbage is found by sweeps over the weak references instead. A sweep happens when private bytes or handles have
-// doubled since the last, or when V8 has collected and enough has been made since to be worth a look.
+// A tensor lives in the table until its owner (a JavaScript object, held weakly) is garbage, it is
+// disposed, or its scope ends. Node runs finalizers on a later turn of the event loop only, so a
+// synchronous loop would free nothing: garbage is found by sweeps over the weak references instead.
+// A sweep happens when private bytes or handles have doubled since the last, or when V8 has
+// collected and enough has been made since to be worth a look.
 class TensorTable {
  public:
   explicit TensorTable(Environment& environment);
@@ -28,14 +29,17 @@ class TensorTable {
   TensorTable(const TensorTable&) = delete;
   TensorTable& operator=(const TensorTable&) = delete;
 
-  // Null when the handle is stale or was never given out. The address is stable while the tensor is in the table.
+  // Null when the handle is stale or was never given out. The address is stable while the tensor is
+  // in the table.
   const at::Tensor* Find(Handle handle) const;
-  // Throws ERR_DISPOSED (naming the scope that freed it, if one did) or ERR_INVALID_ARGUMENT for an invented number.
+  // Throws ERR_DISPOSED (naming the scope that freed it, if one did) or ERR_INVALID_ARGUMENT for an
+  // invented number.
   const at::Tensor& Get(Handle handle) const;
   // The failure that Get throws, for callers that say more about the argument.
   [[noreturn]] void FailStale(Handle handle, const std::string& what) const;
 
-  // Puts a defined tensor under a new handle. `owner` may be null: then the handle waits for Adopt. May sweep.
+  // Puts a defined tensor under a new handle. `owner` may be null: then the handle waits for Adopt.
+  // May sweep.
   Handle Add(at::Tensor tensor, napi_value owner);
   void Adopt(Handle handle, napi_value owner);
   // A stale handle is left alone: `using` and a scope may both free one tensor.
