@@ -74,6 +74,14 @@ export { type Generates, GenerationMixin } from "./generation/generation_mixin.t
 export * from "./generation/classifier_free_guidance.ts";
 export * from "./generation/generation_outputs.ts";
 export * from "./generation/logits_process.ts";
+export {
+  LogitsProcessor,
+  type LogitsProcessorLike,
+  LogitsProcessorList,
+  type TokenIds,
+} from "./generation/logits_processor.ts";
+export * from "./generation/logits_repetition.ts";
+export * from "./generation/logits_warpers.ts";
 export type { GenerateInputs, GenerateOptions, Streamer } from "./generation/options.ts";
 export * from "./generation/stopping_criteria.ts";
 export type { TextStreamOptions } from "./generation/stream_text.ts";

@@ -8,6 +8,9 @@ import type { Device, Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
 import { UnbatchedClassifierFreeGuidanceLogitsProcessor } from "./classifier_free_guidance.ts";
 import * as p from "./logits_process.ts";
+import { type LogitsProcessor, type LogitsProcessorLike, LogitsProcessorList } from "./logits_processor.ts";
+import * as repetition from "./logits_repetition.ts";
+import * as warpers from "./logits_warpers.ts";
 import type { ModelInputs, Request } from "./options.ts";
 import * as stop from "./stopping_criteria.ts";
 import type { StreamerTokenizer } from "./streamers.ts";
@@ -32,7 +35,7 @@ export interface State {
 export interface Run {
   readonly settings: GenerationConfig;
   readonly state: State;
-  readonly processors: p.LogitsProcessorList;
+  readonly processors: LogitsProcessorList;
   readonly criteria: stop.StoppingCriteriaList;
   readonly pad_token_id: number | undefined;
   /** Frees the tensors of a state that a step has replaced. */
@@ -247,8 +250,8 @@ function makeProcessors(
   model: PreTrainedModel,
   { settings: s, options }: Request,
   { eos_token_id: eos, length, prompt, mask }: Facts,
-): p.LogitsProcessorList {
-  const list = new p.LogitsProcessorList();
+): LogitsProcessorList {
+  const list = new LogitsProcessorList();
   const isSet = (value: number | null, neutral: number) => value !== null && value !== neutral;
   const encoder = () => (length > 0 ? prompt : undefined);
   if (s.guidance_scale !== null && s.guidance_scale !== 1) {
@@ -268,12 +271,12 @@ function makeProcessors(
     );
   }
   if (s.sequence_bias !== null)
-    list.push(new p.SequenceBiasLogitsProcessor({ sequence_bias: s.sequence_bias }));
+    list.push(new repetition.SequenceBiasLogitsProcessor({ sequence_bias: s.sequence_bias }));
   if (isSet(s.encoder_repetition_penalty, 1)) {
     const encoder_input_ids = encoder();
     if (encoder_input_ids)
       list.push(
-        new p.EncoderRepetitionPenaltyLogitsProcessor({
+        new repetition.EncoderRepetitionPenaltyLogitsProcessor({
           penalty: s.encoder_repetition_penalty as number,
           encoder_input_ids,
         }),
@@ -282,7 +285,7 @@ function makeProcessors(
   }
   if (isSet(s.repetition_penalty, 1)) {
     const prompt_ignore_length = mask && torch.keep(mask.ne(0).to("int32").argmax(1));
-    const processor = new p.RepetitionPenaltyLogitsProcessor({
+    const processor = new repetition.RepetitionPenaltyLogitsProcessor({
       penalty: s.repetition_penalty as number,
       ...(prompt_ignore_length ? { prompt_ignore_length } : {}),
     });
@@ -290,12 +293,12 @@ function makeProcessors(
     if (prompt_ignore_length) processor.own(prompt_ignore_length);
   }
   if (s.no_repeat_ngram_size)
-    list.push(new p.NoRepeatNGramLogitsProcessor({ ngram_size: s.no_repeat_ngram_size }));
+    list.push(new repetition.NoRepeatNGramLogitsProcessor({ ngram_size: s.no_repeat_ngram_size }));
   if (s.encoder_no_repeat_ngram_size) {
     const encoder_input_ids = encoder();
     if (encoder_input_ids)
       list.push(
-        new p.EncoderNoRepeatNGramLogitsProcessor({
+        new repetition.EncoderNoRepeatNGramLogitsProcessor({
           encoder_ngram_size: s.encoder_no_repeat_ngram_size,
           encoder_input_ids,
         }),
@@ -304,7 +307,7 @@ function makeProcessors(
   }
   if (s.bad_words_ids !== null)
     list.push(
-      new p.NoBadWordsLogitsProcessor({
+      new repetition.NoBadWordsLogitsProcessor({
         bad_words_ids: s.bad_words_ids,
         ...(eos ? { eos_token_id: eos } : {}),
       }),
@@ -321,7 +324,9 @@ function makeProcessors(
     );
   }
   if (options.prefix_allowed_tokens_fn)
-    list.push(new p.PrefixConstrainedLogitsProcessor(options.prefix_allowed_tokens_fn, s.num_beams ?? 1));
+    list.push(
+      new repetition.PrefixConstrainedLogitsProcessor(options.prefix_allowed_tokens_fn, s.num_beams ?? 1),
+    );
   if (s.forced_bos_token_id !== null)
     list.push(new p.ForcedBOSTokenLogitsProcessor({ bos_token_id: s.forced_bos_token_id }));
   if (s.forced_eos_token_id !== null) {
@@ -361,23 +366,24 @@ function makeProcessors(
 }
 
 /** A caller's processor may store what it is given: that outlives the step. */
-const kept = (processor: p.LogitsProcessorLike) => (input_ids: Tensor, scores: Tensor) => {
+const kept = (processor: LogitsProcessorLike) => (input_ids: Tensor, scores: Tensor) => {
   const [ids, given] = [torch.keep(input_ids), torch.keep(scores)];
   return typeof processor === "function" ? processor(ids, given) : processor.process(ids, given);
 };
 
-function makeWarpers(s: GenerationConfig): p.LogitsProcessor[] {
-  const list: p.LogitsProcessor[] = [];
+function makeWarpers(s: GenerationConfig): LogitsProcessor[] {
+  const list: LogitsProcessor[] = [];
   if (s.temperature !== null && s.temperature !== 1)
-    list.push(new p.TemperatureLogitsWarper({ temperature: s.temperature }));
-  if (s.top_h !== null) list.push(new p.TopHLogitsWarper({ top_h: s.top_h }));
-  if (s.top_k) list.push(new p.TopKLogitsWarper({ top_k: s.top_k }));
-  if (s.top_p !== null && s.top_p < 1) list.push(new p.TopPLogitsWarper({ top_p: s.top_p }));
-  if (s.min_p !== null) list.push(new p.MinPLogitsWarper({ min_p: s.min_p }));
-  if (s.typical_p !== null && s.typical_p < 1) list.push(new p.TypicalLogitsWarper({ mass: s.typical_p }));
+    list.push(new warpers.TemperatureLogitsWarper({ temperature: s.temperature }));
+  if (s.top_h !== null) list.push(new warpers.TopHLogitsWarper({ top_h: s.top_h }));
+  if (s.top_k) list.push(new warpers.TopKLogitsWarper({ top_k: s.top_k }));
+  if (s.top_p !== null && s.top_p < 1) list.push(new warpers.TopPLogitsWarper({ top_p: s.top_p }));
+  if (s.min_p !== null) list.push(new warpers.MinPLogitsWarper({ min_p: s.min_p }));
+  if (s.typical_p !== null && s.typical_p < 1)
+    list.push(new warpers.TypicalLogitsWarper({ mass: s.typical_p }));
   if (s.epsilon_cutoff && s.epsilon_cutoff < 1)
-    list.push(new p.EpsilonLogitsWarper({ epsilon: s.epsilon_cutoff }));
-  if (s.eta_cutoff && s.eta_cutoff < 1) list.push(new p.EtaLogitsWarper({ epsilon: s.eta_cutoff }));
+    list.push(new warpers.EpsilonLogitsWarper({ epsilon: s.epsilon_cutoff }));
+  if (s.eta_cutoff && s.eta_cutoff < 1) list.push(new warpers.EtaLogitsWarper({ epsilon: s.eta_cutoff }));
   return list;
 }
 

@@ -6,14 +6,13 @@ import { warn } from "../errors/warnings.ts";
 import { type CheckpointFiles, findCheckpoint } from "../hub/checkpoint.ts";
 import type { HubOptions } from "../hub/files.ts";
 import type * as nn from "../nn/index.ts";
-import { type SafeOpen, safe_open } from "../safetensors/index.ts";
 import { asDtype, isFloatingDtype } from "../torch/dtype.ts";
 import type { Device, Dtype, Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
+import { assertPlausible, Checkpoint, type Entry } from "./checkpoint.ts";
 import { is_loaded, mark_loaded } from "./initialization.ts";
 import { type LoadingInfo, printLoadingReport } from "./loading_report.ts";
 import type { ModelClass, PreTrainedModel } from "./modeling_utils.ts";
-import { naturalOrder } from "./natural_order.ts";
 
 export type { LoadingInfo } from "./loading_report.ts";
 
@@ -291,80 +290,6 @@ async function loadGenerationConfig(
     const older = { ...hub, config_file_name: "config.json", _from_model_config: true };
     return GenerationConfig.from_pretrained(dirOrRepo, older).catch(() =>
       GenerationConfig.from_model_config(config),
-    );
-  }
-}
-
-// The checkpoint's tensors -------------------------------------------------------------------------------------
-
-interface Entry {
-  readonly dtype: Dtype;
-  readonly shape: readonly number[];
-  readonly file: SafeOpen;
-  /** Name in the file. */
-  readonly name: string;
-}
-
-/** All tensors of all files by their names, none of them read yet. */
-class Checkpoint {
-  readonly entries: ReadonlyMap<string, Entry>;
-  readonly #files: readonly SafeOpen[];
-
-  private constructor(files: readonly SafeOpen[], entries: ReadonlyMap<string, Entry>) {
-    this.#files = files;
-    this.entries = entries;
-  }
-
-  static async open(
-    { files, weight_map }: CheckpointFiles,
-    key_mapping: Readonly<Record<string, string>> = {},
-  ): Promise<Checkpoint> {
-    const opened: SafeOpen[] = [];
-    const found: [string, Entry][] = [];
-    const patterns = Object.entries(key_mapping).map(([pattern, to]) => [new RegExp(pattern), to] as const);
-    try {
-      for (const path of files) {
-        const file = await safe_open(path);
-        opened.push(file);
-        for (const name of file.keys()) {
-          if (weight_map && weight_map.get(name) !== path) continue;
-          const { dtype, shape } = file.get_info(name);
-          const renamed = patterns.reduce((key, [pattern, to]) => key.replace(pattern, to), name);
-          found.push([renamed, { dtype: asDtype(dtype), shape, file, name }]);
-        }
-      }
-      const entries = new Map(found.sort(([a], [b]) => naturalOrder(a, b)));
-      const lost = [...(weight_map?.keys() ?? [])].find(
-        (name) => !found.some(([, entry]) => entry.name === name),
-      );
-      if (lost !== undefined)
-        throw new CheckpointError(
-          `The index says that ${weight_map?.get(lost)} holds '${lost}', and it does not.`,
-        );
-      return new Checkpoint(opened, entries);
-    } catch (error) {
-      for (const file of opened) file.close();
-      throw error;
-    }
-  }
-
-  close(): void {
-    for (const file of this.#files) file.close();
-  }
-}
-
-/** Refuses a config that would build a model without end: each layer needs at least one tensor in the file. */
-function assertPlausible(config: PretrainedConfig, checkpoint: Checkpoint, source: string): void {
-  for (const [field, value] of Object.entries(config)) {
-    if (
-      !/layers$|^n_layer$|^depth$/.test(field) ||
-      typeof value !== "number" ||
-      value <= 1000 ||
-      value <= checkpoint.entries.size
-    )
-      continue;
-    throw new CheckpointError(
-      `config.${field} is ${value}, but ${source} has only ${checkpoint.entries.size} tensors: the weights of almost all layers are missing.`,
     );
   }
 }

@@ -31,7 +31,11 @@ export class LlamaRMSNorm extends nn.RMSNorm {
     // One kernel, and the same numbers. In lower precision it would round after the scaling, other than checkpoints expect.
     if (x.dtype === "float32") return super.forward(x);
     const h = x.to("float32");
-    const scale = h.pow(2).mean(-1, true).add(this.eps ?? 0).rsqrt();
+    const scale = h
+      .pow(2)
+      .mean(-1, true)
+      .add(this.eps ?? 0)
+      .rsqrt();
     return (this.weight as Tensor).mul(h.mul(scale).to(x.dtype));
   }
 }
