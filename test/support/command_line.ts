@@ -61,6 +61,7 @@ for expected, keys in steps:
             os.kill(pid, 9)
             sys.exit(1)
     at = seen.index(expected.encode(), at) + len(expected.encode())
+    time.sleep(0.3)  # nobody is faster
     os.write(fd, keys.encode())
 while read() and time.monotonic() < end:
     pass
