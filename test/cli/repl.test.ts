@@ -82,8 +82,8 @@ t.test(
       [
         ["> ", "await Promise.resolve(torch.ones([2]))\r"],
         ["tensor([1., 1.])", ""],
-        ["> ", "while (true) {}\r"],
-        ["\r\n", "\x03"],
+        ["> ", "for (console.log(41 + 1); ; ) {}\r"],
+        ["42\r\n", "\x03"],
         ["SIGINT", ""],
         ["> ", ".exit\r"],
       ],
