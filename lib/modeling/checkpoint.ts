@@ -44,13 +44,11 @@ export class Checkpoint {
         }
       }
       const entries = new Map(found.sort(([a], [b]) => naturalOrder(a, b)));
-      const lost = [...(weight_map?.keys() ?? [])].find(
-        (name) => !found.some(([, entry]) => entry.name === name),
-      );
-      if (lost !== undefined)
-        throw new CheckpointError(
-          `The index says that ${weight_map?.get(lost)} holds '${lost}', and it does not.`,
-        );
+      const present = new Set(found.map(([, { name }]) => name));
+      for (const [name, path] of weight_map ?? []) {
+        if (present.has(name)) continue;
+        throw new CheckpointError(`The index says that ${path} holds '${name}', and it does not.`);
+      }
       return new Checkpoint(opened, entries);
     } catch (error) {
       for (const file of opened) file.close();
@@ -66,13 +64,8 @@ export class Checkpoint {
 /** Refuses a config that would build a model without end: each layer needs at least one tensor in the file. */
 export function assertPlausible(config: PretrainedConfig, checkpoint: Checkpoint, source: string): void {
   for (const [field, value] of Object.entries(config)) {
-    if (
-      !/layers$|^n_layer$|^depth$/.test(field) ||
-      typeof value !== "number" ||
-      value <= 1000 ||
-      value <= checkpoint.entries.size
-    )
-      continue;
+    const counts = /layers$|^n_layer$|^depth$/.test(field) && typeof value === "number";
+    if (!counts || value <= Math.max(1000, checkpoint.entries.size)) continue;
     throw new CheckpointError(
       `config.${field} is ${value}, but ${source} has only ${checkpoint.entries.size} tensors: the weights of almost all layers are missing.`,
     );

@@ -1,4 +1,5 @@
 // Loading a checkpoint into a model: a skeleton on the meta device, then the file's tensors put into its parameters.
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { GenerationConfig, PretrainedConfig } from "../configuration/index.ts";
 import { CheckpointError, InvalidArgumentError, UnsupportedQuantizationError } from "../errors/index.ts";
 import { nearest } from "../errors/suggest.ts";
@@ -150,6 +151,7 @@ export async function loadPretrained(
   signal?.throwIfAborted();
 
   const checkpoint = await Checkpoint.open(files, own.key_mapping);
+  let model: PreTrainedModel | undefined;
   try {
     signal?.throwIfAborted();
     const dtype = chooseDtype(own.dtype ?? own.torch_dtype ?? "auto", config, files, checkpoint);
@@ -159,8 +161,8 @@ export async function loadPretrained(
       if (sub instanceof PretrainedConfig) sub.dtype = dtype;
     }
     assertPlausible(config, checkpoint, dirOrRepo);
-    const model = skeleton(cls, config, dtype);
-    const info = fill(model, checkpoint, {
+    model = skeleton(cls, config, dtype);
+    const info = await fill(model, checkpoint, {
       dtype,
       device,
       strict: own.strict ?? false,
@@ -174,6 +176,9 @@ export async function loadPretrained(
     if (model.can_generate()) model.generation_config = await loadGenerationConfig(config, dirOrRepo, hub);
     report("ready", dirOrRepo, 1, 1);
     return [model, info];
+  } catch (error) {
+    model?.dispose();
+    throw error;
   } finally {
     checkpoint.close();
   }
@@ -196,9 +201,11 @@ async function loadConfig(
     config._attn_implementation = given._attn_implementation;
     unused = {};
     for (const [name, value] of Object.entries(fields)) {
-      if (name in config) (config as unknown as Record<string, unknown>)[name] = value;
+      const isField = Object.hasOwn(config, name) || ["num_labels", "output_attentions"].includes(name);
+      if (isField) (config as unknown as Record<string, unknown>)[name] = value;
       else unused[name] = value;
     }
+    config.validate();
   } else {
     [config, unused] = (await PretrainedConfig.from_pretrained.call(cls.config_class, given ?? dirOrRepo, {
       ...hub,
@@ -322,7 +329,11 @@ interface FillOptions {
 }
 
 /** Puts the checkpoint's tensors into the model, and initializes the rest. */
-function fill(model: PreTrainedModel, checkpoint: Checkpoint, options: FillOptions): LoadingInfo {
+async function fill(
+  model: PreTrainedModel,
+  checkpoint: Checkpoint,
+  options: FillOptions,
+): Promise<LoadingInfo> {
   const cls = model.constructor as typeof PreTrainedModel;
   const state = model.state_dict({ keep_vars: true });
   const nameOf = keyMatcher(state, cls.base_model_prefix);
@@ -351,21 +362,26 @@ function fill(model: PreTrainedModel, checkpoint: Checkpoint, options: FillOptio
   const keepsFloat32 = float32Filter(cls, options.dtype);
   const bytes = plan.reduce((total, [, , entry]) => total + entry.file.get_info(entry.name).nbytes, 0);
   let done = 0;
-  torch.no_grad(() => {
-    for (const [name, tensor, entry] of plan) {
-      options.signal?.throwIfAborted();
-      const read = entry.file.get_tensor(entry.name);
-      const dtype = isFloatingDtype(tensor.dtype)
-        ? keepsFloat32(name)
-          ? "float32"
-          : options.dtype
-        : tensor.dtype;
-      tensor.data = read.to({ dtype, device: options.device });
-      mark_loaded(tensor);
-      done += entry.file.get_info(entry.name).nbytes;
-      options.report("read", entry.file.path, done, bytes);
+  let turn = performance.now();
+  for (const [name, tensor, entry] of plan) {
+    options.signal?.throwIfAborted();
+    const dtype = isFloatingDtype(tensor.dtype)
+      ? keepsFloat32(name)
+        ? "float32"
+        : options.dtype
+      : tensor.dtype;
+    torch.no_grad(() => {
+      tensor.data = entry.file.get_tensor(entry.name).to({ dtype, device: options.device });
+    });
+    mark_loaded(tensor);
+    done += entry.file.get_info(entry.name).nbytes;
+    options.report("read", entry.file.path, done, bytes);
+    // Casts and copies take their time: the event loop gets its turn in between.
+    if (performance.now() - turn > 10) {
+      await nextTurn();
+      turn = performance.now();
     }
-  });
+  }
   finish(model, info, options);
   return info;
 }
