@@ -303,6 +303,9 @@ async function loadGenerationConfig(
 
 // The model ------------------------------------------------------------------------------------------------------
 
+/** Without gradients, and freeing what is made on the way: only the model's own tensors stay. */
+const tidily = (body: () => void): void => torch.no_grad(() => torch.tidy(body));
+
 /** The model without memory behind its tensors. */
 function skeleton(cls: ModelClass, config: PretrainedConfig, dtype: Dtype): PreTrainedModel {
   const [device, before] = [torch.get_default_device(), torch.get_default_dtype()];
@@ -310,7 +313,7 @@ function skeleton(cls: ModelClass, config: PretrainedConfig, dtype: Dtype): PreT
   torch.set_default_device("meta");
   torch.set_default_dtype(dtype);
   try {
-    return new cls(config as never);
+    return torch.tidy(() => new cls(config as never));
   } finally {
     torch.set_default_dtype(before);
     torch.set_default_device(device);
@@ -370,7 +373,7 @@ async function fill(
         ? "float32"
         : options.dtype
       : tensor.dtype;
-    torch.no_grad(() => {
+    tidily(() => {
       tensor.data = entry.file.get_tensor(entry.name).to({ dtype, device: options.device });
     });
     mark_loaded(tensor);
@@ -382,7 +385,7 @@ async function fill(
       turn = performance.now();
     }
   }
-  finish(model, info, options);
+  tidily(() => finish(model, info, options));
   return info;
 }
 
