@@ -121,7 +121,7 @@ export class PreTrainedModel extends nn.Module {
   /** Initializes what has no values yet, then ties. On the meta device there is nothing to initialize. */
   init_weights(): void {
     if (torch.get_default_device() !== "meta") init.initialize_weights(this, isModel);
-    tieWeights(this, this.#tied);
+    tieWeights(this, this.#tied, { free: true });
   }
 
   /**
@@ -229,7 +229,7 @@ export class PreTrainedModel extends nn.Module {
 
   /** Ties after loading, where `missing` names lose those that a tie provides. */
   _tie_loaded_weights(missing: Set<string>): void {
-    tieWeights(this, this.#tied, missing);
+    tieWeights(this, this.#tied, { missing, free: true });
   }
 
   /** Target name → source name of the ties that are in force. */

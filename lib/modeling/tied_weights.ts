@@ -53,11 +53,22 @@ export function allTiedKeys(
   return tied;
 }
 
+export interface TieOptions {
+  /** Names that the checkpoint lacked. */
+  readonly missing?: Set<string>;
+  /** Free what a tie replaces: nobody else can hold it yet. Default false. */
+  readonly free?: boolean;
+}
+
 /**
  * Lets each target be its source. After loading, `missing` says which names the checkpoint lacked: a missing source
  * takes the target's values, two different values are not tied, and names that a tie provides leave `missing`.
  */
-export function tieWeights(model: PreTrainedModel, tied: TiedKeys, missing?: Set<string>): void {
+export function tieWeights(
+  model: PreTrainedModel,
+  tied: TiedKeys,
+  { missing, free = false }: TieOptions = {},
+): void {
   const pairs = [...tied];
   for (const [i, pair] of pairs.entries()) {
     let [target, source] = pair;
@@ -79,7 +90,8 @@ export function tieWeights(model: PreTrainedModel, tied: TiedKeys, missing?: Set
         else provided = false;
       }
     }
-    tie(model, target, source);
+    const replaced = tie(model, target, source);
+    if (free) replaced?.dispose();
     if (provided) missing?.delete(target);
   }
 }
@@ -90,13 +102,17 @@ function sameValues(model: PreTrainedModel, a: string, b: string): boolean {
   return x.device === y.device && x.dtype === y.dtype && torch.equal(x, y);
 }
 
-function tie(model: PreTrainedModel, target: string, source: string): void {
+/** Gives what stood in the target's place, if that was something else. */
+function tie(model: PreTrainedModel, target: string, source: string): Parameter | undefined {
   const parameter = model.get_parameter(source);
   const dot = target.lastIndexOf(".");
   const parent = model.get_submodule(target.slice(0, Math.max(dot, 0))) as nn.Module &
     Record<string, unknown>;
-  (parent as Record<string, unknown>)[target.slice(dot + 1)] = parameter;
+  const name = target.slice(dot + 1);
+  const before = parent[name];
+  (parent as Record<string, unknown>)[name] = parameter;
   adjustBias(parent, parameter);
+  return before instanceof nn.Parameter && before !== parameter ? before : undefined;
 }
 
 /** An output layer whose weight was replaced by one with more rows gets zeros at the end of its bias. */

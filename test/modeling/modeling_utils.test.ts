@@ -347,11 +347,17 @@ t.test("nothing is left behind by a forward", async (t) => {
   cache.dispose();
   t.equal(torch.memory_stats().live_tensors, before);
 
-  for (let i = 0; i < 3; i++) {
-    const own = new LlamaForCausalLM(tiny());
-    own.dispose();
-    t.throws(() => own.forward({ input_ids }), { code: "ERR_DISPOSED" });
+  const own = new LlamaForCausalLM(tiny());
+  own.dispose();
+  t.throws(() => own.forward({ input_ids }), { code: "ERR_DISPOSED" });
+
+  const start = torch.memory_stats();
+  for (const folder of ["models/llama", "models/llama-rope_llama3", "models/llama-sharded"]) {
+    for (const dtype of ["float32", "bfloat16"] as const)
+      (await LlamaForCausalLM.from_pretrained(fixture(folder), { dtype })).dispose();
   }
+  t.equal(torch.memory_stats().live_tensors, start.live_tensors, "loaded and disposed");
+  t.equal(torch.memory_stats().mapped_bytes, start.mapped_bytes);
 });
 
 t.test("caches", async (t) => {
