@@ -19,7 +19,7 @@ export * as safetensors from "./safetensors/index.ts";
 
 // tokenizers
 export { AutoTokenizer, type TokenizerClass } from "./auto/tokenization_auto.ts";
-export { BatchEncoding } from "./processing/batch_encoding.ts";
+export { BatchEncoding, type TensorEncoding } from "./processing/batch_encoding.ts";
 export type { ChatMessage, ChatTemplates } from "./processing/chat_template.ts";
 export {
   type ChatTemplateOptions,

@@ -172,3 +172,16 @@ function toTensor(name: string, value: unknown[]): Tensor {
   }
   return tensor(value as number[], { dtype: "int64" });
 }
+
+/** What `return_tensors: "pt"` gives: every field that is there is a tensor [batch, length]. */
+export interface TensorEncoding extends BatchEncoding {
+  input_ids: Tensor;
+  attention_mask: Tensor;
+  token_type_ids: Tensor;
+  special_tokens_mask: Tensor;
+  offset_mapping: Tensor;
+  overflow_to_sample_mapping: Tensor;
+  length: Tensor;
+  labels: Tensor;
+  assistant_masks: Tensor;
+}

@@ -9,7 +9,7 @@ import { writeFileAtomic } from "../hub/atomic.ts";
 import type { HubOptions } from "../hub/files.ts";
 import { type Json, stringifyJson } from "../json/json.ts";
 import { Tensor } from "../torch/index.ts";
-import { BatchEncoding } from "./batch_encoding.ts";
+import { BatchEncoding, type TensorEncoding } from "./batch_encoding.ts";
 import { Callable } from "./callable.ts";
 import {
   type ChatMessage,
@@ -163,6 +163,8 @@ export interface ChatTemplateOptions {
   [variable: string]: unknown;
 }
 
+type AsTensors = { readonly return_tensors: "pt" };
+
 /** Lengths from here on mean "none". */
 const LARGE_INTEGER = 1e20;
 const VERY_LARGE_INTEGER = 1e30;
@@ -204,6 +206,12 @@ export interface PreTrainedTokenizerFast {
    *
    * Throws `InvalidArgumentError` for options and values that make no sense, before anything is encoded.
    */
+  (text: Text | readonly Text[] | null, options: AsTensors & TokenizerCallOptions): Promise<TensorEncoding>;
+  (
+    text: Text | readonly Text[] | null,
+    text_pair: Text | readonly Text[] | null,
+    options: AsTensors & TokenizerCallOptions,
+  ): Promise<TensorEncoding>;
   (text: Text | readonly Text[] | null, options?: TokenizerCallOptions): Promise<BatchEncoding>;
   (
     text: Text | readonly Text[] | null,
@@ -831,6 +839,10 @@ export class PreTrainedTokenizerFast extends Callable {
     conversation: readonly ChatMessage[] | readonly (readonly ChatMessage[])[],
     options: ChatTemplateOptions & { return_dict: false },
   ): Promise<number[]>;
+  async apply_chat_template(
+    conversation: readonly ChatMessage[] | readonly (readonly ChatMessage[])[],
+    options: AsTensors & ChatTemplateOptions,
+  ): Promise<TensorEncoding>;
   async apply_chat_template(
     conversation: readonly ChatMessage[] | readonly (readonly ChatMessage[])[],
     options?: ChatTemplateOptions,
