@@ -5,8 +5,8 @@ import { Worker } from "node:worker_threads";
 import { InvalidArgumentError, TemplateError } from "../errors/index.ts";
 import { suggest } from "../errors/suggest.ts";
 import { warnOnce } from "../errors/warnings.ts";
-import type { Rendered } from "./jinja_runtime.ts";
-import { HEAP_LIMIT_MB } from "./jinja_values.ts";
+import type { Rendered } from "./jinja/generation.ts";
+import { HEAP_LIMIT_MB } from "./jinja/values.ts";
 
 /** A message: `role`, `content` and whatever else the template reads. */
 export type ChatMessage = Readonly<Record<string, unknown>>;

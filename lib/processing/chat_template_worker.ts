@@ -2,8 +2,8 @@
 
 import { parentPort } from "node:worker_threads";
 import type { RenderAnswer, RenderJob } from "./chat_template.ts";
-import { Template } from "./jinja_runtime.ts";
-import { fromPlain, JinjaError, type Value } from "./jinja_values.ts";
+import { Template } from "./jinja/template.ts";
+import { fromPlain, JinjaError, type Value } from "./jinja/values.ts";
 
 /** Parsed templates; a program uses one or two. */
 const parsed = new Map<string, Template>();

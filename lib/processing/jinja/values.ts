@@ -2,7 +2,7 @@
 // Python, where 1.0 is not 1, None prints as "None" and strings count code points; each of these shows in the output.
 
 import { getHeapStatistics } from "node:v8";
-import { floatText } from "../json/json.ts";
+import { floatText } from "../../json/json.ts";
 
 /** A Python float; whole numbers in plain JavaScript numbers are Python's integers. */
 export class Float {

@@ -1,21 +1,16 @@
-// Runs a parsed template. `@huggingface/jinja` reads the language; its own interpreter prints and compares as JavaScript
-// does, and templates are written for Python, so the values and their behaviour are ours (jinja_values.ts).
+// Runs a parsed template: statements, expressions, scopes, with the values and operations of Python.
 
-import { parse, tokenize } from "@huggingface/jinja";
-import {
-  bind,
-  checkNamespaceName,
-  GLOBALS,
-  method,
-  percentFormat,
-  runFilter,
-  runTest,
-} from "./jinja_library.ts";
+import { bind } from "./arguments.ts";
+import { runFilter } from "./filters.ts";
+import { checkNamespaceName, GLOBALS } from "./functions.ts";
+import { GENERATION, type Marks } from "./generation.ts";
+import { attributeOf, itemOf } from "./members.ts";
+import { arithmetic } from "./operators.ts";
+import { runTest } from "./tests.ts";
 import {
   type Arguments,
   type Callable,
   checkHeap,
-  checkSize,
   compare,
   contains,
   equal,
@@ -24,22 +19,20 @@ import {
   items,
   JinjaError,
   limited,
-  MAX_ITEMS,
   Namespace,
   numberOf,
-  repeat,
   slice,
+  Tuple,
   text,
   truth,
-  Tuple,
   typeName,
   Undefined,
   type Value,
-} from "./jinja_values.ts";
+} from "./values.ts";
 
 /** A node of the parser's tree; which fields it has goes by `type`. */
 // biome-ignore lint/suspicious/noExplicitAny: the package exports no node types
-type Node = { readonly type: string; readonly [field: string]: any };
+export type Node = { readonly type: string; readonly [field: string]: any };
 
 /** A scope: what is set inside stays inside; what is not found is looked for outside. */
 class Scope {
@@ -90,41 +83,16 @@ const STATEMENTS = new Set([
 
 const STEPS_PER_LOOK = 4096;
 
-/** Names that stand for `{% generation %}` and `{% endgeneration %}`, which the parser does not know. */
-const GENERATION = "__generation__";
-const GENERATION_TAGS = /\{%(-?)\s*(end)?generation\s*(-?)%\}/g;
-
-export interface Rendered {
-  readonly text: string;
-  /** [start, end) in code points of what was written inside `{% generation %}`. */
-  readonly generations: (readonly [number, number])[];
-}
-
-export class Template {
-  readonly #program: Node;
-
-  /** Throws a SyntaxError for a text that is not a template. */
-  constructor(source: string) {
-    const known = source.replaceAll(
-      GENERATION_TAGS,
-      (_, left: string, end: string | undefined, right: string) =>
-        `{%${left} set ${GENERATION} = ${end === undefined ? "true" : "false"} ${right}%}`,
-    );
-    // In Jinja a line break after a comment or block goes, and the blanks before one at the start of a line.
-    this.#program = parse(tokenize(known, { lstrip_blocks: true, trim_blocks: true })) as unknown as Node;
-  }
-
-  render(variables: ReadonlyMap<string, Value>): Rendered {
-    return new Run().program(this.#program, variables);
-  }
-}
-
 /** One rendering. */
-class Run {
-  #marks: string[] = [];
+export class Run {
+  readonly #marks: Marks;
   #steps = 0;
 
-  program(program: Node, variables: ReadonlyMap<string, Value>): Rendered {
+  constructor(marks: Marks) {
+    this.#marks = marks;
+  }
+
+  program(program: Node, variables: ReadonlyMap<string, Value>): string {
     const globals = new Scope();
     for (const [name, value] of GLOBALS) globals.set(name, value);
     for (const name of ["true", "True"]) globals.set(name, true);
@@ -132,25 +100,7 @@ class Run {
     for (const name of ["none", "None"]) globals.set(name, null);
     const scope = new Scope(globals);
     for (const [name, value] of variables) scope.set(name, value);
-    this.#marks = markers(variables);
-    return this.#readMarks(this.#block(program.body, scope));
-  }
-
-  #readMarks(marked: string): Rendered {
-    const [open, close] = this.#marks as [string, string];
-    const generations: [number, number][] = [];
-    let at = 0;
-    let out = "";
-    let start = 0;
-    for (const part of marked.split(new RegExp(`(${open}|${close})`))) {
-      if (part === open) start = at;
-      else if (part === close) generations.push([start, at]);
-      else {
-        out += part;
-        at += [...part].length;
-      }
-    }
-    return { text: out, generations };
+    return this.#block(program.body, scope);
   }
 
   #block(body: readonly Node[], scope: Scope): string {
@@ -275,7 +225,7 @@ class Run {
     const value =
       node.value === null ? this.#block(node.body, new Scope(scope)) : this.#run(node.value, scope);
     if (node.assignee.type === "Identifier" && node.assignee.value === GENERATION) {
-      return this.#marks[value === true ? 0 : 1] as string;
+      return this.#marks[value === true ? 0 : 1];
     }
     if (node.assignee.type === "MemberExpression") {
       const target = this.#run(node.assignee.object, scope);
@@ -453,101 +403,4 @@ function loopOf(list: readonly Value[], i: number, isChanged: (values: Value[]) 
     ["cycle", (args) => args[i % args.length] ?? null],
     ["changed", (args) => isChanged(args)],
   ]);
-}
-
-/** `object.name`: a method or attribute first, then an item. */
-function attributeOf(object: Value, name: Value): Value {
-  if (typeof name !== "string") return itemOf(object, name);
-  if (object instanceof Undefined) throw new JinjaError(object.reason);
-  if (object instanceof Namespace) return object.attributes.get(name) ?? missing(object, name);
-  const found = method(object, name);
-  if (found !== undefined) return found;
-  if (object instanceof Map && object.has(name)) return object.get(name) as Value;
-  if (name.startsWith("__"))
-    throw new JinjaError(`access to attribute '${name}' of '${typeName(object)}' object is unsafe.`);
-  return missing(object, name);
-}
-
-/** `object[key]`: an item first, then an attribute. */
-function itemOf(object: Value, key: Value): Value {
-  if (object instanceof Map && object.has(key)) return object.get(key) as Value;
-  if (
-    (Array.isArray(object) || typeof object === "string") &&
-    (typeof key === "number" || typeof key === "boolean")
-  ) {
-    const list = items(object);
-    return list.at(Number(key)) ?? missing(object, key);
-  }
-  return typeof key === "string" ? attributeOf(object, key) : missing(object, key);
-}
-
-const missing = (object: Value, name: Value): Undefined =>
-  new Undefined(
-    object instanceof Map || Array.isArray(object)
-      ? `'${typeName(object)} object' has no ${typeof name === "string" ? "attribute" : "element"} ${typeof name === "string" ? `'${name}'` : text(name)}`
-      : `'${typeName(object)} object' has no attribute '${text(name)}'`,
-  );
-
-const modulo = (a: number, b: number): number => a - b * Math.floor(a / b);
-
-function arithmetic(operator: string, left: Value, right: Value): Value {
-  for (const side of [left, right]) if (side instanceof Undefined) throw new JinjaError(side.reason);
-  if (operator === "%" && typeof left === "string")
-    return percentFormat(left, right instanceof Tuple ? right : [right]);
-  if (isNumber(left) && isNumber(right)) return numeric(operator, left, right);
-  if (operator === "+") {
-    if (typeof left === "string" && typeof right === "string") return left + right;
-    if (left instanceof Tuple && right instanceof Tuple) return Tuple.make([...left, ...right]);
-    if (Array.isArray(left) && Array.isArray(right)) return left.concat(right);
-  }
-  if (operator === "*") {
-    const [sequence, times] = typeof left === "number" ? [right, left] : [left, right];
-    if (typeof times === "number" && typeof sequence === "string") return repeat(sequence, times);
-    if (typeof times === "number" && Array.isArray(sequence)) {
-      checkSize(sequence.length * times, MAX_ITEMS);
-      return Array.from({ length: sequence.length === 0 ? 0 : Math.max(0, times) }, () => sequence).flat();
-    }
-  }
-  throw new JinjaError(
-    `unsupported operand type(s) for ${operator}: '${typeName(left)}' and '${typeName(right)}'`,
-  );
-}
-
-function numeric(operator: string, left: number | Float | boolean, right: number | Float | boolean): Value {
-  const [a, b] = [numberOf(left), numberOf(right)];
-  const isFloat = left instanceof Float || right instanceof Float;
-  const result = (value: number): Value => (isFloat ? new Float(value) : value);
-  if (b === 0 && ["/", "//", "%"].includes(operator)) throw new JinjaError("division by zero");
-  switch (operator) {
-    case "+":
-      return result(a + b);
-    case "-":
-      return result(a - b);
-    case "*":
-      return result(a * b);
-    case "/":
-      return new Float(a / b);
-    case "//":
-      return result(Math.floor(a / b));
-    case "%":
-      return result(modulo(a, b));
-    case "**":
-      return b < 0 ? new Float(a ** b) : result(a ** b);
-    default:
-      throw new JinjaError(`unknown operator ${operator}`);
-  }
-}
-
-/** Two marks that no input contains: runs of NUL longer than any in the variables, and a letter. */
-function markers(variables: ReadonlyMap<string, Value>): [string, string] {
-  let longest = 0;
-  const visit = (value: Value): void => {
-    if (typeof value === "string") {
-      for (const run of value.match(/\0+/g) ?? []) longest = Math.max(longest, run.length);
-    } else if (Array.isArray(value)) value.forEach(visit);
-    else if (value instanceof Map) for (const [key, item] of value) [key, item].forEach(visit);
-  };
-  for (const value of variables.values()) visit(value);
-  const fence = "\0".repeat(longest + 1);
-  return [`${fence}<${fence}`, `${fence}>${fence}`];
 }
