@@ -1,0 +1,142 @@
+// The package as people get it: packed, installed into an empty folder without scripts, used without a compiler.
+
+import { execFileSync, spawnSync } from "node:child_process";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { delimiter, join } from "node:path";
+import t from "tap";
+import { fixture, root } from "../support/fixtures.js";
+
+const folder = mkdtempSync(join(tmpdir(), "torchformers-packed-"));
+t.teardown(() => rmSync(folder, { recursive: true, force: true }));
+
+/** Packages that `name` needs at run time, itself first. */
+function needed(name: string, found = new Set<string>()): Set<string> {
+  if (found.has(name)) return found;
+  found.add(name);
+  const path = join(root, "node_modules", name, "package.json");
+  const { dependencies = {} } = JSON.parse(readFileSync(path, "utf8")) as {
+    dependencies?: Record<string, string>;
+  };
+  for (const dependency of Object.keys(dependencies)) needed(dependency, found);
+  return found;
+}
+
+/** Compilers that fail come first on PATH. */
+function environment(): NodeJS.ProcessEnv {
+  const tools = join(folder, "no-compiler");
+  mkdirSync(tools, { recursive: true });
+  for (const name of ["cc", "gcc", "c++", "g++", "clang", "cmake", "make", "ninja", "node-gyp"]) {
+    writeFileSync(join(tools, name), "#!/bin/sh\nexit 1\n");
+    chmodSync(join(tools, name), 0o755);
+  }
+  const { NODE_OPTIONS: _hooks, NODE_V8_COVERAGE: _coverage, ...env } = process.env;
+  return { ...env, OMP_NUM_THREADS: "1", PATH: `${tools}${delimiter}${process.env["PATH"]}` };
+}
+
+/** Runs a program in the folder; resolves to what it printed, or to how it failed. */
+function run(file: string, code: string, ...args: string[]): string {
+  writeFileSync(join(folder, file), code);
+  const options = { cwd: folder, encoding: "utf8", env: environment() } as const;
+  const { status, stdout, stderr } = spawnSync(process.execPath, [...args, file], options);
+  return status === 0 ? stdout : `exit ${status}: ${stderr}`;
+}
+
+t.before(() => {
+  const npm = (cwd: string, ...args: string[]) =>
+    execFileSync("npm", [...args, "--ignore-scripts", "--no-audit", "--no-fund"], {
+      cwd,
+      env: environment(),
+      stdio: "pipe",
+    });
+  npm(root, "pack", "--pack-destination", folder);
+  const { version, dependencies } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
+  const packages = new Set<string>();
+  for (const name of Object.keys(dependencies)) needed(name, packages);
+  const local = [...packages].map((name) => join(root, "node_modules", name));
+  writeFileSync(join(folder, "package.json"), JSON.stringify({ name: "consumer", private: true }));
+  // The dependencies are copies of the installed ones: a test needs no network.
+  npm(folder, "install", "--offline", "--install-links", `./torchformers-${version}.tgz`, ...local);
+  symlinkSync(fixture("demo-llama"), join(folder, "model"));
+});
+
+const generate = `
+  const tokenizer = await AutoTokenizer.from_pretrained("./model");
+  const model = await AutoModelForCausalLM.from_pretrained("./model");
+  const ids = await model.generate(await tokenizer("This class is used to", { return_tensors: "pt" }), { max_new_tokens: 20 });
+  console.log(await tokenizer.decode(ids.index(0), { skip_special_tokens: true }));`;
+const text = "This class is used to create a `torch.nn.Module` object.\n";
+
+t.test("an ES module", async (t) => {
+  t.equal(
+    run("a.mjs", `import { AutoModelForCausalLM, AutoTokenizer } from "torchformers";${generate}`),
+    text,
+  );
+});
+
+t.test("CommonJS", async (t) => {
+  const code = `const { AutoModelForCausalLM, AutoTokenizer } = require("torchformers");(async () => {${generate}})();`;
+  t.equal(run("b.cjs", code, "--no-warnings"), text);
+  const both = `import("torchformers").then(({ torch }) => console.log(torch === require("torchformers").torch));`;
+  t.equal(run("both.cjs", both, "--no-warnings"), "true\n", "one copy for both");
+});
+
+t.test("a worker thread alone", async (t) => {
+  const code = `
+    import { isMainThread, parentPort, Worker } from "node:worker_threads";
+    if (isMainThread) new Worker(new URL(import.meta.url)).on("message", (sum) => console.log(sum));
+    else import("torchformers").then(({ torch }) => parentPort.postMessage(torch.ones([2, 3]).sum().item()));`;
+  t.equal(run("c.mjs", code), "6\n");
+});
+
+t.test("the command", async (t) => {
+  const command = join(folder, "node_modules/.bin/torchformers");
+  const args = ["generate", "./model", "This class is used to", "-n", "20"];
+  t.equal(execFileSync(command, args, { cwd: folder, encoding: "utf8", env: environment() }), text);
+});
+
+t.test("types, for a strict program without Node's types", async (t) => {
+  const program = `
+    import { AutoModelForCausalLM, type Tensor, torch } from "torchformers";
+    const model = await AutoModelForCausalLM.from_pretrained("./model", { dtype: "float32" });
+    export const logits: Tensor = model.forward({ input_ids: torch.tensor([[1, 2]]) }).logits;
+    // @ts-expect-error
+    torch.ones([2]).sum([0], { keepdims: true });`;
+  writeFileSync(join(folder, "program.mts"), program);
+  const options =
+    "--noEmit --strict --target es2023 --module nodenext --exactOptionalPropertyTypes --types".split(" ");
+  const tsc = join(root, "node_modules/typescript/bin/tsc");
+  const lib = ["--lib", "es2023,esnext.disposable,dom"];
+  const { stdout } = spawnSync(
+    process.execPath,
+    [tsc, "--skipLibCheck", ...lib, ...options, "", "program.mts"],
+    {
+      cwd: folder,
+      encoding: "utf8",
+    },
+  );
+  t.equal(stdout, "");
+});
+
+t.test("stack traces name the TypeScript source", async (t) => {
+  const code = `
+    import { nn, torch } from "torchformers";
+    try { new nn.Linear(2, 3).forward(torch.ones([4])); } catch (error) { console.log(error.stack); }`;
+  const stack = run("d.mjs", code, "--enable-source-maps");
+  const [, source, line] = /torchformers\/(lib\/nn\/linear\.ts):(\d+)/.exec(stack) ?? [];
+  t.ok(source, stack);
+  const path = join(folder, "node_modules/torchformers", source ?? "");
+  t.ok(
+    existsSync(path) && readFileSync(path, "utf8").split("\n").length >= Number(line),
+    "it is in the package",
+  );
+});
