@@ -1,12 +1,11 @@
-// The examples, compiled and run on the demo model; and the programs in README.md and the guides.
+// The examples, compiled and run on the demo model; and the programs in README.md and the guides, compiled and run too.
 
 import { spawnSync } from "node:child_process";
-import { readdirSync, readFileSync, symlinkSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import t from "tap";
 import ts from "typescript";
 import { fixture, root } from "../support/fixtures.js";
-import { runProgram } from "../support/program.js";
 
 // One thread: a team of two waits long for each other on a machine that is busy with tests.
 process.env["OMP_NUM_THREADS"] = "1";
@@ -44,24 +43,44 @@ t.test("examples", async (t) => {
   );
 });
 
-/** All ```ts blocks of a page as one program; `import`s may stand anywhere in it. */
-function program(page: string): string {
+/** Writes all ```ts blocks of a page as one program; its imports may stand anywhere in it. */
+function extract(page: string): string {
   const blocks = [...readFileSync(join(root, page), "utf8").matchAll(/^```ts\n([\s\S]*?)^```$/gm)].map(
     ([, code]) => code,
   );
-  const { outputText } = ts.transpileModule(blocks.join("\n"), {
-    compilerOptions: { module: ts.ModuleKind.ESNext, target: ts.ScriptTarget.ES2022 },
-  });
-  return outputText;
+  const file = join(root, "build/guides", `${basename(page, ".md")}.ts`);
+  mkdirSync(join(root, "build/guides"), { recursive: true });
+  writeFileSync(file, blocks.join("\n"));
+  return file;
 }
 
-const guides = readdirSync(join(root, "docs/guides")).map((name) => `docs/guides/${name}`);
-for (const page of guides) {
-  t.test(page, async (t) => {
-    const folder = t.testdir();
-    symlinkSync(fixture("demo-llama"), join(folder, "model"));
-    const { status, stdout } = await runProgram(program(page), folder);
-    t.equal(status, 0);
-    t.not(stdout, "", `${basename(page)} printed something`);
-  });
+/** What the compiler says to the programs; writes their JavaScript beside them. */
+function compile(files: readonly string[]): string[] {
+  const { config } = ts.readConfigFile(join(root, "tsconfig.json"), ts.sys.readFile);
+  const compilerOptions = { ...config.compilerOptions, noEmit: false, allowImportingTsExtensions: false };
+  const { options } = ts.convertCompilerOptionsFromJson(compilerOptions, root);
+  const program = ts.createProgram(files, options);
+  const { diagnostics } = program.emit();
+  return [...ts.getPreEmitDiagnostics(program), ...diagnostics].map(
+    ({ file, messageText }) =>
+      `${basename(file?.fileName ?? "")}: ${ts.flattenDiagnosticMessageText(messageText, "\n")}`,
+  );
 }
+
+t.test("README.md and the guides", async (t) => {
+  const guides = readdirSync(join(root, "docs/guides")).map((name) => `docs/guides/${name}`);
+  const files = ["README.md", ...guides].map(extract);
+  t.same(compile(files), [], "they compile");
+  const folder = t.testdir({ test: { fixtures: {} } });
+  for (const link of ["model", "test/fixtures/demo-llama"])
+    symlinkSync(fixture("demo-llama"), join(folder, link));
+  for (const file of files) {
+    const program = file.replace(/\.ts$/, ".js");
+    const { status, stdout, stderr } = spawnSync(process.execPath, [program], {
+      cwd: folder,
+      encoding: "utf8",
+    });
+    t.equal(status, 0, `${basename(program)} ${status === 0 ? "" : stderr}`);
+    t.not(stdout, "");
+  }
+});
