@@ -3,7 +3,8 @@
 import { InvalidArgumentError, TorchformersError } from "../errors/index.ts";
 import { findFile, type HubOptions, readText } from "../hub/files.ts";
 import { parseJson } from "../json/json.ts";
-import { PreTrainedTokenizerFast, type TokenizerLoadOptions } from "../processing/tokenization_utils.ts";
+import { PreTrainedTokenizerFast } from "../processing/tokenization_utils.ts";
+import type { TokenizerLoadOptions } from "../processing/tokenizer_options.ts";
 
 /** A class of tokenizers: ours, or one that a program registers. */
 export interface TokenizerClass {

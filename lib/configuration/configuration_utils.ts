@@ -7,10 +7,10 @@ import { ConfigError, ConfigFieldError, InvalidArgumentError } from "../errors/i
 import { suggest } from "../errors/suggest.ts";
 import { warnOnce } from "../errors/warnings.ts";
 import { writeFileAtomic } from "../hub/atomic.ts";
-import { assertSafeName, type HubOptions, kindOf, resolveFile } from "../hub/files.ts";
+import { type HubOptions, kindOf } from "../hub/files.ts";
 import {
   cloneJson,
-  equalJson,
+  isRecord,
   markIntegerKeys,
   numberForm,
   put,
@@ -18,7 +18,9 @@ import {
   stringifyJson,
 } from "../json/json.ts";
 import { defineAliases, inheritedTable, memberOf } from "./class_tables.ts";
-import { CONFIG_NAME, inFile, readConfigFile, TRANSFORMERS_VERSION, versionedFile } from "./config_files.ts";
+import { diffDict } from "./config_diff.ts";
+import { CONFIG_NAME, inFile, readConfigFile, TRANSFORMERS_VERSION } from "./config_files.ts";
+import { partFor, readConfigDict } from "./config_reading.ts";
 import {
   adoptNumberForms,
   checkFields,
@@ -37,6 +39,7 @@ import {
   validateRope,
 } from "./rope.ts";
 import { createSubConfig, loadSubConfigClasses, type SubConfig, specOf } from "./sub_configs.ts";
+import { flatSide, textPart } from "./text_config.ts";
 import { checkCommon, checkLayerTypes, checkTokenIds, renameLayerTypes } from "./validation.ts";
 
 /** Arguments of a configuration's constructor: fields by name. */
@@ -54,21 +57,6 @@ export interface FromPretrainedOptions extends HubOptions {
   /** Any field, to replace its value. */
   readonly [field: string]: unknown;
 }
-
-/** Options of `from_pretrained` that say how to get the file, and are no fields. */
-const HUB_OPTIONS = [
-  "cache_dir",
-  "force_download",
-  "local_files_only",
-  "token",
-  "revision",
-  "subfolder",
-  "proxies",
-  "signal",
-  "progress_callback",
-  "trust_remote_code",
-  "code_revision",
-] as const;
 
 /** Overrides that must be there when the configuration is made, since other fields follow from them. */
 const CONSTRUCTION_FIELDS = [
@@ -388,7 +376,7 @@ export class PretrainedConfig {
   }
 
   validate_token_ids(): void {
-    checkTokenIds(this.#textPart({ decoder: true }) ?? this);
+    checkTokenIds(textPart(this, { decoder: true }) ?? this);
   }
 
   validate_layer_type(): void {
@@ -444,24 +432,7 @@ export class PretrainedConfig {
     dirOrRepo: string,
     options: FromPretrainedOptions = {},
   ): Promise<{ readonly dict: Fields; readonly file: string; readonly unused: Fields }> {
-    const unused: Fields = { ...options };
-    for (const option of HUB_OPTIONS) delete unused[option];
-    const isFile = (await kindOf(dirOrRepo)) === "file";
-    let file = isFile ? dirOrRepo : await resolveFile(dirOrRepo, CONFIG_NAME, options);
-    let dict = await readConfigFile(file);
-    if (!isFile && Array.isArray(dict.configuration_files)) {
-      const name = versionedFile(dict.configuration_files);
-      assertSafeName(name, "The configuration file");
-      file = await resolveFile(dirOrRepo, name, options);
-      dict = await readConfigFile(file);
-    }
-    if (typeof unused.model_type === "string" && dict.model_type !== unused.model_type) {
-      warnOnce(
-        `${file} has model_type '${String(dict.model_type)}', which is overridden by '${unused.model_type}'.`,
-      );
-      dict.model_type = unused.model_type;
-    }
-    return { dict, file, unused };
+    return await readConfigDict(dirOrRepo, options);
   }
 
   /**
@@ -539,26 +510,7 @@ export class PretrainedConfig {
 
   /** What `save_pretrained` writes: the model's own fields, and of the common ones those that differ from the defaults. */
   to_diff_dict(): Record<string, unknown> {
-    const all = this.to_dict();
-    const base = new PretrainedConfig().to_dict();
-    const ownDefaults = defaultsOf(this.#class());
-    const output: Fields = {};
-    for (const [key, value] of Object.entries(all)) {
-      if (key === "_name_or_path") continue;
-      const attribute = (this as Fields)[key];
-      const isChanged =
-        !Object.hasOwn(base, key) ||
-        !equalJson(value, base[key]) ||
-        !equalJson(value, ownDefaults[key] ?? value);
-      if (attribute instanceof PretrainedConfig && Object.hasOwn(this.#class().sub_configs, key)) {
-        put(output, key, nestedDiff(value as Fields, base, attribute));
-      } else if (isChanged || key === "transformers_version" || key === "quantization_config") {
-        put(output, key, value);
-        const form = numberForm(all, key);
-        if (form !== undefined) setNumberForm(output, key, form);
-      }
-    }
-    return output;
+    return diffDict(this, new PretrainedConfig().to_dict());
   }
 
   /** The text of config.json, byte for byte as the reference writes it; all fields with `use_diff: false`. */
@@ -628,40 +580,12 @@ export class PretrainedConfig {
     readonly encoder?: boolean;
   } = {}): PretrainedConfig {
     const isBoth = Boolean(decoder) === Boolean(encoder);
-    const part = this.#textPart({ decoder, encoder });
+    const part = textPart(this, { decoder, encoder });
     if (part !== undefined) return part;
-    return isBoth || !this.is_encoder_decoder ? this : this.#flatSide(decoder ? "decoder" : "encoder");
+    return isBoth || !this.is_encoder_decoder ? this : flatSide(this, decoder ? "decoder" : "encoder");
   }
 
   // -------------------------------------------------------------------------------------------------------------------
-
-  /** The text configuration inside this one, if there is one. */
-  #textPart({
-    decoder,
-    encoder,
-  }: {
-    readonly decoder?: boolean | undefined;
-    readonly encoder?: boolean | undefined;
-  }): PretrainedConfig | undefined {
-    const isBoth = Boolean(decoder) === Boolean(encoder);
-    const names = [
-      ...(isBoth || encoder ? ["text_encoder"] : []),
-      ...(isBoth || decoder ? ["decoder", "generator", "text_config"] : []),
-    ];
-    const found = names.filter(
-      (name) => (this as Fields)[name] !== undefined && (this as Fields)[name] !== null,
-    );
-    if (found.length > 1) {
-      throw new ConfigError(
-        `${this.constructor.name} has several text configurations: ${found.join(", ")}.`,
-        {
-          hint: "Read the one that is meant by its name.",
-        },
-      );
-    }
-    const [name] = found;
-    return name === undefined ? undefined : ((this as Fields)[name] as PretrainedConfig);
-  }
 
   #class(): typeof PretrainedConfig {
     return this.constructor as typeof PretrainedConfig;
@@ -818,27 +742,11 @@ export class PretrainedConfig {
     );
     return Object.fromEntries(found.filter(([key]) => key !== "use_cache"));
   }
-
-  #flatSide(side: "decoder" | "encoder"): PretrainedConfig {
-    const copy = this.clone() as Fields & this;
-    const short: Record<string, string> = {
-      [`${side}_layers`]: "num_hidden_layers",
-      [`${side}_attention_heads`]: "num_attention_heads",
-    };
-    for (const [key, value] of Object.entries(this.to_dict())) {
-      if (!key.startsWith(side)) continue;
-      (copy as Fields)[short[key] ?? key.slice(side.length + 1)] = value;
-    }
-    return copy;
-  }
 }
 
 export { PretrainedConfig as PreTrainedConfig };
 
 // ---------------------------------------------------------------------------------------------------------------------
-
-const isRecord = (value: unknown): value is Record<string, unknown> =>
-  typeof value === "object" && value !== null && !Array.isArray(value);
 
 const ownChoice = (
   value: string | Readonly<Record<string, string>> | null,
@@ -852,43 +760,6 @@ const plainDtype = (value: unknown) => (typeof value === "string" ? value.replac
 /** Parameters of generation do not belong to a model's configuration, unless its class has the field. */
 const isGenerationOnly = (key: string, types: FieldTypes) =>
   Object.hasOwn(DEFAULT_GENERATION_PARAMS, key) && !Object.hasOwn(types, key);
-
-/** The fields of a class's default configuration; none when it cannot be made without arguments. */
-function defaultsOf(Config: typeof PretrainedConfig): Fields {
-  try {
-    return new Config().to_dict();
-  } catch {
-    return {};
-  }
-}
-
-/** What is written of a configuration inside another: its type, its own fields, and common ones that differ from its defaults. */
-function nestedDiff(value: Fields, base: Fields, config: PretrainedConfig): Fields {
-  const defaults = defaultsOf(config.constructor as typeof PretrainedConfig);
-  const output: Fields = {};
-  for (const [key, item] of Object.entries(value)) {
-    if (key === "_name_or_path") continue;
-    if (Object.hasOwn(base, key) && equalJson(item, defaults[key]) && key !== "model_type") continue;
-    put(output, key, item);
-    const form = numberForm(value, key);
-    if (form !== undefined) setNumberForm(output, key, form);
-  }
-  return output;
-}
-
-/** Of a composite configuration's content, the part that is meant for the class. */
-function partFor(Config: ConfigClass, dict: Fields): Fields {
-  const { base_config_key, model_type, name } = Config;
-  const part =
-    base_config_key !== "" && isRecord(dict[base_config_key]) ? (dict[base_config_key] as Fields) : dict;
-  if (model_type === "" || part.model_type === undefined || part.model_type === model_type) return part;
-  const inner = Object.values(part).find((value) => isRecord(value) && value.model_type === model_type);
-  if (inner !== undefined) return inner as Fields;
-  warnOnce(
-    `A configuration of model_type '${String(part.model_type)}' is read as ${name} ('${model_type}').`,
-  );
-  return part;
-}
 
 function fromDict<T extends PretrainedConfig>(
   Config: ConfigClass<T>,

@@ -5,10 +5,11 @@ import { ConfigError, InvalidArgumentError } from "../errors/index.ts";
 import { suggest } from "../errors/suggest.ts";
 import { warnOnce } from "../errors/warnings.ts";
 import { writeFileAtomic } from "../hub/atomic.ts";
-import { type HubOptions, kindOf, readText, resolveFile } from "../hub/files.ts";
+import { HUB_OPTIONS, type HubOptions, kindOf, readText, resolveFile } from "../hub/files.ts";
 import {
   cloneJson,
   equalJson,
+  isPlain,
   numberForm,
   parseJson,
   put,
@@ -17,44 +18,18 @@ import {
 } from "../json/json.ts";
 import { inFile, TRANSFORMERS_VERSION } from "./config_files.ts";
 import { type ConfigKwargs, PretrainedConfig } from "./configuration_utils.ts";
-import { adoptNumberForms, checkFields, markFloatFields, shown } from "./field_types.ts";
-import { DEFAULT_GENERATION_PARAMS, GENERATION_FIELDS as FIELDS } from "./generation_fields.ts";
+import { adoptNumberForms, markFloatFields, shown } from "./field_types.ts";
+import {
+  DEFAULT_GENERATION_PARAMS,
+  EXTRA_OUTPUTS,
+  GENERATION_FIELDS as FIELDS,
+} from "./generation_fields.ts";
+import { validateGeneration } from "./generation_validation.ts";
 import { SynthIDTextWatermarkingConfig, WatermarkingConfig } from "./watermarking_config.ts";
 
 export const GENERATION_CONFIG_NAME = "generation_config.json";
 
 type Fields = Record<string, unknown>;
-
-const STATIC_CACHES: readonly string[] = [
-  "static",
-  "offloaded_static",
-  "sliding_window",
-  "hybrid",
-  "hybrid_chunked",
-  "offloaded_hybrid",
-  "offloaded_hybrid_chunked",
-];
-const CACHES: readonly string[] = [...STATIC_CACHES, "dynamic", "offloaded", "quantized", "paged"];
-
-/** Arguments of `generate` that no file can hold. */
-const GENERATE_ARGUMENTS = [
-  "logits_processor",
-  "stopping_criteria",
-  "prefix_allowed_tokens_fn",
-  "synced_gpus",
-  "assistant_model",
-  "streamer",
-  "negative_prompt_ids",
-  "negative_prompt_attention_mask",
-];
-
-/** Outputs that are given only with `return_dict_in_generate`. */
-const EXTRA_OUTPUTS = [
-  "output_attentions",
-  "output_hidden_states",
-  "output_scores",
-  "output_logits",
-] as const;
 
 const METADATA = ["_from_model_config", "_commit_hash", "_original_object_hash", "transformers_version"];
 
@@ -95,17 +70,8 @@ export interface GenerationFromPretrainedOptions extends HubOptions {
   readonly [field: string]: unknown;
 }
 
-const HUB_OPTIONS = [
-  "config_file_name",
-  "cache_dir",
-  "force_download",
-  "local_files_only",
-  "token",
-  "revision",
-  "subfolder",
-  "proxies",
-  "signal",
-];
+/** Options that say where to find the file, and are no fields. */
+const PLACE_OPTIONS: readonly string[] = [...HUB_OPTIONS, "config_file_name", "proxies"];
 
 /**
  * Settings of `generate`. A field that is `null` was not set: the model's file, then the defaults
@@ -211,7 +177,7 @@ export class GenerationConfig {
     const fields = this as unknown as Fields;
     for (const name of Object.keys(FIELDS)) fields[name] = given[name] ?? null;
     const { watermarking_config } = given;
-    if (isRecord(watermarking_config))
+    if (isPlain(watermarking_config))
       this.watermarking_config = WatermarkingConfig.from_dict(watermarking_config);
     this._from_model_config = _from_model_config as boolean | null;
     this.transformers_version = transformers_version as string | null;
@@ -274,114 +240,7 @@ export class GenerationConfig {
     readonly strict?: boolean;
     readonly user_set_attributes?: readonly string[];
   } = {}): void {
-    checkFields("GenerationConfig", this, FIELDS, NO_RANGES);
-    this.#checkValues();
-    this.#checkSequences();
-    this.#checkSuppressed();
-    const misplaced = GENERATE_ARGUMENTS.find((name) => name in this);
-    if (misplaced !== undefined) {
-      throw new ConfigError(`GenerationConfig: '${misplaced}' is an argument of generate(), not a field.`);
-    }
-    const issues = this.#issues(user_set_attributes);
-    if (issues.size === 0) return;
-    const list = [...issues].map(([name, reason]) => `- ${name}: ${reason}`).join("\n");
-    if (strict) throw new ConfigError(`GenerationConfig is not consistent:\n${list}`);
-    warnOnce(`Generation settings without effect: ${[...issues.keys()].join(", ")}.\n${list}`);
-  }
-
-  #checkValues(): void {
-    const refuse = (name: string, wanted: string) => {
-      throw new ConfigError(
-        `GenerationConfig: field '${name}' must be ${wanted}, got ${shown((this as unknown as Fields)[name])}.`,
-      );
-    };
-    if (typeof this.early_stopping === "string" && this.early_stopping !== "never")
-      refuse("early_stopping", "a bool or 'never'");
-    if (this.max_new_tokens !== null && this.max_new_tokens <= 0) refuse("max_new_tokens", "greater than 0");
-    const weight = this.assistant_ensemble_weight;
-    if (weight !== null && !(weight > 0 && weight < 1))
-      refuse("assistant_ensemble_weight", "between 0 and 1, both excluded");
-    if (this.cache_implementation !== null && !CACHES.includes(this.cache_implementation)) {
-      refuse("cache_implementation", `one of ${CACHES.join(", ")}`);
-    }
-    if (this.compile_config !== null && !isRecord(this.compile_config)) refuse("compile_config", "a dict");
-    if (this.max_cache_len !== null && !STATIC_CACHES.includes(this.cache_implementation ?? "")) {
-      warnOnce(
-        `max_cache_len is used with static caches only, not with cache_implementation ${this.cache_implementation}.`,
-      );
-    }
-    this.watermarking_config?.validate();
-  }
-
-  #checkSequences(): void {
-    const { num_return_sequences: count, num_beams } = this;
-    if (count === null || count <= 1) return;
-    if (num_beams === null || num_beams === 1) {
-      if (this.do_sample) return;
-      throw new ConfigError(
-        `GenerationConfig: field 'num_return_sequences' is ${count}, but greedy search gives one sequence.`,
-        {
-          hint: "Set do_sample or num_beams.",
-        },
-      );
-    }
-    if (count > num_beams) {
-      throw new ConfigError(
-        `GenerationConfig: field 'num_return_sequences' (${count}) must not exceed num_beams (${num_beams}).`,
-      );
-    }
-  }
-
-  /** A token that is forced and suppressed would leave nothing to choose. */
-  #checkSuppressed(): void {
-    const { suppress_tokens } = this;
-    if (suppress_tokens === null) return;
-    for (const name of ["forced_bos_token_id", "forced_eos_token_id"] as const) {
-      const forced = this[name] === null ? [] : [this[name]].flat();
-      if (forced.length === 0 || !forced.every((token) => suppress_tokens.includes(token))) continue;
-      throw new ConfigError(
-        `GenerationConfig: every token of '${name}' (${forced.join(", ")}) is also in suppress_tokens.`,
-        {
-          hint: "To prevent an early end, use min_new_tokens.",
-        },
-      );
-    }
-  }
-
-  #issues(userSet: readonly string[] | undefined): Map<string, string> {
-    const issues = new Map<string, string>();
-    const isSet = (name: string) => userSet?.includes(name) ?? false;
-    // Quiet only where the caller chose the mode and the setting came from a file.
-    const counts = (mode: string, name: string) => !isSet(mode) || isSet(name);
-    const differs = (name: string, neutral: unknown) => {
-      const value = (this as unknown as Fields)[name];
-      return value !== null && value !== neutral;
-    };
-    if (this.pad_token_id !== null && this.pad_token_id < 0) {
-      issues.set("pad_token_id", `is ${this.pad_token_id}; batches cannot be padded with it`);
-    }
-    if (this.do_sample !== true) {
-      for (const [name, neutral] of Object.entries(SAMPLING_ONLY)) {
-        if (differs(name, neutral) && counts("do_sample", name))
-          issues.set(name, "has an effect only with do_sample");
-      }
-    }
-    if (this.num_beams === null || this.num_beams === 1) {
-      for (const [name, neutral] of Object.entries({ early_stopping: false, length_penalty: 1 })) {
-        if (differs(name, neutral) && counts("num_beams", name))
-          issues.set(name, "has an effect only with num_beams > 1");
-      }
-    }
-    if (this.use_cache === false) {
-      for (const name of ["cache_implementation", "cache_config"] as const) {
-        if (this[name] !== null) issues.set(name, "has no effect with use_cache false");
-      }
-    }
-    if (this.return_dict_in_generate !== true) {
-      for (const name of EXTRA_OUTPUTS)
-        if (this[name] === true) issues.set(name, "has an effect only with return_dict_in_generate");
-    }
-    return issues;
+    validateGeneration(this, strict, user_set_attributes);
   }
 
   // -------------------------------------------------------------------------------------------------------------------
@@ -407,14 +266,14 @@ export class GenerationConfig {
   ): Promise<GenerationConfig | [GenerationConfig, Record<string, unknown>]> {
     const { return_unused_kwargs, _from_model_config, ...given } = options;
     const overrides = Object.fromEntries(
-      Object.entries(given).filter(([name]) => !HUB_OPTIONS.includes(name)),
+      Object.entries(given).filter(([name]) => !PLACE_OPTIONS.includes(name)),
     );
     const isFile = (await kindOf(dirOrRepo)) === "file";
     const file = isFile
       ? dirOrRepo
       : await resolveFile(dirOrRepo, options.config_file_name ?? GENERATION_CONFIG_NAME, options);
     const dict = parseJson(await readText(file, ConfigError), { file });
-    if (!isRecord(dict)) throw new ConfigError(`${file} must hold a JSON object, not ${shown(dict)}.`);
+    if (!isPlain(dict)) throw new ConfigError(`${file} must hold a JSON object, not ${shown(dict)}.`);
     if (_from_model_config) return inFile(file, () => GenerationConfig.from_model_config(dict));
     const [config, unused] = inFile(file, () =>
       GenerationConfig.from_dict(dict, { ...overrides, return_unused_kwargs: true }),
@@ -587,7 +446,7 @@ export class GenerationConfig {
       put(
         this,
         name,
-        name === "watermarking_config" && isRecord(value) ? WatermarkingConfig.from_dict(value) : value,
+        name === "watermarking_config" && isPlain(value) ? WatermarkingConfig.from_dict(value) : value,
       );
       used.push(name);
     }
@@ -610,34 +469,11 @@ export class GenerationConfig {
   }
 }
 
-/** Generation has its own bounds, checked by `generate`. */
-const NO_RANGES = Object.fromEntries(
-  Object.keys(FIELDS).map((name) => [name, { min: Number.NEGATIVE_INFINITY }]),
-);
-
-/** Fields of sampling, with the value that changes nothing. */
-const SAMPLING_ONLY: Readonly<Record<string, unknown>> = {
-  temperature: 1,
-  top_p: 1,
-  min_p: null,
-  top_h: null,
-  typical_p: 1,
-  top_k: 50,
-  epsilon_cutoff: 0,
-  eta_cutoff: 0,
-};
-
-const isRecord = (value: unknown): value is Record<string, unknown> =>
-  typeof value === "object" &&
-  value !== null &&
-  !Array.isArray(value) &&
-  Object.getPrototypeOf(value) === Object.prototype;
-
 /** The decoder's part of a model configuration that is plain data. */
 function textPart(dict: ConfigKwargs): ConfigKwargs {
   const part = ["decoder", "generator", "text_config"]
     .map((name) => dict[name])
-    .find((value) => isRecord(value));
+    .find((value) => isPlain(value));
   return (part as ConfigKwargs | undefined) ?? dict;
 }
 

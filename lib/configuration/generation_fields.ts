@@ -124,3 +124,11 @@ export const GENERATION_FIELDS = {
   force_words_ids: "any",
   prefill_chunk_size: "int | None",
 } as const satisfies FieldTypes;
+
+/** Outputs that are given only with `return_dict_in_generate`. */
+export const EXTRA_OUTPUTS = [
+  "output_attentions",
+  "output_hidden_states",
+  "output_scores",
+  "output_logits",
+] as const;

@@ -1,8 +1,8 @@
 // Configurations inside configurations, such as the text and vision parts of a multimodal one.
 
 import { ConfigError } from "../errors/index.ts";
-import { shown } from "./field_types.ts";
 import type { ConfigClass, PretrainedConfig } from "./configuration_utils.ts";
+import { shown } from "./field_types.ts";
 
 /** How a field that is itself a configuration is made. */
 export interface SubConfigSpec {

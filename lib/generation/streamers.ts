@@ -1,7 +1,7 @@
 // Streamers: receive the ids that generation makes, and give out text as soon as it cannot change any more.
 
 import { InvalidArgumentError } from "../errors/index.ts";
-import type { DecodeOptions } from "../processing/tokenization_utils.ts";
+import type { DecodeOptions } from "../processing/tokenizer_options.ts";
 import { Tensor } from "../torch/index.ts";
 
 /** Ids as generation hands them over: of shape [length] or [1, length]. */

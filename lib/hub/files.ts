@@ -19,6 +19,17 @@ export interface HubOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** The names of {@link HubOptions}, to tell them from other options. */
+export const HUB_OPTIONS = [
+  "revision",
+  "subfolder",
+  "cache_dir",
+  "token",
+  "local_files_only",
+  "force_download",
+  "signal",
+] as const satisfies readonly (keyof HubOptions)[];
+
 /** Brings one file of a repository into the cache; gives its path, or undefined when the repository has no such file. */
 export type Download = (repo: string, file: string, options: HubOptions) => Promise<string | undefined>;
 

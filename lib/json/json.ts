@@ -8,6 +8,17 @@ import { ConfigError } from "../errors/index.ts";
 
 export type Json = null | boolean | number | bigint | string | Json[] | { [key: string]: Json };
 
+/** Whether a value is what JSON calls an object. */
+export const isRecord = (value: unknown): value is Record<string, unknown> =>
+  typeof value === "object" && value !== null && !Array.isArray(value);
+
+/** The same, but no instance of a class. */
+export const isPlain = (value: unknown): value is Record<string, unknown> =>
+  typeof value === "object" &&
+  value !== null &&
+  !Array.isArray(value) &&
+  Object.getPrototypeOf(value) === Object.prototype;
+
 /** Nesting beyond this is refused; Python gives up at about a thousand. */
 const MAX_DEPTH = 500;
 

@@ -5,6 +5,9 @@ import { Worker } from "node:worker_threads";
 import { InvalidArgumentError, TemplateError } from "../errors/index.ts";
 import { suggest } from "../errors/suggest.ts";
 import { warnOnce } from "../errors/warnings.ts";
+import { isRecord } from "../json/json.ts";
+import type { BatchEncoding } from "./batch_encoding.ts";
+import type { Encoding } from "./encoding.ts";
 import type { Rendered } from "./jinja/generation.ts";
 import { HEAP_LIMIT_MB } from "./jinja/values.ts";
 
@@ -105,9 +108,6 @@ function plain(value: unknown): unknown {
   return `<${(value as object).constructor?.name ?? typeof value}>`;
 }
 
-const isRecord = (value: unknown): value is Record<string, unknown> =>
-  typeof value === "object" && value !== null && !Array.isArray(value);
-
 /** Keys without a value are dropped, as services write `content: null` where templates expect no key. */
 function messageOf(message: ChatMessage): Record<string, unknown> {
   if (!isRecord(message)) {
@@ -186,6 +186,22 @@ function cutAfterFinal({ text }: Rendered, final: string): Rendered {
   const cut = text.slice(0, at);
   // Without its blank, the template trims messages: the end of the text is trimmed too.
   return { text: text.startsWith(END_MARK, at) ? cut : cut.trimEnd(), generations: [] };
+}
+
+/** 1 for the tokens of the spans that the template marked as the assistant's. */
+export function assistantMask(
+  encoding: BatchEncoding,
+  row: number,
+  generations: readonly (readonly [number, number])[],
+): number[] {
+  const mask = new Array<number>((encoding.encodings[row] as Encoding).ids.length).fill(0);
+  for (const [start, end] of generations) {
+    const first = encoding.char_to_token(row, start);
+    if (first === null) break; // cut off
+    const last = encoding.char_to_token(row, end - 1);
+    mask.fill(1, first, last === null || last === 0 ? mask.length : last + 1);
+  }
+  return mask;
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

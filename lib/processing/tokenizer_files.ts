@@ -3,12 +3,13 @@
 import { readdir } from "node:fs/promises";
 import path from "node:path";
 import { EntryNotFoundError, TokenizerError } from "../errors/index.ts";
-import { findFile, kindOf, localFolder, readText } from "../hub/files.ts";
-import { parseJson } from "../json/json.ts";
+import { findFile, HUB_OPTIONS, kindOf, localFolder, readText } from "../hub/files.ts";
+import { isRecord, parseJson } from "../json/json.ts";
 import type { ChatTemplates } from "./chat_template.ts";
-import type { TokenizerLoadOptions } from "./tokenization_utils.ts";
+import { isAddedToken, isNamedToken, SPECIAL_TOKENS, type Token } from "./special_tokens.ts";
 import type { AddedTokenData } from "./tokenizer_backend.ts";
 import { TOKENIZER_CLASS_OF_MODEL, TOKENIZER_CLASSES } from "./tokenizer_classes.generated.ts";
+import type { TokenizerLoadOptions } from "./tokenizer_options.ts";
 
 /** The content of tokenizer_config.json; unknown fields are kept. */
 export interface TokenizerConfig {
@@ -37,8 +38,6 @@ export interface TokenizerFiles {
   readonly added_tokens: readonly AddedTokenData[];
 }
 
-type Token = string | AddedTokenData;
-
 const TOKENIZER_FILE = "tokenizer.json";
 /** Vocabularies that need a conversion first; named in the error. */
 const OTHER_VOCABULARIES = [
@@ -50,31 +49,21 @@ const OTHER_VOCABULARIES = [
   "tekken.json",
   "tiktoken.model",
 ];
-const SPECIAL_TOKENS = new Set([
-  "bos_token",
-  "eos_token",
-  "unk_token",
-  "sep_token",
-  "pad_token",
-  "cls_token",
-  "mask_token",
-]);
-
-/** Options of `from_pretrained`; names that end in `_token` are accepted besides. */
-export const LOADING_OPTIONS = [
-  "revision",
-  "subfolder",
-  "cache_dir",
-  "token",
-  "local_files_only",
-  "force_download",
-  "signal",
+/** Options that say where to look, and older ones that change nothing here. */
+const PLACE_OPTIONS = [
+  ...HUB_OPTIONS,
   "trust_remote_code",
   "use_fast",
   "legacy",
   "from_slow",
   "tokenizer_type",
   "config",
+] as const;
+const NOT_CONFIG = new Set<string>(PLACE_OPTIONS);
+
+/** Options of `from_pretrained`; names that end in `_token` are accepted besides. */
+export const LOADING_OPTIONS = [
+  ...PLACE_OPTIONS,
   "padding_side",
   "truncation_side",
   "model_max_length",
@@ -85,16 +74,7 @@ export const LOADING_OPTIONS = [
   "additional_special_tokens",
   "add_bos_token",
   "add_eos_token",
-] as const; // prettier-ignore
-
-/** Options that say where to look, and older ones that change nothing here. */
-const NOT_CONFIG = new Set<string>(LOADING_OPTIONS.slice(0, 13));
-
-export const isAddedToken = (value: unknown): value is AddedTokenData =>
-  typeof value === "object" && value !== null && typeof (value as AddedTokenData).content === "string";
-
-const isObject = (value: unknown): value is Record<string, unknown> =>
-  typeof value === "object" && value !== null && !Array.isArray(value);
+] as const;
 
 export async function readTokenizerFiles(
   dirOrRepo: string,
@@ -104,7 +84,7 @@ export async function readTokenizerFiles(
     const file = await findFile(dirOrRepo, name, options);
     if (file === undefined) return undefined;
     const value = parseJson(await readText(file, TokenizerError), { file, error: TokenizerError });
-    if (!isObject(value)) throw new TokenizerError(`${file} must hold a JSON object.`);
+    if (!isRecord(value)) throw new TokenizerError(`${file} must hold a JSON object.`);
     return value;
   };
   const config = (await read("tokenizer_config.json")) as TokenizerConfig | undefined;
@@ -128,11 +108,11 @@ export async function readTokenizerFiles(
     throw new TokenizerError(`A special token of ${dirOrRepo} is neither a string nor an added token.`);
   };
   const model_tokens: Record<string, Token> = {};
-  for (const [name, value] of Object.entries({ ...merged, ...(isObject(extra) ? extra : {}) })) {
+  for (const [name, value] of Object.entries({ ...merged, ...(isRecord(extra) ? extra : {}) })) {
     const isToken = typeof value === "string" || isAddedToken(value);
-    const isNamed = isToken && (name.endsWith("_token") || (isObject(extra) && name in extra));
+    const isNamed = isToken && (name.endsWith("_token") || (isRecord(extra) && name in extra));
     if (!isNamed) continue;
-    if (SPECIAL_TOKENS.has(name)) merged[name] = token(value);
+    if (isNamedToken(name)) merged[name] = token(value);
     else model_tokens[name] = token(value);
   }
   return {
@@ -204,7 +184,7 @@ async function readTemplates(
   if (names.length > 0) return files;
   const inConfig = config.chat_template;
   if (typeof inConfig === "string") return inConfig;
-  if (!Array.isArray(inConfig)) return isObject(inConfig) ? (inConfig as Record<string, string>) : null;
+  if (!Array.isArray(inConfig)) return isRecord(inConfig) ? (inConfig as Record<string, string>) : null;
   return Object.fromEntries(
     inConfig.map(({ name, template }: { name: string; template: string }) => [name, template]),
   );
@@ -225,7 +205,7 @@ const withoutType = ({
 
 function addedTokensOf(decoder: unknown): AddedTokenData[] {
   if (decoder === undefined || decoder === null) return [];
-  if (!isObject(decoder)) throw new TokenizerError("added_tokens_decoder must map ids to tokens.");
+  if (!isRecord(decoder)) throw new TokenizerError("added_tokens_decoder must map ids to tokens.");
   const byId = Object.entries(decoder).sort(([a], [b]) => Number(a) - Number(b));
   return byId.map(([id, value]) => {
     if (isAddedToken(value)) return withoutType(value);
@@ -252,7 +232,7 @@ function mergeSpecialTokensMap(
 
 /** added_tokens.json: token to id. */
 function legacyAddedTokens(encoder: Record<string, unknown>, config: TokenizerConfig): AddedTokenData[] {
-  const contents = [...SPECIAL_TOKENS].map((name) => config[name]);
+  const contents = SPECIAL_TOKENS.map((name) => config[name]);
   const extra = config.extra_special_tokens ?? config.additional_special_tokens;
   if (Array.isArray(extra)) contents.push(...extra);
   const special = new Set(contents.map((token) => (isAddedToken(token) ? token.content : token)));

@@ -4,7 +4,8 @@
 import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from "node:worker_threads";
 import * as errors from "../errors/index.ts";
 import { type PackedEncoding, unpackEncoding } from "./encoding.ts";
-import type { NativeBackend, TokenizerBackend, TokenizerInfo } from "./tokenizer_backend.ts";
+import type { NativeBackend } from "./native_backend.ts";
+import type { TokenizerBackend, TokenizerInfo } from "./tokenizer_backend.ts";
 
 type Method = Exclude<keyof TokenizerBackend, "info" | "tokenToIdNow">;
 

@@ -2,7 +2,7 @@
 
 import { parentPort, workerData } from "node:worker_threads";
 import { packEncoding, packedBuffers } from "./encoding.ts";
-import { NativeBackend } from "./tokenizer_backend.ts";
+import { NativeBackend } from "./native_backend.ts";
 import { type Answer, type Call, describeError, type Question } from "./tokenizer_thread.ts";
 
 const port = parentPort as NonNullable<typeof parentPort>;
