@@ -1,5 +1,5 @@
 import t from "tap";
-import { withoutTensor } from "../support/checkpoints.js";
+import { endless, withoutTensor } from "../support/checkpoints.js";
 import { torchformers } from "../support/command_line.js";
 import { fixture } from "../support/fixtures.js";
 
@@ -85,4 +85,11 @@ t.test("sampling: the same text for a seed, another for another", async (t) => {
     await sample(),
     "one token to choose from is greedy search",
   );
+});
+
+t.test("Ctrl-C stops the text and ends with 130", async (t) => {
+  const folder = await endless(t.testdir());
+  const args = ["generate", folder, "hello", "-n", "90000"];
+  const { code, stdout, stderr } = await torchformers(args, { stopAfter: /^hello\s*\S/ });
+  t.match({ code, stdout, stderr }, { code: 130, stdout: /^hello/, stderr: "Interrupted.\n" });
 });

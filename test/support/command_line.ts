@@ -27,7 +27,7 @@ export async function torchformers(
   const [stdout, stderr]: string[][] = [[], []];
   child.stdout.setEncoding("utf8").on("data", (text) => {
     stdout?.push(text);
-    if (stopAfter?.test(stdout?.join("") ?? "")) child.kill("SIGINT");
+    if (!child.killed && stopAfter?.test(stdout?.join("") ?? "")) child.kill("SIGINT");
   });
   child.stderr.setEncoding("utf8").on("data", (text) => stderr?.push(text));
   child.stdin.on("error", () => {}); // a command that fails does not read
