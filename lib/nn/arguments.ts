@@ -2,6 +2,7 @@
 
 import { InvalidArgumentError } from "../errors/index.ts";
 import { suggest } from "../errors/suggest.ts";
+import { isOptions } from "../torch/options.ts";
 
 /**
  * What may follow the required arguments of a call: any number of the optional ones `P` by position, then an
@@ -10,13 +11,6 @@ import { suggest } from "../errors/suggest.ts";
 export type Rest<P extends readonly unknown[], O> =
   | [options?: O | undefined]
   | (P extends readonly [infer First, ...infer Others] ? [First | undefined, ...Rest<Others, O>] : never);
-
-/** True for `{ … }`, false for null, arrays, tensors and every other instance of a class. */
-export function isOptions(value: unknown): value is Record<string, unknown> {
-  if (typeof value !== "object" || value === null) return false;
-  const prototype = Object.getPrototypeOf(value);
-  return prototype === Object.prototype || prototype === null;
-}
 
 /**
  * Gives each optional argument of a call its value: by position, by name, or its default.

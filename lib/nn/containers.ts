@@ -2,7 +2,7 @@
 
 import { InvalidArgumentError } from "../errors/index.ts";
 import { Tensor } from "../torch/index.ts";
-import { isOptions } from "./arguments.ts";
+import { isOptions } from "../torch/options.ts";
 import { Module } from "./module.ts";
 import { printWith, repeatedLines } from "./module_print.ts";
 import { Parameter } from "./parameter.ts";

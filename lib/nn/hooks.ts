@@ -54,11 +54,13 @@ export class ForwardHooks {
   readonly backwardPre: HookList<(module: never, grad_output: Gradients) => Replacement>;
   readonly backward: HookList<(module: never, grad_input: Gradients, grad_output: Gradients) => Replacement>;
 
-  constructor(changed: () => void) {
-    this.pre = new HookList(changed);
-    this.post = new HookList(changed);
-    this.backwardPre = new HookList(changed);
-    this.backward = new HookList(changed);
+  /** @param changed is called after each addition and removal. */
+  constructor(changed: (hooks: ForwardHooks) => void) {
+    const tell = () => changed(this);
+    this.pre = new HookList(tell);
+    this.post = new HookList(tell);
+    this.backwardPre = new HookList(tell);
+    this.backward = new HookList(tell);
   }
 
   get size(): number {
@@ -179,4 +181,32 @@ function watchMany(tensors: readonly Tensor[], call: (grads: readonly Tensor[]) 
   const flat = flatten(tensors);
   flat.register_hook((grad) => flatten(call(unflatten(grad))).to({ dtype: flat.dtype }));
   return unflatten(flat);
+}
+
+type Wrapped = (() => Forward) & { assigned?: PropertyDescriptor | undefined };
+
+/** While there are hooks, `forward` is a property of the instance that runs them around the real one. */
+export function wrapForward(owner: object, hooks: ForwardHooks): void {
+  const own = Object.getOwnPropertyDescriptor(owner, "forward");
+  if (hooks.size === 0) {
+    const assigned = (own?.get as Wrapped | undefined)?.assigned;
+    delete (owner as { forward?: Forward }).forward;
+    if (assigned) Object.defineProperty(owner, "forward", assigned);
+  } else if (!own?.get) {
+    let inner: Forward | undefined = own?.value;
+    const run = (...args: unknown[]) =>
+      hooks.run(
+        owner,
+        (...given) => (inner ?? (Object.getPrototypeOf(owner).forward as Forward)).apply(owner, given),
+        args,
+      );
+    const get: Wrapped = () => run;
+    get.assigned = own;
+    // A forward assigned while there are hooks goes under them.
+    const set = (value: Forward) => {
+      inner = value;
+      get.assigned = { value, writable: true, enumerable: false, configurable: true };
+    };
+    Object.defineProperty(owner, "forward", { get, set, enumerable: false, configurable: true });
+  }
 }

@@ -1,17 +1,25 @@
 // Module: the base of all layers and models. What it holds is what its own enumerable properties hold.
 //
-// Over 500 lines because torch's Module is one class, and each method is short; printing, hooks and the reading
-// of state dicts live in their own files.
+// Over 500 lines because torch's Module is one class, and each method is short; walking the tree, printing, hooks and the
+// reading of state dicts live in their own files.
 
 import { inspect } from "node:util";
 import { ConfigFieldError, InvalidArgumentError } from "../errors/index.ts";
 import { suggest } from "../errors/suggest.ts";
-import { isDtype } from "../torch/dtype.ts";
 import { type Device, type Dtype, keep, no_grad, type RemovableHandle, Tensor } from "../torch/index.ts";
-import { bind, type Rest } from "./arguments.ts";
-import { ForwardHooks, type Gradients, type Replacement } from "./hooks.ts";
+import { bind } from "./arguments.ts";
+import { ForwardHooks, type Gradients, type Replacement, wrapForward } from "./hooks.ts";
 import { printModule, summarize } from "./module_print.ts";
-import { Buffer, Parameter } from "./parameter.ts";
+import { isFloatOrComplex, parseTo, type ToOptions } from "./module_to.ts";
+import {
+  lookUp,
+  type NamedRest,
+  namedTensors,
+  type OwnState,
+  type RecurseRest,
+  walkModules,
+} from "./module_walk.ts";
+import { Buffer, clearGrad, Parameter } from "./parameter.ts";
 import {
   type IncompatibleKeys,
   type LoadContext,
@@ -21,33 +29,6 @@ import {
   StateDictHooks,
   saveState,
 } from "./state_dict.ts";
-
-/** How `to` moves and casts. */
-export interface ToOptions {
-  device?: Device | null | undefined;
-  /** A floating point or complex dtype; integer tensors of the module keep theirs. */
-  dtype?: Dtype | null | undefined;
-  non_blocking?: boolean | undefined;
-}
-
-export interface NamedOptions {
-  /** Put before each name, with a dot. Default: "". */
-  prefix?: string | undefined;
-  /** Walk submodules too. Default: true. */
-  recurse?: boolean | undefined;
-  /** Give a tensor that has several names only under the first. Default: true. */
-  remove_duplicate?: boolean | undefined;
-}
-
-type NamedRest = Rest<[prefix: string, recurse: boolean, remove_duplicate: boolean], NamedOptions>;
-type RecurseRest = Rest<[recurse: boolean], Pick<NamedOptions, "recurse">>;
-
-/** What the walk found in the properties of one module, each kind in the order of assignment. */
-export interface OwnState {
-  readonly parameters: readonly (readonly [string, Parameter])[];
-  readonly buffers: readonly (readonly [string, Tensor])[];
-  readonly children: readonly (readonly [string, Module])[];
-}
 
 type Kind = "parameter" | "buffer" | "module";
 type Properties = Record<string, unknown>;
@@ -81,6 +62,9 @@ export class Module {
   readonly #known = new Map<string, Kind>();
   #forwardHooks: ForwardHooks | undefined;
   #stateDictHooks: StateDictHooks | undefined;
+
+  constructor() {
+  }
 
   /** What the module computes; each subclass writes its own. Hooks stand around it. */
   forward(..._args: never[]): unknown {
@@ -465,35 +449,8 @@ export class Module {
   }
 
   #hooks(): ForwardHooks {
-    this.#forwardHooks ??= new ForwardHooks(() => this.#wrapForward());
+    this.#forwardHooks ??= new ForwardHooks((hooks) => wrapForward(this, hooks));
     return this.#forwardHooks;
-  }
-
-  /** While there are hooks, `forward` is a property of the instance that runs them around the real one. */
-  #wrapForward(): void {
-    const hooks = this.#forwardHooks as ForwardHooks;
-    const own = Object.getOwnPropertyDescriptor(this, "forward");
-    if (hooks.size === 0) {
-      const assigned = (own?.get as Wrapped | undefined)?.assigned;
-      delete (this as Partial<Module>).forward;
-      if (assigned) Object.defineProperty(this, "forward", assigned);
-    } else if (!own?.get) {
-      let inner: Forward | undefined = own?.value;
-      const run = (...args: unknown[]) =>
-        hooks.run(
-          this,
-          (...given) => (inner ?? (Object.getPrototypeOf(this).forward as Forward)).apply(this, given),
-          args,
-        );
-      const get: Wrapped = () => run;
-      get.assigned = own;
-      // A forward assigned while there are hooks goes under them.
-      const set = (value: Forward) => {
-        inner = value;
-        get.assigned = { value, writable: true, enumerable: false, configurable: true };
-      };
-      Object.defineProperty(this, "forward", { get, set, enumerable: false, configurable: true });
-    }
   }
 
   // state dicts ---------------------------------------------------------------------------------------------
@@ -627,97 +584,6 @@ export class Module {
   [inspect.custom](): string {
     return summarize(this, Number.POSITIVE_INFINITY);
   }
-}
-
-type Forward = (...args: unknown[]) => unknown;
-type Wrapped = (() => Forward) & { assigned?: PropertyDescriptor | undefined };
-
-/** Drops a gradient, or empties it in place. */
-export function clearGrad(tensor: Tensor, set_to_none: boolean): void {
-  if (set_to_none) {
-    tensor.grad = null;
-    return;
-  }
-  const { grad } = tensor;
-  if (!grad) return;
-  grad.detach_();
-  no_grad(() => grad.zero_());
-}
-
-function* walkModules(module: Module, prefix: string, met: Set<Module> | null): Generator<[string, Module]> {
-  if (met?.has(module)) return;
-  met?.add(module);
-  yield [prefix, module];
-  for (const [name, child] of module._own_state().children) {
-    yield* walkModules(child, prefix === "" ? name : `${prefix}.${name}`, met);
-  }
-}
-
-function* namedTensors<T extends Tensor>(
-  root: Module,
-  method: string,
-  rest: NamedRest,
-  own: (module: Module) => readonly (readonly [string, T])[],
-): Generator<[string, T]> {
-  const { prefix, recurse, remove_duplicate } = bind(method, rest, {
-    prefix: "",
-    recurse: true,
-    remove_duplicate: true,
-  });
-  const met = new Set<T>();
-  const modules: Iterable<[string, Module]> = recurse
-    ? root.named_modules({ prefix, remove_duplicate })
-    : [[prefix, root]];
-  for (const [path, module] of modules) {
-    for (const [name, tensor] of own(module)) {
-      if (met.has(tensor)) continue;
-      if (remove_duplicate) met.add(tensor);
-      yield [path === "" ? name : `${path}.${name}`, tensor];
-    }
-  }
-}
-
-function lookUp<T>(
-  root: Module,
-  target: string,
-  kind: Kind,
-  own: (module: Module) => readonly (readonly [string, T])[],
-): T {
-  const dot = target.lastIndexOf(".");
-  const module = root.get_submodule(dot < 0 ? "" : target.slice(0, dot));
-  const name = target.slice(dot + 1);
-  const entries = own(module);
-  const found = entries.find(([key]) => key === name);
-  if (found) return found[1];
-  throw new InvalidArgumentError(
-    `${module._get_name()} has no ${kind} '${name}' (looking for '${target}').`,
-    {
-      suggestion: suggest(
-        name,
-        entries.map(([key]) => key),
-      ),
-    },
-  );
-}
-
-const isFloatOrComplex = (dtype: Dtype) => /^(float|bfloat|complex)/.test(dtype);
-
-function parseTo(target: Device | number | Tensor | ToOptions, rest: readonly unknown[]): ToOptions {
-  const none: ToOptions = { device: undefined, dtype: undefined, non_blocking: false };
-  if (target instanceof Tensor) {
-    return {
-      ...none,
-      ...bind("to", rest, { non_blocking: false }),
-      device: target.device,
-      dtype: target.dtype,
-    };
-  }
-  if (typeof target === "object" && target !== null) return bind("to", [target], none);
-  if (isDtype(target)) return { ...none, ...bind("to", rest, { non_blocking: false }), dtype: target };
-  return {
-    ...bind("to", rest, { dtype: undefined as Dtype | undefined, non_blocking: false }),
-    device: typeof target === "number" ? `cuda:${target}` : target,
-  };
 }
 
 function notA(module: Module, kind: Kind, name: string, value: unknown): InvalidArgumentError {

@@ -1,7 +1,7 @@
 // Tensors that belong to a module by their class: whatever property holds one, it is part of the module's state.
 
 import { addon } from "../addon/loader.ts";
-import { keep, Tensor } from "../torch/index.ts";
+import { keep, no_grad, Tensor } from "../torch/index.ts";
 
 /** Makes `owner` a second tensor over the memory of `data`, without history, that every memory scope spares. */
 function holdData(owner: Tensor, data: Tensor): void {
@@ -41,4 +41,16 @@ export class Buffer extends Tensor {
     holdData(this, data);
     this.persistent = persistent;
   }
+}
+
+/** Drops a gradient, or empties it in place. */
+export function clearGrad(tensor: Tensor, set_to_none: boolean): void {
+  if (set_to_none) {
+    tensor.grad = null;
+    return;
+  }
+  const { grad } = tensor;
+  if (!grad) return;
+  grad.detach_();
+  no_grad(() => grad.zero_());
 }

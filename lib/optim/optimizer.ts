@@ -5,7 +5,7 @@ import { InvalidArgumentError } from "../errors/index.ts";
 import { suggest } from "../errors/suggest.ts";
 import { bind, type Rest } from "../nn/arguments.ts";
 import { HookList } from "../nn/hooks.ts";
-import { clearGrad } from "../nn/module.ts";
+import { clearGrad } from "../nn/parameter.ts";
 import { py } from "../nn/repr.ts";
 import {
   enable_grad,

@@ -3,7 +3,7 @@ import { InvalidArgumentError } from "../errors/index.ts";
 import { suggest } from "../errors/suggest.ts";
 import { FloatScalar } from "./types.ts";
 
-/** A bag of named arguments, as opposed to a value. */
+/** A bag of named arguments: true for `{ … }`, false for null, arrays, tensors and every other instance of a class. */
 export function isOptions(value: unknown): value is Record<string, unknown> {
   if (typeof value !== "object" || value === null) return false;
   const prototype = Object.getPrototypeOf(value);
