@@ -9,12 +9,13 @@ export interface TorchformersErrorOptions {
 /** Base class: `error instanceof TorchformersError` and `error.code` are stable across versions. */
 export class TorchformersError extends Error {
   readonly code: string;
-  readonly hint: string | undefined;
+  declare readonly hint: string | undefined;
 
   constructor(code: string, message: string, { cause, hint }: TorchformersErrorOptions = {}) {
     super(hint ? `${message}\n${hint}` : message, cause === undefined ? undefined : { cause });
     this.code = code;
-    this.hint = hint;
+    // Not enumerable: Node prints own properties after the message, which ends with the hint already.
+    Object.defineProperty(this, "hint", { value: hint });
     this.name = new.target.name;
   }
 }
