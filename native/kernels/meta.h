@@ -1,12 +1,14 @@
-// What the Meta kernels share. A Meta kernel answers with the shape, strides and dtype that the CPU kernel would give, and
-// computes nothing. libtorch leaves many of them to Python; the files beside this one register those, by family, so that
-// models can be made without memory and programs traced without computing.
+// What the Meta kernels share. A Meta kernel answers with the shape, strides and dtype that the CPU
+// kernel would give, and computes nothing. libtorch leaves many of them to Python; the files beside
+// this one register those, by family, so that models can be made without memory and programs traced
+// without computing.
 #pragma once
 
 #include <ATen/ATen.h>
 #include <ATen/TensorIterator.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <optional>
 #include <vector>
 
@@ -39,15 +41,18 @@ inline ScalarType SumType(ScalarType type) {
 enum Reduction : int64_t { kNone = 0, kMean = 1, kSum = 2 };
 
 // Sizes after a reduction over `dims`; all of them when there are none.
-inline std::vector<int64_t> ReducedSizes(const Tensor& self, at::OptionalIntArrayRef dims, bool keepdim) {
+inline std::vector<int64_t> ReducedSizes(const Tensor& self,
+                                         at::OptionalIntArrayRef dims,
+                                         bool keepdim) {
   const bool all = !dims.has_value() || dims->empty();
   std::vector<bool> reduced(self.dim(), all);
+  std::vector<bool> seen(std::max<int64_t>(self.dim(), 1), false);
   if (!all) {
     for (const int64_t dim : *dims) {
       const int64_t d = at::maybe_wrap_dim(dim, self.dim());
-      if (self.dim() == 0) continue;
-      TORCH_CHECK(!reduced[d], "dim ", d, " appears multiple times in the list of dims");
-      reduced[d] = true;
+      TORCH_CHECK(!seen[d], "dim ", d, " appears multiple times in the list of dims");
+      seen[d] = true;
+      if (self.dim() > 0) reduced[d] = true;
     }
   }
   std::vector<int64_t> sizes;

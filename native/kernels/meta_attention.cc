@@ -1,4 +1,5 @@
-// Meta kernels of attention. Which of its kernels the CPU takes settles the strides of the result, so its own choice is asked.
+// Meta kernels of attention. Which of its kernels the CPU takes settles the strides of the result,
+// so its own choice is asked.
 #include <ATen/OpMathType.h>
 
 #include "native/kernels/meta.h"
@@ -9,15 +10,14 @@ namespace {
 // A CPU tensor of the same shape and strides, without memory: the choice reads no elements.
 Tensor OnCpu(const Tensor& meta) {
   static char nothing;
-  Tensor tensor = at::from_blob(&nothing,
-                                meta.sizes(),
-                                meta.strides(),
-                                meta.options().device(at::kCPU).requires_grad(false));
+  Tensor tensor = at::from_blob(
+      &nothing, meta.sizes(), meta.strides(), meta.options().device(at::kCPU).requires_grad(false));
   if (meta.requires_grad()) tensor.set_requires_grad(true);
   return tensor;
 }
 
-// Results: the sums, which lie as the query does, and the logarithms of the denominators [batch, heads, length].
+// Results: the sums, which lie as the query does, and the logarithms of the denominators [batch,
+// heads, length].
 std::tuple<Tensor, Tensor> FlashForCpu(const Tensor& query,
                                        const Tensor&,
                                        const Tensor&,
@@ -26,7 +26,9 @@ std::tuple<Tensor, Tensor> FlashForCpu(const Tensor& query,
                                        const std::optional<Tensor>&,
                                        std::optional<double>) {
   return {at::empty_like(query),
-          Empty({query.size(0), query.size(2), query.size(1)}, query, at::toOpMathType(query.scalar_type()))
+          Empty({query.size(0), query.size(2), query.size(1)},
+                query,
+                at::toOpMathType(query.scalar_type()))
               .transpose(1, 2)};
 }
 

@@ -1,4 +1,5 @@
-// Meta kernels of operators that work element by element. TensorIterator settles shape and strides, as on the CPU.
+// Meta kernels of operators that work element by element. TensorIterator settles shape and strides,
+// as on the CPU.
 #include "native/kernels/meta.h"
 
 namespace tf::meta {
@@ -31,22 +32,27 @@ ScalarType FloatOf(ScalarType type) {
 }
 
 Tensor& UnaryOut(const Tensor& self, Tensor& out) { return Into(out, {self}); }
-Tensor& BinaryOut(const Tensor& self, const Tensor& other, Tensor& out) { return Into(out, {self, other}); }
+Tensor& BinaryOut(const Tensor& self, const Tensor& other, Tensor& out) {
+  return Into(out, {self, other});
+}
 
 Tensor Relu(const Tensor& self) {
   TORCH_CHECK(self.scalar_type() != at::kBool, "Boolean inputs not supported for relu");
   return at::clamp_min(self, 0);
 }
 
-Tensor Hardtanh(const Tensor& self, const at::Scalar&, const at::Scalar&) {
+Tensor Hardtanh(const Tensor& self, const at::Scalar& low, const at::Scalar& high) {
   TORCH_CHECK(self.scalar_type() != at::kBool, "Bool inputs not supported for hardtanh");
-  return Unary(self);
+  TORCH_CHECK(self.scalar_type() != at::kByte || (low.toDouble() >= 0 && high.toDouble() >= 0),
+              "cannot do hardtanh on an unsigned type with negative limits");
+  return at::empty_like(self);
 }
 
 Tensor Hardswish(const Tensor& self) { return Unary(self); }
 
 Tensor Angle(const Tensor& self) {
-  return Unary(self, c10::toRealValueType(FloatOf(self.scalar_type())));
+  if (self.is_complex()) return Empty(self.sizes(), self, c10::toRealValueType(self.scalar_type()));
+  return Unary(self, FloatOf(self.scalar_type()));
 }
 
 Tensor IsNan(const Tensor& self) { return at::ne(self, self); }
@@ -77,14 +83,16 @@ std::tuple<Tensor&, Tensor&> FrexpOut(const Tensor& self, Tensor& mantissa, Tens
 
 Tensor PreluKernel(const Tensor& self, const Tensor& weight) {
   return at::TensorIteratorConfig()
-      .add_owned_output(Tensor())
+      .add_owned_output(at::empty_like(self))
       .add_owned_const_input(self)
       .add_owned_const_input(weight)
       .build()
       .output();
 }
 
-Tensor FloorDivide(const Tensor& self, const Tensor& other) { return at::div(self, other, "floor"); }
+Tensor FloorDivide(const Tensor& self, const Tensor& other) {
+  return at::div(self, other, "floor");
+}
 
 Tensor Rsub(const Tensor& self, const Tensor& other, const at::Scalar& alpha) {
   return at::sub(other, self, alpha);

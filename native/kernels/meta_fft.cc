@@ -1,5 +1,5 @@
-// Meta kernels of Fourier transforms. Strides are those of the CPU kernels on MKL, which run over the batch in the order in
-// which it lies in memory and leave the result so.
+// Meta kernels of Fourier transforms. Strides are those of the CPU kernels on MKL, which run over
+// the batch in the order in which it lies in memory and leave the result so.
 #include <algorithm>
 
 #include "native/kernels/meta.h"
@@ -7,8 +7,8 @@
 namespace tf::meta {
 namespace {
 
-// The result of one transform over `dims` (in the order in which they are done): batch dimensions first, those
-// with the largest strides outermost, then the transformed ones, dense.
+// The result of one transform over `dims` (in the order in which they are done): batch dimensions
+// first, those with the largest strides outermost, then the transformed ones, dense.
 Tensor Transformed(const Tensor& input, IntArrayRef sizes, IntArrayRef dims, ScalarType dtype) {
   const int64_t rank = input.dim();
   std::vector<bool> transformed(rank, false);
@@ -55,10 +55,14 @@ Tensor RealToComplex(const Tensor& self, IntArrayRef dims, int64_t, bool oneside
   return Transformed(self, sizes, order, c10::toComplexType(self.scalar_type()));
 }
 
-Tensor ComplexToReal(const Tensor& self, IntArrayRef dims, int64_t normalization, int64_t last_size) {
+Tensor ComplexToReal(const Tensor& self,
+                     IntArrayRef dims,
+                     int64_t normalization,
+                     int64_t last_size) {
   TORCH_CHECK(self.is_complex(), "_fft_c2r: expects a complex input");
   Tensor input = self;
-  if (dims.size() > 1) input = ComplexToComplex(self, dims.slice(0, dims.size() - 1), normalization, false);
+  if (dims.size() > 1)
+    input = ComplexToComplex(self, dims.slice(0, dims.size() - 1), normalization, false);
   auto sizes = input.sizes().vec();
   sizes[dims.back()] = last_size;
   return Transformed(input, sizes, dims.back(), c10::toRealValueType(self.scalar_type()));

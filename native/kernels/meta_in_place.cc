@@ -1,4 +1,5 @@
-// Operators that only write into their arguments, or only check them: on meta tensors there is nothing to do.
+// Operators that only write into their arguments, or only check them: on meta tensors there is
+// nothing to do.
 #include "native/kernels/meta.h"
 
 namespace tf::meta {

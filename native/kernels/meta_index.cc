@@ -15,7 +15,16 @@ Tensor IndexSelect(const Tensor& self, int64_t dim, const Tensor& index) {
   TORCH_CHECK(IsIndex(index), "index_select(): Expected dtype int32 or int64 for index");
   dim = at::maybe_wrap_dim(dim, self.dim());
   auto sizes = self.sizes().vec();
-  if (!sizes.empty()) sizes[dim] = index.numel();
+  if (sizes.empty()) {
+    TORCH_CHECK_INDEX(index.numel() == 1,
+                      "index_select(): Index to scalar can have only 1 value, got ",
+                      index.numel(),
+                      " value(s)");
+  } else {
+    TORCH_CHECK_INDEX(self.size(dim) > 0 || index.numel() == 0,
+                      "index_select(): self indexing axis dim should be positive");
+    sizes[dim] = index.numel();
+  }
   return Empty(sizes, self);
 }
 
@@ -23,6 +32,8 @@ Tensor Take(const Tensor& self, const Tensor& index) {
   TORCH_CHECK(index.scalar_type() == at::kLong,
               "take(): Expected a long tensor for index, but got ",
               index.scalar_type());
+  TORCH_CHECK_INDEX(self.numel() > 0 || index.numel() == 0,
+                    "take(): tried to take from an empty tensor");
   return Empty(index.sizes(), self);
 }
 
@@ -31,7 +42,8 @@ Tensor Flip(const Tensor& self, IntArrayRef dims) {
   return at::empty_like(self, at::MemoryFormat::Preserve);
 }
 
-// The CPU kernel rolls several dimensions one after the other, and all elements as one row when none is named.
+// The CPU kernel rolls several dimensions one after the other, and all elements as one row when
+// none is named.
 Tensor Roll(const Tensor& self, IntArrayRef shifts, IntArrayRef dims) {
   TORCH_CHECK(!shifts.empty(), "`shifts` required");
   if (dims.empty() && shifts.size() == 1) {
@@ -49,7 +61,8 @@ Tensor Roll(const Tensor& self, IntArrayRef shifts, IntArrayRef dims) {
   const int64_t size = self.size(dims[0]);
   int64_t start = (size - shifts[0]) % size;
   if (start < 0) start += size;
-  return at::cat({self.narrow(dims[0], start, size - start), self.narrow(dims[0], 0, start)}, dims[0]);
+  return at::cat({self.narrow(dims[0], start, size - start), self.narrow(dims[0], 0, start)},
+                 dims[0]);
 }
 
 Tensor NonzeroStatic(const Tensor& self, int64_t size, int64_t) {
@@ -59,7 +72,8 @@ Tensor NonzeroStatic(const Tensor& self, int64_t size, int64_t) {
 
 Tensor RepeatInterleave(const Tensor& repeats, std::optional<int64_t> output_size) {
   TORCH_CHECK(output_size.has_value(),
-              "repeat_interleave: the length of the result depends on data, which a meta tensor does not have; "
+              "repeat_interleave: the length of the result depends on data, which a meta tensor "
+              "does not have; "
               "pass output_size");
   TORCH_CHECK(repeats.dim() == 1, "repeat_interleave only accept 1D vector as repeat");
   return Empty({*output_size}, repeats);

@@ -28,14 +28,18 @@ Tensor CholeskyInverse(const Tensor& self, bool) {
   return ColumnMajor(self.sizes(), self);
 }
 
-Tensor CholeskySolve(const Tensor& self, const Tensor&, bool) { return ColumnMajor(self.sizes(), self); }
+Tensor CholeskySolve(const Tensor& self, const Tensor&, bool) {
+  return ColumnMajor(self.sizes(), self);
+}
 
 Tensor MatrixExp(const Tensor& self) {
   CheckSquare(self, "linalg.matrix_exp");
   return Empty(self.sizes(), self);
 }
 
-Tensor HouseholderProduct(const Tensor& input, const Tensor&) { return ColumnMajor(input.sizes(), input); }
+Tensor HouseholderProduct(const Tensor& input, const Tensor&) {
+  return ColumnMajor(input.sizes(), input);
+}
 
 std::tuple<Tensor&, Tensor&> EigOut(const Tensor& self, Tensor& values, Tensor& vectors) {
   CheckSquare(self, "linalg.eig");

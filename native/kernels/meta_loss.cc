@@ -14,13 +14,26 @@ Tensor BinaryCrossEntropy(const Tensor& self,
               ") that is different to the input size (",
               self.sizes(),
               ") is deprecated. Please ensure they have the same size.");
+  TORCH_CHECK(self.scalar_type() == target.scalar_type(),
+              "Found dtype ",
+              target.scalar_type(),
+              " but expected ",
+              self.scalar_type());
   if (reduction != kNone) return Empty({}, self);
   return at::empty_like(self);
 }
 
 Tensor HuberLoss(const Tensor& self, const Tensor& target, int64_t reduction, double delta) {
   TORCH_CHECK(delta > 0, "huber_loss does not support non-positive values for delta.");
-  const Tensor loss = at::sub(self, target);
+  Tensor loss = at::empty_like(self);
+  at::TensorIteratorConfig()
+      .add_owned_output(loss)
+      .add_owned_const_input(self)
+      .add_owned_const_input(target)
+      .promote_inputs_to_common_dtype(true)
+      .cast_common_dtype_to_outputs(true)
+      .enforce_safe_casting_to_output(true)
+      .build();
   return reduction == kNone ? loss : Empty({}, loss);
 }
 
@@ -30,9 +43,15 @@ std::tuple<Tensor, Tensor> NllLoss2d(const Tensor& self,
                                      const std::optional<Tensor>& weight,
                                      int64_t reduction,
                                      int64_t) {
-  TORCH_CHECK(target.dim() == 3, "only batches of spatial targets supported (3D tensors) but got targets of dimension: ", target.dim());
-  TORCH_CHECK(self.dim() == 4, "only batches of spatial inputs supported (4D tensors), but got input of dimension: ", self.dim());
-  TORCH_CHECK(self.size(0) == target.size(0) && self.size(2) == target.size(1) && self.size(3) == target.size(2),
+  TORCH_CHECK(
+      target.dim() == 3,
+      "only batches of spatial targets supported (3D tensors) but got targets of dimension: ",
+      target.dim());
+  TORCH_CHECK(self.dim() == 4,
+              "only batches of spatial inputs supported (4D tensors), but got input of dimension: ",
+              self.dim());
+  TORCH_CHECK(self.size(0) == target.size(0) && self.size(2) == target.size(1) &&
+                  self.size(3) == target.size(2),
               "size mismatch (got input: ",
               self.sizes(),
               " , target: ",
@@ -51,7 +70,8 @@ Tensor MultiMarginLoss(const Tensor& self,
                        const std::optional<Tensor>&,
                        int64_t reduction) {
   TORCH_CHECK(self.dim() <= 2 && target.dim() <= 1 && self.numel() > 0,
-              "multi_margin_loss: expected a non-empty vector or matrix of scores and a vector of targets, but got ",
+              "multi_margin_loss: expected a non-empty vector or matrix of scores and a vector of "
+              "targets, but got ",
               self.sizes(),
               " and ",
               target.sizes());

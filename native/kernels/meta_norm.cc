@@ -4,7 +4,8 @@
 namespace tf::meta {
 namespace {
 
-// Statistics are kept in the parameters' dtype where those are wider than the input, as in autocast and half precision.
+// Statistics are kept in the parameters' dtype where those are wider than the input, as in autocast
+// and half precision.
 ScalarType StatisticsType(const Tensor& input, const std::optional<Tensor>& parameter) {
   const bool mixed = at::isReducedFloatingType(input.scalar_type()) && parameter.has_value() &&
                      parameter->defined() && parameter->scalar_type() == at::kFloat;
@@ -27,8 +28,11 @@ std::tuple<Tensor, Tensor, Tensor> LayerNorm(const Tensor& input,
               input.sizes());
   auto statistics = input.sizes().vec();
   std::fill(statistics.begin() + kept, statistics.end(), 1);
-  const ScalarType dtype = StatisticsType(input, weight.has_value() && weight->defined() ? weight : bias);
-  return {Empty(input.sizes(), input), Empty(statistics, input, dtype), Empty(statistics, input, dtype)};
+  const ScalarType dtype =
+      StatisticsType(input, weight.has_value() && weight->defined() ? weight : bias);
+  return {Empty(input.sizes(), input),
+          Empty(statistics, input, dtype),
+          Empty(statistics, input, dtype)};
 }
 
 std::tuple<Tensor, Tensor, Tensor> GroupNorm(const Tensor& input,
@@ -39,13 +43,18 @@ std::tuple<Tensor, Tensor, Tensor> GroupNorm(const Tensor& input,
                                              int64_t spatial,
                                              int64_t groups,
                                              double) {
-  TORCH_CHECK(groups > 0 && channels % groups == 0,
-              "Expected number of channels in input to be divisible by num_groups, but got input of shape ",
-              input.sizes(),
-              " and num_groups=",
-              groups);
-  TORCH_CHECK(input.numel() == batch * channels * spatial, "group_norm: input has the wrong number of elements");
-  const ScalarType dtype = StatisticsType(input, weight.has_value() && weight->defined() ? weight : bias);
+  TORCH_CHECK(
+      groups > 0 && channels % groups == 0,
+      "Expected number of channels in input to be divisible by num_groups, but got input of shape ",
+      input.sizes(),
+      " and num_groups=",
+      groups);
+  TORCH_CHECK(input.numel() == batch * channels * spatial,
+              "group_norm: input has the wrong number of elements");
+  TORCH_CHECK(input.is_contiguous(input.suggest_memory_format()),
+              "group_norm: expected a contiguous input");
+  const ScalarType dtype =
+      StatisticsType(input, weight.has_value() && weight->defined() ? weight : bias);
   return {Empty(input.sizes(), input, std::nullopt, input.suggest_memory_format()),
           Empty({batch, groups}, input, dtype),
           Empty({batch, groups}, input, dtype)};
@@ -64,6 +73,9 @@ std::tuple<Tensor, Tensor, Tensor> BatchNorm(const Tensor& input,
                                              bool training,
                                              double,
                                              double) {
+  TORCH_CHECK(!training || input.numel() > 0,
+              "input tensor must have at least one element, but got input_sizes = ",
+              input.sizes());
   ScalarType dtype = input.scalar_type();
   for (const auto* parameter : {&weight, &bias, &running_mean, &running_var}) {
     if (StatisticsType(input, *parameter) == at::kFloat) dtype = at::kFloat;
@@ -106,15 +118,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> BatchNormWithUpdate(const Tensor& inp
 
 // Both results lie as their argument does.
 std::tuple<Tensor, Tensor> WeightNorm(const Tensor& v, const Tensor& g, int64_t dim) {
-  TORCH_CHECK(dim == 0 || dim == v.dim() - 1, "fused kernels can only be applied for first or last dim");
+  TORCH_CHECK(dim == 0 || dim == v.dim() - 1,
+              "fused kernels can only be applied for first or last dim");
   return {at::empty_like(v, at::MemoryFormat::Contiguous),
           at::empty_strided(g.sizes(), g.strides(), g.options())};
 }
 
 std::tuple<Tensor, Tensor> Dropout(const Tensor& input, double p, std::optional<bool> train) {
   if (input.numel() == 0) return {input, at::empty_like(input, input.options())};
-  if (!train.value_or(true)) return {input.clone(), Empty(input.sizes(), input, at::kBool)};
   Tensor mask = at::empty_like(input, input.options().dtype(at::kBool));
+  if (!train.value_or(true)) return {input.clone(), mask};
   return {input.mul(mask).mul_(p == 1 ? 0.0 : 1.0 / (1.0 - p)), mask};
 }
 

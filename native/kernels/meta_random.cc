@@ -22,7 +22,9 @@ Tensor Multinomial(const Tensor& self, int64_t samples, bool replacement, Genera
 Tensor Alike(const Tensor& self, Generator) { return Empty(self.sizes(), self); }
 Tensor Binomial(const Tensor& count, const Tensor& prob, Generator) { return at::add(count, prob); }
 
-Tensor& BernoulliOut(const Tensor& self, Generator, Tensor& out) { return Resize(out, self.sizes()); }
+Tensor& BernoulliOut(const Tensor& self, Generator, Tensor& out) {
+  return Resize(out, self.sizes());
+}
 Tensor& RandpermOut(int64_t n, Generator, Tensor& out) {
   TORCH_CHECK(n >= 0, "n must be non-negative, got", n);
   return Resize(out, {n});

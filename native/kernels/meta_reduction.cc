@@ -15,7 +15,8 @@ Tensor Nansum(const Tensor& self,
               bool keepdim,
               std::optional<ScalarType> dtype) {
   TORCH_CHECK(!self.is_complex(), "nansum does not support complex inputs");
-  return Empty(ReducedSizes(self, dims, keepdim), self, dtype.value_or(SumType(self.scalar_type())));
+  return Empty(
+      ReducedSizes(self, dims, keepdim), self, dtype.value_or(SumType(self.scalar_type())));
 }
 
 Tensor WholeSum(const Tensor& self) { return Empty({}, self, SumType(self.scalar_type())); }
@@ -43,43 +44,50 @@ std::tuple<Tensor, Tensor> VarianceAndMean(const Tensor& self,
                                            at::OptionalIntArrayRef dims,
                                            const std::optional<at::Scalar>& correction,
                                            bool keepdim) {
-  return {Variance(self, dims, correction, keepdim), Empty(ReducedSizes(self, dims, keepdim), self)};
+  return {Variance(self, dims, correction, keepdim),
+          Empty(ReducedSizes(self, dims, keepdim), self)};
 }
 
 Tensor CountNonzero(const Tensor& self, IntArrayRef dims) {
   return Empty(ReducedSizes(self, dims, /*keepdim=*/false), self, at::kLong);
 }
 
+// Sizes after one dimension is reduced to the element of some rank, which must exist.
+std::vector<int64_t> RankSizes(const Tensor& self, int64_t dim, bool keepdim, const char* name) {
+  auto sizes = ReducedSizes(self, IntArrayRef{dim}, keepdim);
+  TORCH_CHECK_INDEX(self.dim() == 0 || self.size(dim) > 0,
+                    name,
+                    "(): Expected reduction dim ",
+                    dim,
+                    " to have non-zero size.");
+  return sizes;
+}
+
 std::tuple<Tensor, Tensor> Mode(const Tensor& self, int64_t dim, bool keepdim) {
-  const auto sizes = ReducedSizes(self, IntArrayRef{dim}, keepdim);
+  const auto sizes = RankSizes(self, dim, keepdim, "mode");
   return {Empty(sizes, self), Empty(sizes, self, at::kLong)};
 }
 
-std::tuple<Tensor&, Tensor&> KthvalueOut(const Tensor& self,
-                                         int64_t k,
-                                         int64_t dim,
-                                         bool keepdim,
-                                         Tensor& values,
-                                         Tensor& indices) {
+std::tuple<Tensor&, Tensor&> KthvalueOut(
+    const Tensor& self, int64_t k, int64_t dim, bool keepdim, Tensor& values, Tensor& indices) {
   const int64_t length = self.dim() == 0 ? 1 : self.size(dim);
-  TORCH_CHECK(k >= 1 && k <= length, "kthvalue(): selected number k out of range for dimension ", dim);
+  TORCH_CHECK(
+      k >= 1 && k <= length, "kthvalue(): selected number k out of range for dimension ", dim);
   const auto sizes = ReducedSizes(self, IntArrayRef{dim}, keepdim);
   return {Resize(values, sizes), Resize(indices, sizes)};
 }
 
-std::tuple<Tensor&, Tensor&> MedianOut(const Tensor& self,
-                                       int64_t dim,
-                                       bool keepdim,
-                                       Tensor& values,
-                                       Tensor& indices) {
-  const auto sizes = ReducedSizes(self, IntArrayRef{dim}, keepdim);
+std::tuple<Tensor&, Tensor&> MedianOut(
+    const Tensor& self, int64_t dim, bool keepdim, Tensor& values, Tensor& indices) {
+  const auto sizes = RankSizes(self, dim, keepdim, "median");
   return {Resize(values, sizes), Resize(indices, sizes)};
 }
 
 // The caller made both results as large as `self`.
 void CumulativeExtremum(const Tensor&, Tensor&, Tensor&, int64_t) {}
 
-Tensor LogCumSumExp(const Tensor& self, int64_t) {
+Tensor LogCumSumExp(const Tensor& self, int64_t dim) {
+  at::maybe_wrap_dim(dim, self.dim());
   return at::empty_like(self, self.options(), at::MemoryFormat::Contiguous);
 }
 

@@ -1,5 +1,5 @@
-// Operators whose result's shape, or the result itself, depends on data: on meta tensors they say so. The wording becomes a
-// TraceError.
+// Operators whose result's shape, or the result itself, depends on data: on meta tensors they say
+// so. The wording becomes a TraceError.
 #include "native/kernels/meta.h"
 
 namespace tf::meta {
