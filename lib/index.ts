@@ -12,15 +12,15 @@ export * from "./generation/classifier_free_guidance.ts";
 export type { Step } from "./generation/generate.ts";
 export { type Generates, GenerationMixin } from "./generation/generation_mixin.ts";
 export * from "./generation/generation_outputs.ts";
-export * from "./generation/logits_process.ts";
+export * from "./generation/logits_process/constraints.ts";
 export {
   LogitsProcessor,
   type LogitsProcessorLike,
   LogitsProcessorList,
   type TokenIds,
-} from "./generation/logits_processor.ts";
-export * from "./generation/logits_repetition.ts";
-export * from "./generation/logits_warpers.ts";
+} from "./generation/logits_process/logits_processor.ts";
+export * from "./generation/logits_process/repetition.ts";
+export * from "./generation/logits_process/warpers.ts";
 export type { GenerateInputs, GenerateOptions, Streamer } from "./generation/options.ts";
 export * from "./generation/stopping_criteria.ts";
 export type { TextStreamOptions } from "./generation/stream_text.ts";

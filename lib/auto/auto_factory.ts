@@ -1,7 +1,7 @@
 // What the Auto model classes have in common: the class that a checkpoint's config asks for, found, imported and used.
 import { PretrainedConfig } from "../configuration/index.ts";
 import { InvalidArgumentError } from "../errors/index.ts";
-import type { HubOptions } from "../hub/files.ts";
+import { HUB_OPTIONS, type HubOptions } from "../hub/files.ts";
 import type { FromPretrainedOptions, LoadingInfo } from "../modeling/from_pretrained.ts";
 import type { ModelClass, PreTrainedModel } from "../modeling/modeling_utils.ts";
 import type { Dtype } from "../torch/index.ts";
@@ -35,16 +35,6 @@ export interface AutoModelClass<M extends PreTrainedModel> {
   /** Makes a class known for a class of configurations; `config_class` of the model must be that one. */
   register(config_class: KeyClass, model_class: ModelClass<M>, options?: RegisterOptions): void;
 }
-
-const HUB_OPTIONS = [
-  "revision",
-  "subfolder",
-  "cache_dir",
-  "token",
-  "local_files_only",
-  "force_download",
-  "signal",
-] as const;
 
 type AnyClass = ModelClass & typeof PreTrainedModel;
 

@@ -4,7 +4,7 @@ import { type Cache, type CacheConfig, DynamicCache } from "../modeling/cache_ut
 import type { PreTrainedModel } from "../modeling/modeling_utils.ts";
 import type { Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
-import { LogitsProcessor } from "./logits_processor.ts";
+import { LogitsProcessor } from "./logits_process/logits_processor.ts";
 
 export interface UnbatchedGuidanceOptions {
   /** Above 1: towards the prompt. 1 changes nothing. */

@@ -5,7 +5,7 @@ import { nearest } from "../errors/suggest.ts";
 import type { PreTrainedModel } from "../modeling/modeling_utils.ts";
 import type { Generator, Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
-import type { LogitsProcessorLike, LogitsProcessorList } from "./logits_processor.ts";
+import type { LogitsProcessorLike, LogitsProcessorList } from "./logits_process/logits_processor.ts";
 import type { StoppingCriteriaLike, StoppingCriteriaList } from "./stopping_criteria.ts";
 import type { BaseStreamer, StreamerTokenizer } from "./streamers.ts";
 

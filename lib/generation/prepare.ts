@@ -7,10 +7,14 @@ import type { PreTrainedModel } from "../modeling/modeling_utils.ts";
 import type { Device, Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
 import { UnbatchedClassifierFreeGuidanceLogitsProcessor } from "./classifier_free_guidance.ts";
-import * as p from "./logits_process.ts";
-import { type LogitsProcessor, type LogitsProcessorLike, LogitsProcessorList } from "./logits_processor.ts";
-import * as repetition from "./logits_repetition.ts";
-import * as warpers from "./logits_warpers.ts";
+import * as p from "./logits_process/constraints.ts";
+import {
+  type LogitsProcessor,
+  type LogitsProcessorLike,
+  LogitsProcessorList,
+} from "./logits_process/logits_processor.ts";
+import * as repetition from "./logits_process/repetition.ts";
+import * as warpers from "./logits_process/warpers.ts";
 import type { ModelInputs, Request } from "./options.ts";
 import * as stop from "./stopping_criteria.ts";
 import type { StreamerTokenizer } from "./streamers.ts";

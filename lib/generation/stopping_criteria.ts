@@ -3,7 +3,7 @@ import { InvalidArgumentError } from "../errors/index.ts";
 import type { Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
 import { readOptions } from "../torch/options.ts";
-import type { TokenIds } from "./logits_processor.ts";
+import type { TokenIds } from "./logits_process/logits_processor.ts";
 import type { StreamerTokenizer } from "./streamers.ts";
 
 /** Says for each row whether it is finished. */

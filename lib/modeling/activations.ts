@@ -47,17 +47,7 @@ export const QuickGELUActivation: new () => Activation = activation("QuickGELUAc
 export const ClippedGELUActivation: new () => Activation = activation("ClippedGELUActivation", (x) =>
   F.gelu(x).clamp(-10, 10),
 );
-export const AccurateGELUActivation: new () => Activation = activation("AccurateGELUActivation", (x) =>
-  x.mul(0.5).mul(
-    x
-      .pow(3)
-      .mul(0.044715)
-      .add(x)
-      .mul(Math.sqrt(2 / Math.PI))
-      .tanh()
-      .add(1),
-  ),
-);
+export const AccurateGELUActivation: new () => Activation = activation("AccurateGELUActivation", tanhGelu);
 export const SiLUActivation: new () => Activation = activation("SiLUActivation", (x) => F.silu(x));
 export const MishActivation: new () => Activation = activation("MishActivation", (x) => F.mish(x));
 export const LinearActivation: new () => Activation = activation("LinearActivation", (x) => x);

@@ -1,126 +1,37 @@
 // Loading a checkpoint into a model: a skeleton on the meta device, then the file's tensors put into its parameters.
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { GenerationConfig, PretrainedConfig } from "../configuration/index.ts";
-import { CheckpointError, InvalidArgumentError, UnsupportedQuantizationError } from "../errors/index.ts";
+import { CheckpointError, InvalidArgumentError } from "../errors/index.ts";
 import { nearest } from "../errors/suggest.ts";
 import { warn } from "../errors/warnings.ts";
-import { type CheckpointFiles, findCheckpoint } from "../hub/checkpoint.ts";
-import type { HubOptions } from "../hub/files.ts";
+import { findCheckpoint } from "../hub/checkpoint.ts";
+import { HUB_OPTIONS, type HubOptions } from "../hub/files.ts";
 import type * as nn from "../nn/index.ts";
-import { asDtype, isFloatingDtype } from "../torch/dtype.ts";
+import { isFloatingDtype } from "../torch/dtype.ts";
 import type { Device, Dtype, Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
 import { assertPlausible, Checkpoint, type Entry } from "./checkpoint.ts";
 import { is_loaded, mark_loaded } from "./initialization.ts";
-import { type LoadingInfo, printLoadingReport } from "./loading_report.ts";
+import {
+  chooseDtype,
+  type FromPretrainedOptions,
+  OWN_OPTIONS,
+  oneDevice,
+  progressReporter,
+  type Report,
+  refuseQuantization,
+  splitOptions,
+} from "./loading_options.ts";
+import { keyLists, type LoadingInfo, lists, mismatch, printLoadingReport } from "./loading_report.ts";
 import type { ModelClass, PreTrainedModel } from "./modeling_utils.ts";
 
+export type { FromPretrainedOptions, ProgressEvent } from "./loading_options.ts";
 export type { LoadingInfo } from "./loading_report.ts";
-
-/** One step of loading; each stage ends with one event whose `loaded` is `total`. */
-export interface ProgressEvent {
-  readonly stage: "resolve" | "download" | "read" | "place" | "ready";
-  readonly file: string;
-  readonly loaded: number;
-  readonly total: number;
-  readonly total_loaded: number;
-  readonly total_bytes: number;
-}
-
-/** Options of `from_pretrained`. Any field of the config may be given too, to replace its value. */
-export interface FromPretrainedOptions extends HubOptions {
-  /** "auto" (default): what config or file say; else a floating point dtype to which weights are cast. */
-  readonly dtype?: Dtype | "auto" | null | undefined;
-  /** The older name of `dtype`. */
-  readonly torch_dtype?: Dtype | "auto" | null | undefined;
-  /** A config to use instead of the checkpoint's, or the directory of one. */
-  readonly config?: PretrainedConfig | string | null | undefined;
-  /** "sdpa" (default where the model has it), "eager", or a registered name. */
-  readonly attn_implementation?: string | null | undefined;
-  /** One device for all weights: "cpu" (default), "cuda:0"; or "auto". */
-  readonly device_map?: Device | Readonly<Record<string, Device>> | null | undefined;
-  readonly max_memory?: unknown;
-  readonly offload_folder?: string | null | undefined;
-  readonly variant?: string | undefined;
-  /** Throw unless checkpoint and model have the same tensors. Default false. */
-  readonly strict?: boolean | undefined;
-  /** Initialize weights whose shape differs instead of throwing. Default false. */
-  readonly ignore_mismatched_sizes?: boolean | undefined;
-  /** Resolve to `[model, info]`. Default false. */
-  readonly output_loading_info?: boolean | undefined;
-  /** Pattern → replacement, applied to the checkpoint's names before anything else. */
-  readonly key_mapping?: Readonly<Record<string, string>> | undefined;
-  readonly trust_remote_code?: boolean | undefined;
-  readonly progress_callback?: ((event: ProgressEvent) => void) | undefined;
-  readonly quantization_config?: unknown;
-  readonly [field: string]: unknown;
-}
-
-/** Read here; everything else goes to the hub, to the config, or is refused. */
-const OWN_OPTIONS = [
-  "dtype",
-  "torch_dtype",
-  "config",
-  "attn_implementation",
-  "device_map",
-  "max_memory",
-  "offload_folder",
-  "offload_buffers",
-  "variant",
-  "strict",
-  "ignore_mismatched_sizes",
-  "output_loading_info",
-  "key_mapping",
-  "trust_remote_code",
-  "progress_callback",
-  "quantization_config",
-] as const;
-
-/** Options of the reference that ask for what is always so here. */
-const WITHOUT_EFFECT = [
-  "low_cpu_mem_usage",
-  "_fast_init",
-  "offload_state_dict",
-  "mirror",
-  "from_tf",
-  "from_flax",
-  "use_safetensors",
-  "weights_only",
-  "disable_mmap",
-  "code_revision",
-  "_from_auto",
-  "_from_pipeline",
-] as const;
-
-const HUB_OPTIONS = [
-  "revision",
-  "subfolder",
-  "cache_dir",
-  "token",
-  "local_files_only",
-  "force_download",
-  "signal",
-] as const;
 
 let loading = 0;
 
 /** True while a skeleton is built: constructors leave weights alone then. */
 export const isLoading = (): boolean => loading > 0;
-
-type Split = { own: FromPretrainedOptions; hub: HubOptions; fields: Record<string, unknown> };
-
-function splitOptions(options: FromPretrainedOptions): Split {
-  const own: Record<string, unknown> = {};
-  const hub: Record<string, unknown> = {};
-  const fields: Record<string, unknown> = {};
-  for (const [name, value] of Object.entries(options)) {
-    if (value === undefined || WITHOUT_EFFECT.includes(name as never)) continue;
-    if (HUB_OPTIONS.includes(name as never)) hub[name] = value;
-    else if (OWN_OPTIONS.includes(name as never)) own[name] = value;
-    else fields[name] = value;
-  }
-  return { own: own as FromPretrainedOptions, hub: hub as HubOptions, fields };
-}
 
 /** See `PreTrainedModel.from_pretrained`. */
 export async function loadPretrained(
@@ -226,58 +137,6 @@ async function loadConfig(
   config.name_or_path = dirOrRepo;
   if (own.attn_implementation) config._attn_implementation = own.attn_implementation;
   return config;
-}
-
-/** A checkpoint in packed numbers would load as nonsense: refused before any weight is read. */
-function refuseQuantization(config: PretrainedConfig, own: FromPretrainedOptions): void {
-  const quantization = (own.quantization_config ?? config.quantization_config) as
-    | { quant_method?: unknown }
-    | null
-    | undefined;
-  if (quantization === null || quantization === undefined) return;
-  throw new UnsupportedQuantizationError(
-    `The checkpoint is quantized by '${String(quantization.quant_method ?? "an unnamed method")}', which is not implemented.`,
-    { hint: "Use a checkpoint in float32, float16 or bfloat16." },
-  );
-}
-
-/** The device of all weights; placing over several devices is not part of this version. */
-function oneDevice(device_map: FromPretrainedOptions["device_map"]): Device {
-  if (device_map === null || device_map === undefined) return "cpu";
-  const devices = typeof device_map === "string" ? [device_map] : [...new Set(Object.values(device_map))];
-  const [device] = devices;
-  if (devices.length !== 1 || device === undefined || device === "disk") {
-    throw new InvalidArgumentError(
-      "device_map: only one device for the whole model is possible in this version.",
-    );
-  }
-  if (["auto", "balanced", "balanced_low_0", "sequential"].includes(device))
-    return torch.cuda.is_available() ? "cuda:0" : "cpu";
-  return device;
-}
-
-function chooseDtype(
-  wanted: string,
-  config: PretrainedConfig,
-  files: CheckpointFiles,
-  checkpoint: Checkpoint,
-): Dtype {
-  const auto = () => {
-    const inIndex = files.metadata.dtype;
-    const inFile = [...checkpoint.entries.values()].find(
-      ({ dtype }) => isFloatingDtype(dtype) && !dtype.startsWith("float8"),
-    );
-    return (
-      config.dtype ??
-      (typeof inIndex === "string" ? inIndex : undefined) ??
-      inFile?.dtype ??
-      torch.get_default_dtype()
-    );
-  };
-  const dtype = asDtype(wanted === "auto" ? auto() : wanted);
-  if (!isFloatingDtype(dtype))
-    throw new InvalidArgumentError(`dtype must be a floating point dtype, got '${dtype}'.`);
-  return dtype;
 }
 
 async function loadGenerationConfig(
@@ -458,55 +317,4 @@ function allocate(path: string, module: nn.Module, tied: ReadonlySet<string>, de
 
 function drop(keys: Set<string>, patterns: readonly string[]): void {
   for (const key of keys) if (patterns.some((pattern) => new RegExp(pattern).test(key))) keys.delete(key);
-}
-
-function mismatch(info: LoadingInfo, source: string): CheckpointError {
-  const each = [...info.mismatched_keys].map(
-    ([name, found, wanted]) => `${name} is [${found.join(", ")}], the model has [${wanted.join(", ")}]`,
-  );
-  return new CheckpointError(`Shapes in ${source} differ from the model's: ${some(each, "; ")}.`, {
-    ...keyLists(info),
-    hint: "Check the config, or pass { ignore_mismatched_sizes: true } to initialize these weights anew.",
-  });
-}
-
-const keyLists = (info: LoadingInfo) => ({
-  missing_keys: [...info.missing_keys],
-  unexpected_keys: [...info.unexpected_keys],
-  mismatched_keys: [...info.mismatched_keys],
-});
-
-const some = (items: readonly string[], separator = ", ") =>
-  items.length > 5
-    ? `${items.slice(0, 5).join(separator)}${separator}and ${items.length - 5} more`
-    : items.join(separator);
-
-function lists(info: LoadingInfo): string {
-  const { missing_keys, unexpected_keys, mismatched_keys } = keyLists(info);
-  const part = (what: string, names: readonly string[]) =>
-    names.length > 0 ? [`${what}: ${some(names)}.`] : [];
-  return [
-    ...part("Missing", missing_keys),
-    ...part("Unexpected", unexpected_keys),
-    ...part(
-      "Mismatched",
-      mismatched_keys.map(([name]) => name),
-    ),
-  ].join(" ");
-}
-
-// Progress -------------------------------------------------------------------------------------------------------
-
-type Report = (stage: ProgressEvent["stage"], file: string, loaded: number, total: number) => void;
-
-/** At most ten events a second, and always the last one of a stage. */
-function progressReporter(callback: FromPretrainedOptions["progress_callback"]): Report {
-  if (callback === undefined) return () => {};
-  let last = 0;
-  return (stage, file, loaded, total) => {
-    const now = performance.now();
-    if (loaded < total && now - last < 100) return;
-    last = now;
-    callback({ stage, file, loaded, total, total_loaded: loaded, total_bytes: total });
-  };
 }

@@ -1,5 +1,6 @@
 // What a checkpoint and a model did not have in common, as a table.
 import process from "node:process";
+import { CheckpointError } from "../errors/index.ts";
 
 /** The result of comparing a checkpoint with a model. */
 export interface LoadingInfo {
@@ -115,4 +116,42 @@ export function printLoadingReport(info: LoadingInfo, title: string): void {
   const colours = Boolean(stderr.isTTY) && !process.env.NO_COLOR;
   const report = loadingReport(info, title, colours);
   if (report !== undefined) stderr.write(`${report}\n`);
+}
+
+/** Shapes that differ, as an error. */
+export function mismatch(info: LoadingInfo, source: string): CheckpointError {
+  const each = [...info.mismatched_keys].map(
+    ([name, found, wanted]) => `${name} is [${found.join(", ")}], the model has [${wanted.join(", ")}]`,
+  );
+  return new CheckpointError(`Shapes in ${source} differ from the model's: ${some(each, "; ")}.`, {
+    ...keyLists(info),
+    hint: "Check the config, or pass { ignore_mismatched_sizes: true } to initialize these weights anew.",
+  });
+}
+
+/** The three lists, as `CheckpointError` carries them. */
+export const keyLists = (info: LoadingInfo) => ({
+  missing_keys: [...info.missing_keys],
+  unexpected_keys: [...info.unexpected_keys],
+  mismatched_keys: [...info.mismatched_keys],
+});
+
+const some = (items: readonly string[], separator = ", ") =>
+  items.length > 5
+    ? `${items.slice(0, 5).join(separator)}${separator}and ${items.length - 5} more`
+    : items.join(separator);
+
+/** The three lists in words. */
+export function lists(info: LoadingInfo): string {
+  const { missing_keys, unexpected_keys, mismatched_keys } = keyLists(info);
+  const part = (what: string, names: readonly string[]) =>
+    names.length > 0 ? [`${what}: ${some(names)}.`] : [];
+  return [
+    ...part("Missing", missing_keys),
+    ...part("Unexpected", unexpected_keys),
+    ...part(
+      "Mismatched",
+      mismatched_keys.map(([name]) => name),
+    ),
+  ].join(" ");
 }

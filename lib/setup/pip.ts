@@ -1,9 +1,10 @@
 // Downloads wheels with pip, or with uv: the mirrors, proxies and credentials that a user has set up for them hold.
 
 import { spawn, spawnSync } from "node:child_process";
-import { mkdir, readdir, rename, rm, stat } from "node:fs/promises";
+import { mkdir, readdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { SetupError } from "../errors/index.ts";
+import { fileSizes } from "./file_sizes.ts";
 import type { Wheel } from "./wheels.ts";
 
 /** A program that answers `… download …`. */
@@ -121,7 +122,7 @@ async function run(
   };
   child.stdout.on("data", collect);
   child.stderr.on("data", collect);
-  const watch = setInterval(() => void folderSize(temporary).then(onProgress), 250);
+  const watch = setInterval(() => void largest(temporary).then(onProgress), 250);
   try {
     return await new Promise<Outcome>((resolve, reject) => {
       child.on("error", reject);
@@ -132,19 +133,8 @@ async function run(
   }
 }
 
-/** The largest file below a folder: pip copies it from place to place. Files may vanish while we look. */
-async function folderSize(folder: string): Promise<number> {
-  const entries = await readdir(folder, { withFileTypes: true, recursive: true }).catch(() => []);
-  const sizes = entries
-    .filter((entry) => entry.isFile())
-    .map((entry) =>
-      stat(join(entry.parentPath, entry.name)).then(
-        ({ size }) => size,
-        () => 0,
-      ),
-    );
-  return Math.max(0, ...(await Promise.all(sizes)));
-}
+/** Bytes of the largest file below a folder: pip copies it from place to place. */
+const largest = async (folder: string): Promise<number> => Math.max(0, ...(await fileSizes(folder)));
 
 function downloadFailed(transport: Transport, request: string, { code, output }: Outcome): SetupError {
   const lines = output.split("\n").filter((line) => /error|no matching/i.test(line));

@@ -1,7 +1,7 @@
 // Logits processors against, or for, what was said before: penalties, n-grams, biased and banned sequences.
-import * as nn from "../nn/index.ts";
-import type { Tensor } from "../torch/index.ts";
-import * as torch from "../torch/index.ts";
+import * as nn from "../../nn/index.ts";
+import type { Tensor } from "../../torch/index.ts";
+import * as torch from "../../torch/index.ts";
 import {
   type Arguments,
   check,

@@ -1,8 +1,8 @@
 // What logits processors are made of: the base class, lists of them, how they read their arguments.
-import { InvalidArgumentError } from "../errors/index.ts";
-import type { Tensor } from "../torch/index.ts";
-import * as torch from "../torch/index.ts";
-import { readOptions } from "../torch/options.ts";
+import { InvalidArgumentError } from "../../errors/index.ts";
+import type { Tensor } from "../../torch/index.ts";
+import * as torch from "../../torch/index.ts";
+import { readOptions } from "../../torch/options.ts";
 
 /** Changes scores [batch, vocabulary], given the tokens so far [batch, length]. */
 export abstract class LogitsProcessor {

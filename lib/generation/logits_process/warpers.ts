@@ -1,7 +1,7 @@
 // Warpers: logits processors that shape the distribution which is sampled from.
-import { InvalidArgumentError } from "../errors/index.ts";
-import type { Tensor } from "../torch/index.ts";
-import * as torch from "../torch/index.ts";
+import { InvalidArgumentError } from "../../errors/index.ts";
+import type { Tensor } from "../../torch/index.ts";
+import * as torch from "../../torch/index.ts";
 import {
   type Arguments,
   check,

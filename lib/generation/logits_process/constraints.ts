@@ -1,7 +1,7 @@
 // Logits processors: what changes the scores of the next token before one is chosen, under Python's class names. Here those
 // that look at lengths, special tokens and numbers; repetition and the shaping of distributions have files of their own.
-import type { Tensor } from "../torch/index.ts";
-import * as torch from "../torch/index.ts";
+import type { Tensor } from "../../torch/index.ts";
+import * as torch from "../../torch/index.ts";
 import {
   type Arguments,
   check,

@@ -1,0 +1,168 @@
+// What `from_pretrained` is told: its options, and what follows from them before any weight is read.
+
+import type { PretrainedConfig } from "../configuration/index.ts";
+import { InvalidArgumentError, UnsupportedQuantizationError } from "../errors/index.ts";
+import type { CheckpointFiles } from "../hub/checkpoint.ts";
+import { HUB_OPTIONS, type HubOptions } from "../hub/files.ts";
+import { asDtype, isFloatingDtype } from "../torch/dtype.ts";
+import type { Device, Dtype } from "../torch/index.ts";
+import * as torch from "../torch/index.ts";
+import type { Checkpoint } from "./checkpoint.ts";
+
+/** One step of loading; each stage ends with one event whose `loaded` is `total`. */
+export interface ProgressEvent {
+  readonly stage: "resolve" | "download" | "read" | "place" | "ready";
+  readonly file: string;
+  readonly loaded: number;
+  readonly total: number;
+  readonly total_loaded: number;
+  readonly total_bytes: number;
+}
+
+/** Options of `from_pretrained`. Any field of the config may be given too, to replace its value. */
+export interface FromPretrainedOptions extends HubOptions {
+  /** "auto" (default): what config or file say; else a floating point dtype to which weights are cast. */
+  readonly dtype?: Dtype | "auto" | null | undefined;
+  /** The older name of `dtype`. */
+  readonly torch_dtype?: Dtype | "auto" | null | undefined;
+  /** A config to use instead of the checkpoint's, or the directory of one. */
+  readonly config?: PretrainedConfig | string | null | undefined;
+  /** "sdpa" (default where the model has it), "eager", or a registered name. */
+  readonly attn_implementation?: string | null | undefined;
+  /** One device for all weights: "cpu" (default), "cuda:0"; or "auto". */
+  readonly device_map?: Device | Readonly<Record<string, Device>> | null | undefined;
+  readonly max_memory?: unknown;
+  readonly offload_folder?: string | null | undefined;
+  readonly variant?: string | undefined;
+  /** Throw unless checkpoint and model have the same tensors. Default false. */
+  readonly strict?: boolean | undefined;
+  /** Initialize weights whose shape differs instead of throwing. Default false. */
+  readonly ignore_mismatched_sizes?: boolean | undefined;
+  /** Resolve to `[model, info]`. Default false. */
+  readonly output_loading_info?: boolean | undefined;
+  /** Pattern → replacement, applied to the checkpoint's names before anything else. */
+  readonly key_mapping?: Readonly<Record<string, string>> | undefined;
+  readonly trust_remote_code?: boolean | undefined;
+  readonly progress_callback?: ((event: ProgressEvent) => void) | undefined;
+  readonly quantization_config?: unknown;
+  readonly [field: string]: unknown;
+}
+
+/** Read here; everything else goes to the hub, to the config, or is refused. */
+export const OWN_OPTIONS = [
+  "dtype",
+  "torch_dtype",
+  "config",
+  "attn_implementation",
+  "device_map",
+  "max_memory",
+  "offload_folder",
+  "offload_buffers",
+  "variant",
+  "strict",
+  "ignore_mismatched_sizes",
+  "output_loading_info",
+  "key_mapping",
+  "trust_remote_code",
+  "progress_callback",
+  "quantization_config",
+] as const;
+
+/** Options of the reference that ask for what is always so here. */
+const WITHOUT_EFFECT = [
+  "low_cpu_mem_usage",
+  "_fast_init",
+  "offload_state_dict",
+  "mirror",
+  "from_tf",
+  "from_flax",
+  "use_safetensors",
+  "weights_only",
+  "disable_mmap",
+  "code_revision",
+  "_from_auto",
+  "_from_pipeline",
+] as const;
+
+type Split = { own: FromPretrainedOptions; hub: HubOptions; fields: Record<string, unknown> };
+
+/** The options by whom they concern. */
+export function splitOptions(options: FromPretrainedOptions): Split {
+  const own: Record<string, unknown> = {};
+  const hub: Record<string, unknown> = {};
+  const fields: Record<string, unknown> = {};
+  for (const [name, value] of Object.entries(options)) {
+    if (value === undefined || WITHOUT_EFFECT.includes(name as never)) continue;
+    if (HUB_OPTIONS.includes(name as never)) hub[name] = value;
+    else if (OWN_OPTIONS.includes(name as never)) own[name] = value;
+    else fields[name] = value;
+  }
+  return { own: own as FromPretrainedOptions, hub: hub as HubOptions, fields };
+}
+
+/** A checkpoint in packed numbers would load as nonsense: refused before any weight is read. */
+export function refuseQuantization(config: PretrainedConfig, own: FromPretrainedOptions): void {
+  const quantization = (own.quantization_config ?? config.quantization_config) as
+    | { quant_method?: unknown }
+    | null
+    | undefined;
+  if (quantization === null || quantization === undefined) return;
+  throw new UnsupportedQuantizationError(
+    `The checkpoint is quantized by '${String(quantization.quant_method ?? "an unnamed method")}', which is not implemented.`,
+    { hint: "Use a checkpoint in float32, float16 or bfloat16." },
+  );
+}
+
+/** The device of all weights; placing over several devices is not part of this version. */
+export function oneDevice(device_map: FromPretrainedOptions["device_map"]): Device {
+  if (device_map === null || device_map === undefined) return "cpu";
+  const devices = typeof device_map === "string" ? [device_map] : [...new Set(Object.values(device_map))];
+  const [device] = devices;
+  if (devices.length !== 1 || device === undefined || device === "disk") {
+    throw new InvalidArgumentError(
+      "device_map: only one device for the whole model is possible in this version.",
+    );
+  }
+  if (["auto", "balanced", "balanced_low_0", "sequential"].includes(device))
+    return torch.cuda.is_available() ? "cuda:0" : "cpu";
+  return device;
+}
+
+/** The dtype of the weights: as wanted, or with "auto" what config, index or file say. */
+export function chooseDtype(
+  wanted: string,
+  config: PretrainedConfig,
+  files: CheckpointFiles,
+  checkpoint: Checkpoint,
+): Dtype {
+  const auto = () => {
+    const inIndex = files.metadata.dtype;
+    const inFile = [...checkpoint.entries.values()].find(
+      ({ dtype }) => isFloatingDtype(dtype) && !dtype.startsWith("float8"),
+    );
+    return (
+      config.dtype ??
+      (typeof inIndex === "string" ? inIndex : undefined) ??
+      inFile?.dtype ??
+      torch.get_default_dtype()
+    );
+  };
+  const dtype = asDtype(wanted === "auto" ? auto() : wanted);
+  if (!isFloatingDtype(dtype))
+    throw new InvalidArgumentError(`dtype must be a floating point dtype, got '${dtype}'.`);
+  return dtype;
+}
+
+export type Report = (stage: ProgressEvent["stage"], file: string, loaded: number, total: number) => void;
+
+/** At most ten events a second, and always the last one of a stage. */
+export function progressReporter(callback: FromPretrainedOptions["progress_callback"]): Report {
+  if (callback === undefined) return () => {};
+  let last = 0;
+  return (stage, file, loaded, total) => {
+    const now = performance.now();
+    if (loaded < total && now - last < 100) return;
+    last = now;
+    callback({ stage, file, loaded, total, total_loaded: loaded, total_bytes: total });
+  };
+}
