@@ -20,7 +20,10 @@ model.generate(**tokenizer(${JSON.stringify(prompt)}, return_tensors="pt"), max_
 
 function time(command, args) {
   const start = performance.now();
-  const { status, stderr } = spawnSync(command, args, { encoding: "utf8", env: { ...process.env, HF_HUB_OFFLINE: "1" } });
+  const { status, stderr } = spawnSync(command, args, {
+    encoding: "utf8",
+    env: { ...process.env, HF_HUB_OFFLINE: "1" },
+  });
   if (status !== 0) throw new Error(`${command} failed: ${stderr}`);
   return (performance.now() - start) / 1000;
 }
@@ -35,5 +38,15 @@ for (let round = -1; round < rounds; round++) {
   sides.ours.push(node);
   sides.theirs.push(peer);
 }
-table(["process start to first token", "ours s", "Python s", "ratio"], [["demo-llama", median(sides.ours), median(sides.theirs), median(sides.ours.map((x, k) => x / sides.theirs[k]))]]);
+table(
+  ["process start to first token", "ours s", "Python s", "ratio"],
+  [
+    [
+      "demo-llama",
+      median(sides.ours),
+      median(sides.theirs),
+      median(sides.ours.map((x, k) => x / sides.theirs[k])),
+    ],
+  ],
+);
 console.log("wanted: at most 0.35");

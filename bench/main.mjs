@@ -4,7 +4,9 @@ import { readdirSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
 const folder = new URL("./", import.meta.url);
-const all = readdirSync(folder).filter((file) => file.endsWith(".mjs") && !["main.mjs", "support.mjs"].includes(file)).map((file) => file.slice(0, -4));
+const all = readdirSync(folder)
+  .filter((file) => file.endsWith(".mjs") && !["main.mjs", "support.mjs"].includes(file))
+  .map((file) => file.slice(0, -4));
 const wanted = process.argv.slice(2);
 const unknown = wanted.filter((name) => !all.includes(name));
 if (unknown.length > 0) {
@@ -13,6 +15,8 @@ if (unknown.length > 0) {
 }
 for (const name of wanted.length > 0 ? wanted : all) {
   console.log(`\n== ${name}\n`);
-  const { status } = spawnSync(process.execPath, [fileURLToPath(new URL(`${name}.mjs`, folder))], { stdio: "inherit" });
+  const { status } = spawnSync(process.execPath, [fileURLToPath(new URL(`${name}.mjs`, folder))], {
+    stdio: "inherit",
+  });
   if (status !== 0) process.exit(status ?? 1);
 }

@@ -3,7 +3,18 @@
 import { torch } from "torchformers";
 import { describeMachine, median, PythonPeer, python, requirePython, table } from "./support.mjs";
 
-const hot = new Set(["add", "mul", "matmul", "linear", "view", "transpose", "softmax", "cat", "silu", "embedding"]);
+const hot = new Set([
+  "add",
+  "mul",
+  "matmul",
+  "linear",
+  "view",
+  "transpose",
+  "softmax",
+  "cat",
+  "silu",
+  "embedding",
+]);
 
 // name, our expression, Python's. Operands: a, b [8, 8]; c [2, 8, 8]; w [8, 8]; v [8]; i int64 [8]; m bool [8, 8]; q [1, 2, 8, 8].
 const trials = [
@@ -74,7 +85,11 @@ const scope = { torch, F, a, b, w, p, v, c, i, m, t };
 
 /** Microseconds per call over `n` calls; what the loop leaves as garbage is swept inside it. */
 function ours(code, n) {
-  const run = new Function(...Object.keys(scope), "n", `const s = performance.now(); for (let k = 0; k < n; k++) ${code}; return (performance.now() - s) / n * 1000;`);
+  const run = new Function(
+    ...Object.keys(scope),
+    "n",
+    `const s = performance.now(); for (let k = 0; k < n; k++) ${code}; return (performance.now() - s) / n * 1000;`,
+  );
   run(...Object.values(scope), n / 10);
   return run(...Object.values(scope), n);
 }
@@ -90,11 +105,20 @@ for (const [name, js, py] of trials) {
     times.ours.push(ours(js, n));
     times.theirs.push(await peer.ask({ code: py, n }));
   }
-  rows.push([hot.has(name) ? `${name} *` : name, median(times.ours), median(times.theirs), median(times.ours.map((x, k) => x / times.theirs[k]))]);
+  rows.push([
+    hot.has(name) ? `${name} *` : name,
+    median(times.ours),
+    median(times.theirs),
+    median(times.ours.map((x, k) => x / times.theirs[k])),
+  ]);
 }
 peer.close();
 table(["operator (* = hot)", "ours µs", "Python µs", "ratio"], rows);
 const ratios = rows.map((row) => row[3]);
 const hotRatios = rows.filter((row) => row[0].endsWith("*")).map((row) => row[3]);
-console.log(`\nmedian of ${rows.length}: ${median(ratios).toFixed(3)} (wanted: at most 0.8)   worst: ${Math.max(...ratios).toFixed(3)}`);
-console.log(`the ten hottest: median ${median(hotRatios).toFixed(3)}, worst ${Math.max(...hotRatios).toFixed(3)} (wanted: at most 0.7)`);
+console.log(
+  `\nmedian of ${rows.length}: ${median(ratios).toFixed(3)} (wanted: at most 0.8)   worst: ${Math.max(...ratios).toFixed(3)}`,
+);
+console.log(
+  `the ten hottest: median ${median(hotRatios).toFixed(3)}, worst ${Math.max(...hotRatios).toFixed(3)} (wanted: at most 0.7)`,
+);

@@ -10,7 +10,9 @@ export function describeMachine(extra = {}) {
   const cpu = cpus();
   const facts = {
     cpu: `${cpu.length} x ${cpu[0]?.model.trim()}`,
-    load: loadavg().map((x) => x.toFixed(2)).join(" "),
+    load: loadavg()
+      .map((x) => x.toFixed(2))
+      .join(" "),
     node: process.version,
     ...extra,
   };
@@ -23,7 +25,9 @@ export function requirePython(...packages) {
   const code = `import json, importlib.metadata as m; print(json.dumps({p: m.version(p) for p in ${JSON.stringify(packages)}}))`;
   const { status, stdout } = spawnSync(python, ["-c", code], { encoding: "utf8" });
   if (status === 0) return JSON.parse(stdout);
-  console.error(`This benchmark compares with Python's ${packages.join(", ")}, which ${python} does not have.`);
+  console.error(
+    `This benchmark compares with Python's ${packages.join(", ")}, which ${python} does not have.`,
+  );
   console.error("Set TORCHFORMERS_BENCH_PYTHON to an interpreter that has them.");
   process.exit(2);
 }
@@ -34,8 +38,13 @@ export class PythonPeer {
   #waiting = [];
 
   constructor(script, env = {}) {
-    this.#child = spawn(python, ["-u", "-c", script], { stdio: ["pipe", "pipe", "inherit"], env: { ...process.env, ...env } });
-    createInterface({ input: this.#child.stdout }).on("line", (line) => this.#waiting.shift()?.resolve(JSON.parse(line)));
+    this.#child = spawn(python, ["-u", "-c", script], {
+      stdio: ["pipe", "pipe", "inherit"],
+      env: { ...process.env, ...env },
+    });
+    createInterface({ input: this.#child.stdout }).on("line", (line) =>
+      this.#waiting.shift()?.resolve(JSON.parse(line)),
+    );
     this.#child.on("exit", (code) => {
       for (const { reject } of this.#waiting) reject(new Error(`Python ended with ${code}`));
     });
@@ -61,7 +70,12 @@ export function median(values) {
 
 /** Rows of strings and numbers as an aligned table. */
 export function table(header, rows) {
-  const cells = [header, ...rows].map((row) => row.map((cell) => (typeof cell === "number" ? cell.toFixed(3) : String(cell))));
+  const cells = [header, ...rows].map((row) =>
+    row.map((cell) => (typeof cell === "number" ? cell.toFixed(3) : String(cell))),
+  );
   const widths = header.map((_, i) => Math.max(...cells.map((row) => row[i].length)));
-  for (const row of cells) console.log(row.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]) : cell.padStart(widths[i]))).join("  "));
+  for (const row of cells)
+    console.log(
+      row.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]) : cell.padStart(widths[i]))).join("  "),
+    );
 }

@@ -1,6 +1,7 @@
 // The rules of the house that a machine can hold: which room may import which, no class-field initializers in modules and
-// configurations, banners on generated files, no second place that loads native code, an open changelog. Lists what is
-// wrong, and files that have grown long without saying why. Ends with `N passed, N failed`, one per rule.
+// configurations, banners on generated files, no second place that loads native code, what native parsers and kernels may
+// include, rooms that the docs do not name, an open changelog. Lists what is wrong, and files that have grown long. Ends with
+// `N passed, N failed`, one per rule.
 
 import { spawnSync } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
@@ -38,10 +39,10 @@ const level = new Map(ORDER.flatMap((rooms, i) => rooms.map((room) => [room, i])
 /** Classes whose own properties are their state: a field initializer would overwrite what `super(...)` stored. */
 const STATEFUL = ["Module", "PretrainedConfig", "PreTrainedConfig"];
 
-function sources(folder) {
+function sources(folder, kind = /\.ts$/) {
   return readdirSync(folder, { withFileTypes: true }).flatMap((entry) => {
     const path = join(folder, entry.name);
-    return entry.isDirectory() ? sources(path) : entry.name.endsWith(".ts") ? [path] : [];
+    return entry.isDirectory() ? sources(path, kind) : kind.test(entry.name) ? [path] : [];
   });
 }
 
@@ -153,6 +154,34 @@ function* classFields(files) {
   }
 }
 
+/** Code that parses bytes from outside is fuzzed alone; kernels are registered with libtorch and know no JavaScript. */
+const NATIVE_LIMITS = [
+  [/^native\/io\/(json_reader|safetensors_header|mapping|atomic_file)\./, /<(ATen|c10|torch|node_api|napi)/],
+  [/^native\/kernels\//, /<(node_api|napi)|"native\/addon\.h"/],
+];
+
+function* nativeIncludes() {
+  for (const path of sources(join(root, "native"), /\.(cc|h)$/)) {
+    const name = relative(root, path);
+    const text = readFileSync(path, "utf8");
+    for (const [files, refused] of NATIVE_LIMITS) {
+      const include = text.match(/^#include .*$/gm)?.find((line) => refused.test(line));
+      if (files.test(name) && include) yield `${name}: may not ${include.slice(1)}`;
+    }
+  }
+}
+
+function* namedRooms() {
+  const text = readFileSync(join(root, "docs/architecture.md"), "utf8");
+  for (const place of ["native", "lib"]) {
+    const section = text.slice(text.indexOf(`\n${place}/`));
+    for (const entry of readdirSync(join(root, place), { withFileTypes: true })) {
+      if (entry.isDirectory() && !section.includes(`\n  ${entry.name}/`))
+        yield `docs/architecture.md: does not name ${place}/${entry.name}`;
+    }
+  }
+}
+
 function* banners(files) {
   for (const { name, path, text } of files.filter(({ path }) => isGenerated(path))) {
     if (!/^(\/\/|\/\*).*generate/im.test(text.slice(0, 1000)))
@@ -207,6 +236,8 @@ export function check() {
   const rules = {
     "import directions": importDirections,
     "native loading": nativeLoading,
+    "native includes": nativeIncludes,
+    "rooms in docs/architecture.md": namedRooms,
     "class fields": classFields,
     banners,
     lockfile,

@@ -2,9 +2,9 @@
 
 import { readdirSync, readFileSync } from "node:fs";
 import { Worker } from "node:worker_threads";
-import { addon } from "#lib/addon/loader.js";
-import type { Handle, TypedArray, Value } from "#lib/addon/addon.js";
 import t, { type Test } from "tap";
+import type { Handle, TypedArray, Value } from "#lib/addon/addon.js";
+import { addon } from "#lib/addon/loader.js";
 import { fixture, root } from "../support/fixtures.ts";
 
 const native = addon();
@@ -36,7 +36,8 @@ function from(values: TypedArray, dtype: string, shape: readonly number[]): Hand
   return owner.handle;
 }
 
-const floats = (values: number[], shape: number[] = [values.length]) => from(new Float32Array(values), "float32", shape);
+const floats = (values: number[], shape: number[] = [values.length]) =>
+  from(new Float32Array(values), "float32", shape);
 const values = (handle: Handle): (number | bigint)[] => [...native.toData(handle, false)];
 const raw = native as unknown as Record<string, (...args: unknown[]) => unknown>;
 
@@ -48,7 +49,9 @@ t.test("wrong handles", async (t) => {
   const forged = [99_999_999, -1, 0.5, Number.NaN, Number.POSITIVE_INFINITY, 2 ** 53, 2 ** 60, 2 ** 24, 0];
   for (const handle of forged) refuses(t, "ERR_INVALID_ARGUMENT", /no handle/, () => native.shape(handle));
   for (const value of [undefined, null, "1", {}, [], true, 1n, Symbol("x"), () => 1]) {
-    refuses(t, "ERR_INVALID_ARGUMENT", /\[shape\] argument 1 must be a Tensor, got /, () => raw["shape"]?.(value));
+    refuses(t, "ERR_INVALID_ARGUMENT", /\[shape\] argument 1 must be a Tensor, got /, () =>
+      raw["shape"]?.(value),
+    );
   }
   const handle = native.fromData(new Owner(), new Float32Array(1), "float32", [1]);
   native.dispose(handle);
@@ -57,9 +60,13 @@ t.test("wrong handles", async (t) => {
   refuses(t, "ERR_DISPOSED", /was disposed/, () => native.shape(handle));
   const next = native.fromData(new Owner(), new Float32Array(1), "float32", [1]);
   t.not(next, handle, "a slot's next handle differs");
-  refuses(t, "ERR_DISPOSED", /\[aten::neg\] argument 'self' \(position 1\) was disposed/, () => call("neg", handle));
+  refuses(t, "ERR_DISPOSED", /\[aten::neg\] argument 'self' \(position 1\) was disposed/, () =>
+    call("neg", handle),
+  );
   for (const owner of [undefined, null, 1, "x"]) {
-    t.throws(() => raw["fromData"]?.(owner, new Float32Array(1), "float32", [1]), { code: "ERR_INVALID_ARGUMENT" });
+    t.throws(() => raw["fromData"]?.(owner, new Float32Array(1), "float32", [1]), {
+      code: "ERR_INVALID_ARGUMENT",
+    });
   }
   refuses(t, "ERR_INVALID_ARGUMENT", /generator/, () => native.generatorInitialSeed(12345));
 });
@@ -96,7 +103,8 @@ t.test("wrong arguments, one for every kind of a schema", async (t) => {
     ["rand.generator", [[2], 77], /no generator's handle/],
     ["record_stream", [x, 1], /no counterpart in JavaScript/],
   ];
-  for (const [name, args, message] of refused) t.throws(() => native.call(op(name), null, ...args), { message }, `${name} ${message}`);
+  for (const [name, args, message] of refused)
+    t.throws(() => native.call(op(name), null, ...args), { message }, `${name} ${message}`);
   refuses(t, "ERR_OP", /no operator 'aten::nope'/, () => op("nope"));
   refuses(t, "ERR_OP", /no operator 'prim::TupleConstruct'/, () => native.findOp("prim::TupleConstruct", ""));
   for (const id of [-1, 1e9, Number.NaN, 0.5 + 1e5]) {
@@ -108,11 +116,22 @@ t.test("wrong arguments, one for every kind of a schema", async (t) => {
 t.test("what torch refuses names the operator, the shapes and the dtypes", async (t) => {
   const a = floats([1, 2, 3, 4, 5, 6], [2, 3]);
   const b = from(new BigInt64Array(4), "int64", [4]);
-  refuses(t, "ERR_SHAPE", /^\[aten::mm\] mat1 and mat2 shapes cannot.*\n\(self: float32\[2, 3\], mat2: float32\[2, 3\]\)$/s, () => call("mm", a, a));
-  refuses(t, "ERR_SHAPE", /^\[aten::add\.Tensor\] .*\(self: float32\[2, 3\], other: int64\[4\]\)/s, () => call("add.Tensor", a, b));
-  refuses(t, "ERR_SHAPE", /^\[aten::cat\] .*tensors: \[float32\[2, 3\], int64\[4\]\]/s, () => call("cat", [a, b]));
+  refuses(
+    t,
+    "ERR_SHAPE",
+    /^\[aten::mm\] mat1 and mat2 shapes cannot.*\n\(self: float32\[2, 3\], mat2: float32\[2, 3\]\)$/s,
+    () => call("mm", a, a),
+  );
+  refuses(t, "ERR_SHAPE", /^\[aten::add\.Tensor\] .*\(self: float32\[2, 3\], other: int64\[4\]\)/s, () =>
+    call("add.Tensor", a, b),
+  );
+  refuses(t, "ERR_SHAPE", /^\[aten::cat\] .*tensors: \[float32\[2, 3\], int64\[4\]\]/s, () =>
+    call("cat", [a, b]),
+  );
   refuses(t, "ERR_SHAPE", /Dimension out of range/, () => call("softmax.int", a, 5));
-  refuses(t, "ERR_DTYPE", /^\[aten::mm\].*same dtype/s, () => call("mm", a, from(new Float64Array(6), "float64", [3, 2])));
+  refuses(t, "ERR_DTYPE", /^\[aten::mm\].*same dtype/s, () =>
+    call("mm", a, from(new Float64Array(6), "float64", [3, 2])),
+  );
   refuses(t, "ERR_DTYPE", /cast/, () => native.call(op("add_.Tensor"), null, b, floats([1, 2, 3, 4])));
   refuses(t, "ERR_OUT_OF_MEMORY", /alloc/, () => call("zeros", [2 ** 46]));
   refuses(t, "ERR_CUDA_UNAVAILABLE", /cuda:63/, () => call("zeros", [2], undefined, undefined, "cuda:63"));
@@ -135,7 +154,8 @@ t.test("numbers: whole ones are integers, the rest floats", async (t) => {
   t.equal(dtype(2), "int64");
   t.equal(dtype(Number.MAX_SAFE_INTEGER), "int64");
   t.equal(dtype(2.5), "float32");
-  for (const float of [Number.NaN, Number.POSITIVE_INFINITY, -0, 2 ** 53, 1e300]) t.equal(dtype(float), "float32", String(float));
+  for (const float of [Number.NaN, Number.POSITIVE_INFINITY, -0, 2 ** 53, 1e300])
+    t.equal(dtype(float), "float32", String(float));
   t.equal(dtype([1]), "float32", "[x] is a float");
   t.equal(dtype([1, 2]), "complex64", "[re, im] is complex");
   t.equal(dtype(5n), "int64");
@@ -154,15 +174,31 @@ t.test("lists, optionals, defaults", async (t) => {
   const index = from(new BigInt64Array([3n, 0n]), "int64", [2]);
   t.same(values(call("index.Tensor", x, [null, null, index, index])), [15, 0], "Tensor?[]");
   t.same(values(call("clamp", floats([-2, 0.5, 9]), null, 1)), [-2, 0.5, 1]);
-  t.same(native.shape(call("linear", floats([1, 2]), floats([1, 2, 3, 4], [2, 2]), 0)), [2], "handle 0 is none");
+  t.same(
+    native.shape(call("linear", floats([1, 2]), floats([1, 2, 3, 4], [2, 2]), 0)),
+    [2],
+    "handle 0 is none",
+  );
   t.same(values(call("linear", floats([1, 2]), floats([1, 2, 3, 4], [2, 2]), null)), [5, 11]);
   t.same(native.call(op("equal"), null, x, x), true);
   t.same(native.call(op("result_type.Tensor"), null, x, index), "float32", "a dtype as result");
   t.same(native.call(op("result_type.Scalar"), null, index, 0.5), "float32");
   const parts = native.call(op("split.Tensor"), null, x, 2, 2) as Handle[];
-  t.same(parts.map((part) => native.shape(part)), [[1, 1, 2, 4], [1, 1, 2, 4]]);
+  t.same(
+    parts.map((part) => native.shape(part)),
+    [
+      [1, 1, 2, 4],
+      [1, 1, 2, 4],
+    ],
+  );
   const [top, where] = native.call(op("topk"), null, floats([3, 9, 5]), 2) as [Handle, Handle];
-  t.same([values(top), values(where)], [[9, 5], [1n, 2n]]);
+  t.same(
+    [values(top), values(where)],
+    [
+      [9, 5],
+      [1n, 2n],
+    ],
+  );
   for (const handle of [...parts, top, where]) native.dispose(handle);
   t.equal(native.call(op("add_.Tensor"), null, x, x), undefined, "written and returned: nothing");
   t.equal(native.item(call("sum", x)), 240);
@@ -172,7 +208,11 @@ t.test("every dtype in and out", async (t) => {
   const cases: [string, TypedArray, TypedArray][] = [
     ["float64", new Float64Array([1.5, -0, 1e-300]), new Float64Array([1.5, -0, 1e-300])],
     ["float32", new Float32Array([1.5, Number.NaN, 3]), new Float32Array([1.5, Number.NaN, 3])],
-    ["int64", new BigInt64Array([-(2n ** 63n), 2n ** 63n - 1n]), new BigInt64Array([-(2n ** 63n), 2n ** 63n - 1n])],
+    [
+      "int64",
+      new BigInt64Array([-(2n ** 63n), 2n ** 63n - 1n]),
+      new BigInt64Array([-(2n ** 63n), 2n ** 63n - 1n]),
+    ],
     ["int32", new Int32Array([-(2 ** 31), 7]), new Int32Array([-(2 ** 31), 7])],
     ["int16", new Int16Array([-32768, 7]), new Int16Array([-32768, 7])],
     ["int8", new Int8Array([-128, 7]), new Int8Array([-128, 7])],
@@ -193,7 +233,9 @@ t.test("every dtype in and out", async (t) => {
     ["float8_e8m0fnu", new Uint8Array([127, 128]), new Float32Array([1, 2])],
   ];
   for (const [dtype, input, output] of cases) {
-    const shape = [input.length / (dtype === "complex64" || dtype === "complex128" || dtype === "complex32" ? 2 : 1)];
+    const shape = [
+      input.length / (dtype === "complex64" || dtype === "complex128" || dtype === "complex32" ? 2 : 1),
+    ];
     const handle = from(input, dtype, shape);
     t.equal(native.dtype(handle), dtype);
     t.same(native.toData(handle, false), output, dtype);
@@ -212,10 +254,18 @@ t.test("every dtype in and out", async (t) => {
   refuses(t, "ERR_SHAPE", /negative/, () => floats([1], [-1]));
   refuses(t, "ERR_SHAPE", /too many elements/, () => floats([1], [2 ** 40, 2 ** 40]));
   refuses(t, "ERR_DTYPE", /float33/, () => from(new Float32Array(1), "float33", [1]));
-  refuses(t, "ERR_INVALID_ARGUMENT", /typed array/, () => raw["fromData"]?.(new Owner(), [1, 2], "float32", [2]));
-  refuses(t, "ERR_INVALID_ARGUMENT", /meta device/, () => native.item(call("zeros", [], undefined, undefined, "meta")));
+  refuses(t, "ERR_INVALID_ARGUMENT", /typed array/, () =>
+    raw["fromData"]?.(new Owner(), [1, 2], "float32", [2]),
+  );
+  refuses(t, "ERR_INVALID_ARGUMENT", /meta device/, () =>
+    native.item(call("zeros", [], undefined, undefined, "meta")),
+  );
   t.same(values(call("t", floats([1, 2, 3, 4], [2, 2]))), [1, 3, 2, 4], "strided values come contiguous");
-  t.same(values(call("conj", from(new Float32Array([1, 2]), "complex64", [1]))), [1, -2], "lazy conjugates are resolved");
+  t.same(
+    values(call("conj", from(new Float32Array([1, 2]), "complex64", [1]))),
+    [1, -2],
+    "lazy conjugates are resolved",
+  );
 });
 
 t.test("shared buffers", async (t) => {
@@ -239,8 +289,12 @@ t.test("shared buffers", async (t) => {
   refuses(t, "ERR_SHAPE", /the buffer has 32/, () => native.fromBuffer(owner, shared, "float32", [8], 4));
   refuses(t, "ERR_SHAPE", /the buffer has 32/, () => native.fromBuffer(owner, shared, "float32", [1], 33));
   refuses(t, "ERR_INVALID_ARGUMENT", /multiple/, () => native.fromBuffer(owner, shared, "float32", [1], 2));
-  refuses(t, "ERR_INVALID_ARGUMENT", /a typed array or a buffer, got object/, () => raw["fromBuffer"]?.(owner, {}, "float32", [1], 0));
-  refuses(t, "ERR_INVALID_ARGUMENT", /got string/, () => raw["fromBuffer"]?.(owner, "abcd", "float32", [1], 0));
+  refuses(t, "ERR_INVALID_ARGUMENT", /a typed array or a buffer, got object/, () =>
+    raw["fromBuffer"]?.(owner, {}, "float32", [1], 0),
+  );
+  refuses(t, "ERR_INVALID_ARGUMENT", /got string/, () =>
+    raw["fromBuffer"]?.(owner, "abcd", "float32", [1], 0),
+  );
 });
 
 t.test("scopes", async (t) => {
@@ -256,10 +310,21 @@ t.test("scopes", async (t) => {
   native.keep(kept);
   native.closeScope([result, 0, x]);
   t.equal(native.isDisposed(lost), true);
-  t.same([outer, result, kept, x].map((handle) => native.isDisposed(handle)), [false, false, false, false]);
-  refuses(t, "ERR_DISPOSED", /'self' \(position 1\) was freed when the scope 'inner' ended\n.*torch\.keep/s, () => call("neg", lost));
+  t.same(
+    [outer, result, kept, x].map((handle) => native.isDisposed(handle)),
+    [false, false, false, false],
+  );
+  refuses(
+    t,
+    "ERR_DISPOSED",
+    /'self' \(position 1\) was freed when the scope 'inner' ended\n.*torch\.keep/s,
+    () => call("neg", lost),
+  );
   native.closeScope([]);
-  t.same([outer, result, kept, x].map((handle) => native.isDisposed(handle)), [true, true, false, false]);
+  t.same(
+    [outer, result, kept, x].map((handle) => native.isDisposed(handle)),
+    [true, true, false, false],
+  );
   refuses(t, "ERR_DISPOSED", /scope 'outer'/, () => native.shape(result));
   native.dispose(kept);
   t.equal(native.memoryStats().live_tensors, live);
@@ -290,7 +355,11 @@ t.test("identity: alias, rebind, variableData", async (t) => {
   native.setRequiresGrad(skeleton, true);
   const again = native.alias(owner, skeleton);
   native.rebind(skeleton, floats([7, 8, 9]));
-  t.same([native.device(again), values(again), native.requiresGrad(again)], ["cpu", [7, 8, 9], true], "from meta to values");
+  t.same(
+    [native.device(again), values(again), native.requiresGrad(again)],
+    ["cpu", [7, 8, 9], true],
+    "from meta to values",
+  );
   const stats = native.memoryStats();
   native.dispose(alias);
   native.dispose(plain);
@@ -326,7 +395,13 @@ t.test("resized storages are counted as they are", async (t) => {
 });
 
 t.test("generators draw Python's numbers", async (t) => {
-  interface Case { draw: string; seed: string; size: number; values: number[]; next: number }
+  interface Case {
+    draw: string;
+    seed: string;
+    size: number;
+    values: number[];
+    next: number;
+  }
   const cases = JSON.parse(readFileSync(fixture("addon/random.json"), "utf8")) as Case[];
   const ramp = call("arange.start", 1, 9, "float32");
   const empty = (size: number) => call("empty.memory_format", [size], "float32");
@@ -355,7 +430,10 @@ t.test("generators draw Python's numbers", async (t) => {
   for (const { draw, seed, size, values: expected, next } of cases) {
     native.manualSeed(BigInt(seed));
     const drawn = values((draws[draw] as (size: number) => Handle)(size)).map(Number);
-    const shown = drawn.length <= 40 ? drawn : [...drawn.slice(0, 8), ...drawn.slice(-8), drawn.reduce((a, b) => a + b, 0)];
+    const shown =
+      drawn.length <= 40
+        ? drawn
+        : [...drawn.slice(0, 8), ...drawn.slice(-8), drawn.reduce((a, b) => a + b, 0)];
     t.strictSame(shown, expected, `${draw}, seed ${seed}, ${size} values`);
     t.equal(native.item(call("rand", [1])), next, "and the generator stands where Python's stands");
   }
@@ -397,10 +475,14 @@ t.test("threads, devices, defaults", async (t) => {
     native.setNumThreads(count);
     t.equal(native.getNumThreads(), count);
     const got = values(call("mm", a, a)) as number[];
-    t.ok(got.every((value, i) => Math.abs(value - (expected[i] as number)) < 1e-3), `${count} threads`);
+    t.ok(
+      got.every((value, i) => Math.abs(value - (expected[i] as number)) < 1e-3),
+      `${count} threads`,
+    );
   }
   native.setNumThreads(threads);
-  for (const count of [0, -1, 1.5, 1e9]) t.throws(() => native.setNumThreads(count), { code: "ERR_INVALID_ARGUMENT" });
+  for (const count of [0, -1, 1.5, 1e9])
+    t.throws(() => native.setNumThreads(count), { code: "ERR_INVALID_ARGUMENT" });
   refuses(t, "ERR_SHAPE", /^\[aten::mm\]/, () => call("mm", a, floats([1, 2], [1, 2]))); // fails on the executor
   t.equal(native.deviceCount("cpu"), 1);
   t.equal(native.deviceCount("toaster"), 0);
