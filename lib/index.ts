@@ -1,14 +1,99 @@
-export type { AutoModelClass } from "./auto/auto_factory.ts";
+// Everything that a program may import, grouped by what it is for.
+// biome-ignore-all assist/source/organizeImports: the groups are for people
+
+// errors
+export * from "./errors/index.ts";
+
+// tensors
+export type { Tensor } from "./torch/index.ts";
+export * as torch from "./torch/index.ts";
+
+// layers
+export * as nn from "./nn/index.ts";
+
+// training
+export * as optim from "./optim/index.ts";
+
+// files
+export * as safetensors from "./safetensors/index.ts";
+
+// configuration
 export { AutoConfig } from "./auto/configuration_auto.ts";
-// models
-export * from "./auto/modeling_auto.ts";
+export * from "./configuration/index.ts";
+
 // tokenizers
 export { AutoTokenizer, type TokenizerClass } from "./auto/tokenization_auto.ts";
-// configuration
-export * from "./configuration/index.ts";
-export * from "./errors/index.ts";
-export * from "./generation/classifier_free_guidance.ts";
+export { BatchEncoding, type TensorEncoding } from "./processing/batch_encoding.ts";
+export type { ChatMessage, ChatTemplates } from "./processing/chat_template.ts";
+export {
+  PreTrainedTokenizerBase,
+  PreTrainedTokenizerFast,
+  TokenizersBackend,
+} from "./processing/tokenization_utils.ts";
+export type { AddedTokenData } from "./processing/tokenizer_backend.ts";
+export type {
+  ChatTemplateOptions,
+  DecodeOptions,
+  TokenizerCallOptions,
+  TokenizerLoadOptions,
+} from "./processing/tokenizer_options.ts";
+
+// models
+export type { AutoModelClass } from "./auto/auto_factory.ts";
+export * from "./auto/modeling_auto.ts";
+export type {
+  FromPretrainedOptions as ModelFromPretrainedOptions,
+  LoadingInfo,
+  ProgressEvent,
+} from "./modeling/from_pretrained.ts";
+export { type ModelClass, PreTrainedModel } from "./modeling/modeling_utils.ts";
+export type { SavePretrainedOptions } from "./modeling/save_pretrained.ts";
+export * from "./models/llama/index.ts";
+
+// what models are made of
+export { ACT2CLS, ACT2FN, type Activation } from "./modeling/activations.ts";
+export {
+  ALL_ATTENTION_FUNCTIONS,
+  type AttentionFunction,
+  type AttentionOptions,
+  attention,
+  eager_attention_forward,
+  register_attention,
+  repeat_kv,
+  sdpa_attention_forward,
+} from "./modeling/attention.ts";
+export {
+  Cache,
+  CacheLayer,
+  DynamicCache,
+  DynamicLayer,
+  DynamicSlidingWindowLayer,
+  EncoderDecoderCache,
+  StaticCache,
+  StaticLayer,
+} from "./modeling/cache_utils.ts";
+export * from "./modeling/loss.ts";
+export {
+  and_masks,
+  create_bidirectional_mask,
+  create_bidirectional_sliding_window_mask,
+  create_causal_mask,
+  create_chunked_causal_mask,
+  create_sliding_window_causal_mask,
+  type MaskFunction,
+  or_masks,
+} from "./modeling/masking_utils.ts";
+export * from "./modeling/modeling_layers.ts";
+export * from "./modeling/modeling_outputs.ts";
+export {
+  apply_rotary_pos_emb,
+  ROPE_INIT_FUNCTIONS,
+  RotaryEmbedding,
+  rotate_half,
+} from "./modeling/modeling_rope_utils.ts";
+
 // generation
+export * from "./generation/classifier_free_guidance.ts";
 export type { Step } from "./generation/generate.ts";
 export { type Generates, GenerationMixin } from "./generation/generation_mixin.ts";
 export * from "./generation/generation_outputs.ts";
@@ -34,75 +119,3 @@ export {
   TextStreamer,
   type TextStreamerOptions,
 } from "./generation/streamers.ts";
-// what models are made of
-export { ACT2CLS, ACT2FN, type Activation } from "./modeling/activations.ts";
-export {
-  ALL_ATTENTION_FUNCTIONS,
-  type AttentionFunction,
-  type AttentionOptions,
-  attention,
-  eager_attention_forward,
-  register_attention,
-  repeat_kv,
-  sdpa_attention_forward,
-} from "./modeling/attention.ts";
-export {
-  Cache,
-  CacheLayer,
-  DynamicCache,
-  DynamicLayer,
-  DynamicSlidingWindowLayer,
-  EncoderDecoderCache,
-  StaticCache,
-  StaticLayer,
-} from "./modeling/cache_utils.ts";
-export type {
-  FromPretrainedOptions as ModelFromPretrainedOptions,
-  LoadingInfo,
-  ProgressEvent,
-} from "./modeling/from_pretrained.ts";
-export * from "./modeling/loss.ts";
-export {
-  and_masks,
-  create_bidirectional_mask,
-  create_bidirectional_sliding_window_mask,
-  create_causal_mask,
-  create_chunked_causal_mask,
-  create_sliding_window_causal_mask,
-  type MaskFunction,
-  or_masks,
-} from "./modeling/masking_utils.ts";
-export * from "./modeling/modeling_layers.ts";
-export * from "./modeling/modeling_outputs.ts";
-export {
-  apply_rotary_pos_emb,
-  ROPE_INIT_FUNCTIONS,
-  RotaryEmbedding,
-  rotate_half,
-} from "./modeling/modeling_rope_utils.ts";
-export { type ModelClass, PreTrainedModel } from "./modeling/modeling_utils.ts";
-export type { SavePretrainedOptions } from "./modeling/save_pretrained.ts";
-export * from "./models/llama/index.ts";
-// layers
-export * as nn from "./nn/index.ts";
-// training
-export * as optim from "./optim/index.ts";
-export { BatchEncoding, type TensorEncoding } from "./processing/batch_encoding.ts";
-export type { ChatMessage, ChatTemplates } from "./processing/chat_template.ts";
-export {
-  PreTrainedTokenizerBase,
-  PreTrainedTokenizerFast,
-  TokenizersBackend,
-} from "./processing/tokenization_utils.ts";
-export type { AddedTokenData } from "./processing/tokenizer_backend.ts";
-export type {
-  ChatTemplateOptions,
-  DecodeOptions,
-  TokenizerCallOptions,
-  TokenizerLoadOptions,
-} from "./processing/tokenizer_options.ts";
-// files
-export * as safetensors from "./safetensors/index.ts";
-export type { Tensor } from "./torch/index.ts";
-// tensors
-export * as torch from "./torch/index.ts";
