@@ -16,6 +16,7 @@
 #include "native/autograd/engine.h"
 #include "native/autograd/hooks.h"
 #include "native/convert/bind.h"
+#include "native/program/programs.h"
 
 namespace tf {
 namespace {
@@ -49,7 +50,8 @@ Handle Grad(Environment& environment, Owner owner, const at::Tensor& tensor) {
   return grad.defined() ? environment.tensors().Add(grad, owner.value) : kNoHandle;
 }
 
-void SetGrad(Environment&, const at::Tensor& tensor, const std::optional<at::Tensor>& grad) {
+void SetGrad(Environment& environment, const at::Tensor& tensor, const std::optional<at::Tensor>& grad) {
+  RefuseRecording(environment, "grad");
   if (!grad) {
     tensor.mutable_grad().reset();
     return;
@@ -95,6 +97,7 @@ void Backward(Environment& environment,
               bool retain_graph,
               bool create_graph,
               const std::optional<Tensors>& inputs) {
+  RefuseRecording(environment, "backward");
   if (inputs && inputs->empty())
     throw Failure(code::kInvalidArgument, "[backward] `inputs` must not be empty");
   const Tensors outputs = GradOutputs("backward", tensors, grads);
@@ -111,6 +114,7 @@ std::vector<std::optional<Handle>> AutogradGrad(Environment& environment,
                                                 bool retain_graph,
                                                 bool create_graph,
                                                 bool allow_unused) {
+  RefuseRecording(environment, "autograd.grad");
   const Tensors grad_outputs = GradOutputs("autograd.grad", outputs, grads);
   Tensors result;
   RunEngine(environment, "autograd.grad", outputs, [&] {
@@ -136,6 +140,7 @@ void RequireFunction(Environment& environment, const char* name, Js value) {
 }
 
 uint32_t RegisterHook(Environment& environment, const at::Tensor& tensor, Js hook) {
+  RefuseRecording(environment, "register_hook");
   RequireFunction(environment, "register_hook", hook);
   return environment.Room<Hooks>().OnGradient(tensor, hook.value);
 }

@@ -13,6 +13,7 @@ class Environment;
 
 // Stable codes; lib/errors/index.ts has a class for each.
 namespace code {
+inline constexpr char kAborted[] = "ERR_ABORTED";
 inline constexpr char kCudaUnavailable[] = "ERR_CUDA_UNAVAILABLE";
 inline constexpr char kDisposed[] = "ERR_DISPOSED";
 inline constexpr char kDtype[] = "ERR_DTYPE";
@@ -23,6 +24,8 @@ inline constexpr char kOp[] = "ERR_OP";
 inline constexpr char kOutOfMemory[] = "ERR_OUT_OF_MEMORY";
 inline constexpr char kSafetensorsFormat[] = "ERR_SAFETENSORS_FORMAT";
 inline constexpr char kShape[] = "ERR_SHAPE";
+inline constexpr char kTensorBusy[] = "ERR_TENSOR_BUSY";
+inline constexpr char kTrace[] = "ERR_TRACE";
 }  // namespace code
 
 // What native code throws. `message` is for people and complete; `hint` is the next step, or empty.

@@ -27,6 +27,9 @@ class Executor {
   // Any thread. Tasks run one after the other, in the order in which they came.
   void Enqueue(Task& task);
 
+  // Whether somebody waits for a turn.
+  bool has_waiting() const { return queued_.load(std::memory_order_relaxed) != 0; }
+
   // Runs `body` on the executor's thread and waits for it; what it throws is thrown here. The
   // calling thread's modes (grad, inference, autocast, dispatch keys) hold there too. On the
   // executor's thread itself `body` runs in place.

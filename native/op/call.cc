@@ -12,6 +12,7 @@
 #include "native/io/mapped_tensors.h"
 #include "native/op/hand_over.h"
 #include "native/op/registry.h"
+#include "native/program/programs.h"
 
 namespace tf {
 namespace {
@@ -48,8 +49,11 @@ class StackLease {
   torch::jit::Stack stack_;
 };
 
-// The one place where operators called from JavaScript run: the recorder of Programs will sit here.
-void Run(const OpPlan& op, torch::jit::Stack& stack) {
+// The one place where operators called from JavaScript run, or are recorded.
+void Run(Environment& environment, const OpPlan& op, torch::jit::Stack& stack) {
+  if (Programs* programs = environment.programs(); programs != nullptr) {
+    if (programs->Intercept(op, stack)) return;
+  }
   io::CheckMapped(stack);
   Executor& executor = Executor::Cpu();
   if (executor.num_threads() > 1 && WorthHandingOver(op, stack)) {
@@ -107,7 +111,7 @@ napi_value Call(napi_env env, napi_callback_info info) {
         [&] {
           (*stack).clear();
           Unpack(environment, *op, arguments, given, *stack);
-          Run(*op, *stack);
+          Run(environment, *op, *stack);
         },
         [&] { environment.tensors().CollectNow(); });
     if (op->writes) RecountWritten(environment, *op, arguments, given);

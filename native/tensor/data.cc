@@ -8,6 +8,7 @@
 #include "native/convert/bind.h"
 #include "native/convert/result.h"
 #include "native/io/mapped_tensors.h"
+#include "native/program/programs.h"
 
 namespace tf {
 namespace {
@@ -251,6 +252,7 @@ at::Tensor Values(const at::Tensor& tensor, const char* name) {
 
 napi_value ToData(Environment& environment, const at::Tensor& tensor, bool raw) {
   const napi_env env = environment.env();
+  RefuseRead(environment, tensor, "toData");
   const View view = ViewOf(tensor.scalar_type(), raw);
   const at::Tensor values = Values(tensor, "toData").to(view.dtype).contiguous();
   const size_t length = values.nbytes();
@@ -271,6 +273,7 @@ napi_value ToData(Environment& environment, const at::Tensor& tensor, bool raw) 
 }
 
 napi_value Item(Environment& environment, const at::Tensor& tensor) {
+  RefuseRead(environment, tensor, "item");
   if (tensor.numel() != 1) {
     throw Failure(code::kShape,
                   "[item] a tensor with " + std::to_string(tensor.numel()) +

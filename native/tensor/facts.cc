@@ -3,6 +3,7 @@
 
 #include "native/addon.h"
 #include "native/convert/bind.h"
+#include "native/program/fake.h"
 
 namespace tf {
 namespace {
@@ -14,7 +15,7 @@ std::vector<int64_t> Stride(Environment&, const at::Tensor& tensor) {
 int64_t Dim(Environment&, const at::Tensor& tensor) { return tensor.dim(); }
 int64_t Numel(Environment&, const at::Tensor& tensor) { return tensor.numel(); }
 c10::ScalarType Dtype(Environment&, const at::Tensor& tensor) { return tensor.scalar_type(); }
-std::string Device(Environment&, const at::Tensor& tensor) { return tensor.device().str(); }
+std::string Device(Environment&, const at::Tensor& tensor) { return RealDevice(tensor).str(); }
 int64_t StorageOffset(Environment&, const at::Tensor& tensor) { return tensor.storage_offset(); }
 int64_t ElementSize(Environment&, const at::Tensor& tensor) { return tensor.element_size(); }
 

@@ -3,6 +3,7 @@
 
 #include "native/addon.h"
 #include "native/convert/bind.h"
+#include "native/program/programs.h"
 #include "native/tensor/shared.h"
 
 namespace tf {
@@ -20,6 +21,8 @@ Handle Alias(Environment& environment, Owner owner, const at::Tensor& tensor) {
 
 void Rebind(Environment& environment, Held held, const at::Tensor& other) {
   if (held.tensor.is_same(other)) return;
+  RefuseRecording(environment, "rebind");
+  RefuseBusy(environment, held.tensor, "rebind");
   // set_data keeps the identity, and with it hooks and the place in a graph, but only within one
   // kind of tensor: a skeleton's parameter on the meta device becomes another tensor when it gets
   // its values.
@@ -34,6 +37,9 @@ void Rebind(Environment& environment, Held held, const at::Tensor& other) {
 }
 
 Handle VariableData(Environment& environment, Owner owner, const at::Tensor& tensor) {
+  if (Programs* programs = environment.programs(); programs && programs->recorder()) {
+    return environment.tensors().Add(programs->recorder()->Detach(tensor), owner.value);
+  }
   return environment.tensors().Add(tensor.variable_data(), owner.value);
 }
 
@@ -65,6 +71,7 @@ napi_value MemoryStats(Environment& environment) {
 }
 
 double Share(Environment& environment, Held held) {
+  RefuseRead(environment, held.tensor, "share");
   // A JavaScript buffer belongs to its environment: what another one gets must not lie in it.
   const bool over_buffer =
       held.tensor.has_storage() &&

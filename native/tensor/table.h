@@ -62,6 +62,12 @@ class TensorTable {
   // Makes V8 collect garbage now, then sweeps. For when an allocation failed; takes milliseconds.
   void CollectNow();
 
+  // Calls visit(handle, tensor) for each tensor of the table.
+  template <class Visit>
+  void ForEach(Visit&& visit) {
+    slots_.ForEach([&](Handle handle, Slot& slot) { visit(handle, slot.tensor); });
+  }
+
   uint32_t live() const { return slots_.live(); }
   uint64_t bytes(StorageKind kind) const { return bytes_[static_cast<size_t>(kind)]; }
   uint32_t sweeps() const { return sweeps_; }

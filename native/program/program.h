@@ -1,0 +1,92 @@
+// A recorded function: what its operators are, in order, and what they work on.
+#pragma once
+
+#include <ATen/ThreadLocalState.h>
+#include <ATen/core/ivalue.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "native/op/registry.h"
+#include "native/tensor/slots.h"
+
+namespace tf {
+
+// A place for one tensor during a run. The first registers are the inputs, then come captured
+// tensors and results in the order in which the recording met them.
+using Register = int32_t;
+inline constexpr Register kNoRegister = -1;
+
+// An argument of an instruction.
+struct Operand {
+  enum class Kind : uint8_t { kConstant, kTensor, kTensors, kOptionalTensors };
+  Kind kind = Kind::kConstant;
+  c10::IValue constant;
+  // One for kTensor; kNoRegister for "none" in a list.
+  std::vector<Register> registers;
+};
+
+// A result of an instruction: one tensor, several, or nothing that is kept.
+struct Result {
+  bool list = false;
+  std::vector<Register> registers;
+};
+
+struct Instruction {
+  const OpPlan* op = nullptr;
+  std::vector<Operand> operands;
+  std::vector<Result> results;
+  // Operands whose last use this is, and results that have none.
+  std::vector<Register> dies;
+  std::vector<Register> unused;
+  // Which of the program's modes hold.
+  uint32_t modes = 0;
+  // Draws random numbers, so that it keeps its place among those that do.
+  bool draws = false;
+};
+
+// What a recording knows of the tensor in a register.
+struct TensorFacts {
+  c10::ScalarType dtype;
+  c10::Device device;
+  std::vector<int64_t> sizes;
+  std::vector<int64_t> strides;
+  bool requires_grad = false;
+
+  static TensorFacts Of(const at::Tensor& tensor);
+  bool Fits(const at::Tensor& real) const;
+  std::string Text() const;
+};
+
+// A tensor that the function used without getting it as an argument.
+struct CapturedTensor {
+  Register to = kNoRegister;
+  // Where it is bound at each run. kNoHandle: it was made during the recording and is a constant.
+  Handle handle = kNoHandle;
+  at::Tensor constant;
+};
+
+class Program {
+ public:
+  std::vector<Instruction> code;
+  std::vector<TensorFacts> registers;
+  std::vector<CapturedTensor> captures;
+  std::vector<Register> outputs;
+  std::vector<at::ThreadLocalState> modes;
+  Register inputs = 0;  // so many of the first registers
+  bool draws = false;
+  bool autocast = false;
+
+  // To be called once all is there: finds the last uses.
+  void Finish();
+
+  // One line per instruction: "%7: float32[2, 8] = aten::linear(%3, $1, None)".
+  std::vector<std::string> Text() const;
+  std::string Name(Register at) const;
+
+ private:
+  std::string Text(const Operand& operand) const;
+};
+
+}  // namespace tf

@@ -1,0 +1,70 @@
+// Programs of one environment: the recording that is on, and the runs in flight.
+#pragma once
+
+#include <ATen/core/stack.h>
+#include <node_api.h>
+
+#include <memory>
+#include <unordered_map>
+
+#include "native/program/recorder.h"
+#include "native/program/run.h"
+
+namespace tf {
+
+class Environment;
+
+// Made when the first recording begins; until then operators pay one load of a null pointer.
+class Programs {
+ public:
+  explicit Programs(Environment& environment);
+  ~Programs();
+  Programs(const Programs&) = delete;
+  Programs& operator=(const Programs&) = delete;
+
+  // Before each operator called from JavaScript. True: it was recorded, and is done.
+  // Throws ERR_TRACE for a tensor that a recording left behind, ERR_TENSOR_BUSY for a write to what
+  // a run in flight uses.
+  bool Intercept(const OpPlan& op, torch::jit::Stack& stack);
+  // Throws ERR_TENSOR_BUSY.
+  void RefuseBusy(const at::Tensor& tensor, const char* what) const;
+
+  Recorder* recorder() { return recorder_.get(); }
+  void Begin(napi_value lines);
+  std::shared_ptr<Program> End(const std::vector<at::Tensor>& outputs);
+  void Abandon() { recorder_.reset(); }
+
+  // A promise for the handles of the outputs (null for none).
+  napi_value Run(std::shared_ptr<const Program> program,
+                 std::vector<c10::IValue> registers,
+                 uint64_t id,
+                 bool profiled);
+  void Cancel(uint64_t id);
+
+ private:
+  // A run whose promise is pending. `run` may be used until it is in the mailbox and taken.
+  struct Pending {
+    napi_deferred deferred = nullptr;
+    ProgramRun* run = nullptr;
+    std::vector<c10::Storage> storages;
+  };
+
+  static void Wake(napi_env env, napi_value, void* mailbox, void*);
+  void Deliver(ProgramRun& run);
+  napi_value Outcome(ProgramRun& run);
+
+  Environment& environment_;
+  std::unique_ptr<Recorder> recorder_;
+  std::shared_ptr<Mailbox> mailbox_ = std::make_shared<Mailbox>();
+  std::unordered_map<uint64_t, Pending> pending_;
+};
+
+// Throws ERR_TRACE while a function is recorded, and for a fake: a value that is read would be a
+// constant of the Program. `what` is the function's name.
+void RefuseRead(Environment& environment, const at::Tensor& tensor, const char* what);
+// Throws ERR_TRACE while a function is recorded.
+void RefuseRecording(Environment& environment, const char* what);
+// Throws ERR_TENSOR_BUSY when a run in flight uses the tensor's memory.
+void RefuseBusy(Environment& environment, const at::Tensor& tensor, const char* what);
+
+}  // namespace tf
