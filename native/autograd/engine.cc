@@ -17,7 +17,8 @@ namespace {
 // Ends the serving of hooks on each way out.
 struct Finisher {
   HookQueue& queue;
-  ~Finisher() { queue.Finish(); }
+  HookQueue::Work& work;
+  ~Finisher() { queue.Finish(work); }
 };
 
 // A hook's own backward: the executor waits for the hook, so the engine gets a thread for this
@@ -25,9 +26,10 @@ struct Finisher {
 void RunOnHelper(const std::function<void()>& body, HookQueue& queue) {
   const at::ThreadLocalState modes;
   std::exception_ptr error;
+  HookQueue::Work work;
   queue.Announce();
   std::thread helper([&] {
-    const Finisher finish{queue};
+    const Finisher finish{queue, work};
     try {
       UseOneThreadHere();
       const at::ThreadLocalStateGuard guard(modes);
@@ -36,7 +38,7 @@ void RunOnHelper(const std::function<void()>& body, HookQueue& queue) {
       error = std::current_exception();
     }
   });
-  queue.Serve();
+  queue.Serve(work);
   helper.join();
   if (error) std::rethrow_exception(error);
 }
@@ -54,12 +56,13 @@ void Run(Hooks& hooks, const std::vector<at::Tensor>& roots, const std::function
   } else if (executor.OnExecutorThread()) {
     RunOnHelper(body, queue);
   } else {
+    HookQueue::Work work;
     const auto finishing = [&] {
-      const Finisher finish{queue};
+      const Finisher finish{queue, work};
       body();
     };
     queue.Announce();
-    executor.RunAndWait(finishing, [&] { queue.Serve(); });
+    executor.RunAndWait(finishing, [&] { queue.Serve(work); });
   }
 }
 

@@ -44,10 +44,10 @@ void HookQueue::Announce() {
   ++serving_;
 }
 
-void HookQueue::Serve() {
+void HookQueue::Serve(const Work& work) {
   std::unique_lock lock(mutex_);
   for (;;) {
-    changed_.wait(lock, [&] { return !requests_.empty() || finished_ > 0; });
+    changed_.wait(lock, [&] { return !requests_.empty() || work.finished; });
     if (requests_.empty()) break;
     Request* request = requests_.front();
     requests_.pop_front();
@@ -61,13 +61,12 @@ void HookQueue::Serve() {
     request->done = true;
     changed_.notify_all();
   }
-  --finished_;
   --serving_;
 }
 
-void HookQueue::Finish() {
+void HookQueue::Finish(Work& work) {
   const std::lock_guard lock(mutex_);
-  ++finished_;
+  work.finished = true;
   changed_.notify_all();
 }
 

@@ -37,13 +37,19 @@ class HookQueue {
   // Fails when nobody serves the queue, since waiting would never end.
   void Run(const std::function<void()>& call);
 
-  // The environment's thread, before the work begins that may ask.
+  // One piece of work that may ask. Those of hooks that run a backward of their own nest, and need
+  // not end in order: after an error the engine of the outer one does not wait for its devices.
+  struct Work {
+    bool finished = false;
+  };
+
+  // The environment's thread, before the work begins.
   void Announce();
-  // The environment's thread, once for each Announce: serves until Finish. Nests with the calls
-  // that it serves.
-  void Serve();
-  // Any thread: ends the innermost Serve once what was asked before is done.
-  void Finish();
+  // The environment's thread, once for each Announce: serves until this work is finished. Nests with
+  // the calls that it serves.
+  void Serve(const Work& work);
+  // Any thread: ends the work's Serve once what was asked before is done.
+  void Finish(Work& work);
   // The environment ends: whoever still holds a hook of it gets a failure.
   void Close() { closed_.store(true); }
 
@@ -59,7 +65,6 @@ class HookQueue {
   std::condition_variable changed_;
   std::deque<Request*> requests_;
   int serving_ = 0;
-  int finished_ = 0;
   std::atomic<bool> closed_ = false;
 };
 

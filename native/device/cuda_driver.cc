@@ -10,6 +10,7 @@ namespace {
 // The driver's functions, looked up once. Their C interface is stable across CUDA versions.
 struct Driver {
   using Init = int (*)(unsigned);
+  using GetVersion = int (*)(int*);
   using GetCount = int (*)(int*);
   using GetDevice = int (*)(int*, int);
   using GetName = int (*)(char*, int, int);
@@ -26,8 +27,11 @@ struct Driver {
     name = Function<GetName>("cuDeviceGetName");
     attribute = Function<GetAttribute>("cuDeviceGetAttribute");
     total = Function<GetTotal>("cuDeviceTotalMem_v2");
-    ready = init != nullptr && count != nullptr && device != nullptr && name != nullptr &&
-            attribute != nullptr && total != nullptr && init(0) == 0;
+    const auto get_version = Function<GetVersion>("cuDriverGetVersion");
+    if (get_version != nullptr) get_version(&version);
+    if (init != nullptr) status = init(0);
+    ready = status == 0 && count != nullptr && device != nullptr && name != nullptr &&
+            attribute != nullptr && total != nullptr;
   }
 
   template <class T>
@@ -42,6 +46,8 @@ struct Driver {
 
   void* library = nullptr;
   bool ready = false;
+  int version = 0;  // 13000 for CUDA 13.0; 0 when it does not tell
+  int status = -1;  // of cuInit
   GetCount count = nullptr;
   GetDevice device = nullptr;
   GetName name = nullptr;
@@ -51,6 +57,11 @@ struct Driver {
 
 constexpr int kCapabilityMajor = 75;
 constexpr int kCapabilityMinor = 76;
+constexpr int kNoDevice = 100;  // CUDA_ERROR_NO_DEVICE
+
+std::string VersionText(int version) {
+  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
 
 }  // namespace
 
@@ -73,15 +84,22 @@ std::optional<CudaDeviceFacts> AskCudaDriver(int index) {
   return facts;
 }
 
-std::string WhyNoCuda(bool library_loaded) {
+std::vector<std::string> WhyNoDriver(int needed) {
   const Driver& driver = Driver::Get();
-  if (driver.library == nullptr) return "no NVIDIA driver was found (libcuda.so.1)";
-  if (!driver.ready) return "the NVIDIA driver does not start";
+  if (driver.library == nullptr) return {"no NVIDIA driver was found (libcuda.so.1)"};
+  if (driver.version > 0 && driver.version < needed) {
+    return {"the NVIDIA driver is too old: it is for CUDA " + VersionText(driver.version) + ", " +
+            VersionText(needed) + " is needed"};
+  }
+  if (!driver.ready) {
+    return {driver.status == kNoDevice
+                ? "the NVIDIA driver sees no device (CUDA_VISIBLE_DEVICES?)"
+                : "the NVIDIA driver does not start (cuInit: " + std::to_string(driver.status) + ")"};
+  }
   int count = 0;
   if (driver.count(&count) != 0 || count == 0)
-    return "the NVIDIA driver sees no device (CUDA_VISIBLE_DEVICES?)";
-  if (!library_loaded) return "this libtorch has no CUDA part, or it could not be loaded";
-  return "libtorch sees no usable device";
+    return {"the NVIDIA driver sees no device (CUDA_VISIBLE_DEVICES?)"};
+  return {};
 }
 
 }  // namespace tf

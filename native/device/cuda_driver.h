@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace tf {
 
@@ -16,7 +17,8 @@ struct CudaDeviceFacts {
 // Nothing when there is no driver, or it does not know the device.
 std::optional<CudaDeviceFacts> AskCudaDriver(int index);
 
-// Why CUDA cannot be used here, as far as the driver tells: one sentence.
-std::string WhyNoCuda(bool library_loaded);
+// Why CUDA cannot be used here, as far as the driver tells: nothing when it has a device for us.
+// `needed` is the version of CUDA that libtorch is built for: 13000 for 13.0.
+std::vector<std::string> WhyNoDriver(int needed);
 
 }  // namespace tf

@@ -9,12 +9,48 @@
 #include <torch/version.h>
 #include <unistd.h>
 
+#include <mutex>
+
 #include "native/addon.h"
 #include "native/convert/bind.h"
 #include "native/device/cuda_driver.h"
 #include "native/error/error.h"
 
 namespace tf {
+namespace {
+
+// What the loader found out about libtorch_cuda: why it is not loaded, or nothing when it is. The
+// same for the whole process, whose threads all load the same libraries.
+struct CudaLibrary {
+  std::mutex mutex;
+  std::string absence = "libtorch_cuda is not loaded";
+  static CudaLibrary& Get() {
+    static auto* const library = new CudaLibrary;
+    return *library;
+  }
+};
+
+// Each sentence is one thing that is missing; the driver and the library are asked apart.
+std::vector<std::string> WhyNoCudaHere() {
+  CudaLibrary& library = CudaLibrary::Get();
+  const std::lock_guard lock(library.mutex);
+  // at::hasCUDA() tells of usable devices, not of the library.
+  const bool loaded = library.absence.empty();
+  constexpr int kPinned = 13000;
+  std::vector<std::string> reasons = WhyNoDriver(
+      loaded ? static_cast<int>(at::detail::getCUDAHooks().versionCUDART()) : kPinned);
+  if (!loaded) reasons.push_back(library.absence);
+  if (reasons.empty()) reasons.push_back("libtorch sees no usable device");
+  return reasons;
+}
+
+std::string Join(const std::vector<std::string>& reasons) {
+  std::string text;
+  for (const std::string& reason : reasons) text += (text.empty() ? "" : "; ") + reason;
+  return text;
+}
+
+}  // namespace
 
 int64_t DeviceCount(c10::DeviceType type) {
   switch (type) {
@@ -56,7 +92,7 @@ c10::Device ParseDevice(const std::string& name) {
   const int64_t count = DeviceCount(at::kCUDA);
   if (count == 0) {
     throw Failure(code::kCudaUnavailable,
-                  "device '" + name + "' cannot be used: " + WhyNoCuda(at::hasCUDA()),
+                  "device '" + name + "' cannot be used: " + Join(WhyNoCudaHere()),
                   "`npx torchformers doctor` shows what was tried.");
   }
   if (index >= count) {
@@ -64,10 +100,21 @@ c10::Device ParseDevice(const std::string& name) {
                   "device '" + name + "' does not exist: there are " + std::to_string(count) +
                       " CUDA devices");
   }
+  if (index < 0) return c10::impl::VirtualGuardImpl(at::kCUDA).getDevice();
   return with(at::kCUDA);
 }
 
 namespace {
+
+void NoteCudaLibrary(Environment&, const std::string& absence) {
+  CudaLibrary& library = CudaLibrary::Get();
+  const std::lock_guard lock(library.mutex);
+  library.absence = absence;
+}
+
+std::vector<std::string> CudaReasons(Environment&) {
+  return DeviceCount(at::kCUDA) > 0 ? std::vector<std::string>{} : WhyNoCudaHere();
+}
 
 int64_t CountDevices(Environment&, const std::string& type) {
   if (type == "cpu" || type == "meta") return 1;
@@ -143,9 +190,8 @@ napi_value BuildInfo(Environment& environment) {
 // Waits for the work queued on a device; the CPU has none.
 void Synchronize(Environment&, const std::string& name) {
   const c10::Device device = ParseDevice(name);
-  if (!device.is_cuda()) return;
-  const c10::impl::VirtualGuardImpl guard(at::kCUDA);
-  guard.synchronizeDevice(device.has_index() ? device.index() : guard.getDevice().index());
+  if (device.is_cuda())
+    c10::impl::VirtualGuardImpl(at::kCUDA).synchronizeDevice(device.index());
 }
 
 // Gives unused memory back: an accelerator's cache to its driver, the C library's free lists to the
@@ -166,6 +212,9 @@ void InitDevices(Exports& exports) {
   exports.Function<"buildInfo", BuildInfo>();
   exports.Function<"synchronize", Synchronize>();
   exports.Function<"emptyCache", EmptyCache>();
+  exports.Function<"noteCudaLibrary", NoteCudaLibrary>();
+  exports.Function<"cudaReasons", CudaReasons>();
+  InitAccelerator(exports);
 }
 
 }  // namespace tf

@@ -9,11 +9,17 @@
 namespace tf {
 
 // "cpu", "meta", "cuda", "cuda:1". Throws ERR_INVALID_ARGUMENT for an unknown name,
-// ERR_CUDA_UNAVAILABLE with the reasons for a CUDA device that cannot be used.
+// ERR_CUDA_UNAVAILABLE with the reasons for a CUDA device that cannot be used. "cuda" is the calling
+// thread's current device: other threads, which have current devices of their own, may be given it.
 c10::Device ParseDevice(const std::string& name);
 
 // 1 for "cpu" and "meta"; for "cuda" the devices that libtorch sees, 0 without libtorch_cuda or
 // without a driver.
 int64_t DeviceCount(c10::DeviceType type);
+
+class Exports;
+
+// The part of the devices' functions that only an accelerator has.
+void InitAccelerator(Exports& exports);
 
 }  // namespace tf

@@ -50,13 +50,10 @@ void GeneratorTable::Clear(napi_env env) {
 
 namespace {
 
-// "cuda" is the current device.
+// Generators of the CPU are looked up without an index.
 c10::Device Concrete(const std::string& name) {
-  c10::Device device = ParseDevice(name);
-  if (device.is_cpu()) return c10::Device(at::kCPU);
-  if (device.is_cuda() && !device.has_index())
-    device.set_index(at::detail::getCUDAHooks().getCurrentDevice());
-  return device;
+  const c10::Device device = ParseDevice(name);
+  return device.is_cpu() ? c10::Device(at::kCPU) : device;
 }
 
 Handle NewGenerator(Environment& environment, Owner owner, const std::string& name) {
