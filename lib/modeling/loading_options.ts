@@ -121,6 +121,7 @@ export function oneDevice(device_map: FromPretrainedOptions["device_map"]): Devi
   if (devices.length !== 1 || device === undefined || device === "disk") {
     throw new InvalidArgumentError(
       "device_map: only one device for the whole model is possible in this version.",
+      { hint: 'Name one device, such as device_map: "cuda:0".' },
     );
   }
   if (["auto", "balanced", "balanced_low_0", "sequential"].includes(device))

@@ -4,6 +4,7 @@
 
 import { InvalidArgumentError } from "../errors/index.ts";
 import { suggest } from "../errors/suggest.ts";
+import { warn } from "../errors/warnings.ts";
 import type { Generator, Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
 import { bind, type Rest } from "./arguments.ts";
@@ -108,7 +109,7 @@ export function trunc_normal_(
     ...GENERATOR,
   });
   if (mean < a - 2 * std || mean > b + 2 * std) {
-    process.emitWarning("trunc_normal_: the mean is more than two standard deviations outside of [a, b].");
+    warn("trunc_normal_: the mean is more than two standard deviations outside of [a, b].");
   }
   return filled(tensor, () => {
     // Inverse transform: equally likely shares between the two ends, then the value below which each share lies.

@@ -2,9 +2,11 @@
 // Truncation is state of the addon's object and its work runs on other threads, so calls take turns here (see Turns);
 // and where the Rust core would panic, which ends the process, the inputs are refused before they reach it.
 
-import { writeFile } from "node:fs/promises";
+import { randomBytes } from "node:crypto";
+import { rm } from "node:fs/promises";
 import { Tokenizer, templateProcessing } from "tokenizers";
 import { InvalidArgumentError, TokenizerError, TorchformersError } from "../errors/index.ts";
+import { writeFileAtomic } from "../hub/atomic.ts";
 import { type Encoding, LazyEncoding } from "./encoding.ts";
 import { nativeToken, type Result, readText, setTruncation } from "./native_tokenizer.ts";
 import { PartsEncoder } from "./parts_encoder.ts";
@@ -216,13 +218,20 @@ export class NativeBackend implements TokenizerBackend {
     return count;
   }
 
-  /** Writes tokenizer.json, with the truncation and padding that the loaded file had. */
+  /** Writes tokenizer.json whole or not at all, with the truncation and padding that the loaded file had. */
   async save(path: string): Promise<void> {
-    await this.#turn(null, async () => this.#native.save(path, true));
     const { truncation, padding } = this.info;
-    if (truncation === null && padding === null) return;
-    const json = JSON.parse(await readText(path)) as TokenizerJson;
-    await writeFile(path, `${JSON.stringify({ ...json, truncation, padding }, null, 2)}`);
+    // The addon writes in place, so it writes beside.
+    const draft = `${path}.${randomBytes(6).toString("hex")}.tmp`;
+    try {
+      await this.#turn(null, async () => this.#native.save(draft, true));
+      const text = await readText(draft);
+      const asLoaded = () =>
+        JSON.stringify({ ...(JSON.parse(text) as TokenizerJson), truncation, padding }, null, 2);
+      await writeFileAtomic(path, truncation === null && padding === null ? text : asLoaded());
+    } finally {
+      await rm(draft, { force: true });
+    }
   }
 
   async #encodeTexts(texts: string[], pairs: string[] | null, settings: EncodeSettings): Promise<Result[]> {

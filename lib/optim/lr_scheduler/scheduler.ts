@@ -1,6 +1,7 @@
 // LRScheduler: sets the learning rates of an optimizer's groups, once per step.
 
 import { InvalidArgumentError } from "../../errors/index.ts";
+import { warn } from "../../errors/warnings.ts";
 import type { Rest } from "../../nn/arguments.ts";
 import { Optimizer } from "../optimizer.ts";
 
@@ -84,9 +85,7 @@ export abstract class LRScheduler {
   /** Goes one step on and sets the learning rates. Call it after the optimizer's step. */
   step(): void {
     if (this._step_count === 1 && !this.#optimizerStepped) {
-      process.emitWarning(
-        "lr_scheduler.step() was called before optimizer.step(): the first learning rate is skipped.",
-      );
+      warn("lr_scheduler.step() was called before optimizer.step(): the first learning rate is skipped.");
     }
     this._step_count++;
     this._update_lr();
