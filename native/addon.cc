@@ -55,6 +55,7 @@ napi_value Init(napi_env env, napi_value object) {
     InitDevices(exports);
     InitThreads(exports);
     InitRandom(exports);
+    InitPrograms(exports);
     return object;
   });
 }

@@ -14,6 +14,8 @@
 
 namespace tf {
 
+class Programs;
+
 // The state of one environment (the main thread, or a worker): never static, since each worker
 // loads the addon for itself. It lives from the addon's registration to the end of the environment,
 // and only its own thread may touch it.
@@ -51,8 +53,13 @@ class Environment {
     return *static_cast<T*>(room.get());
   }
 
+  // Null until the first recording of a function.
+  Programs* programs() const { return programs_; }
+  void set_programs(Programs* programs) { programs_ = programs; }
+
  private:
   napi_env env_;
+  Programs* programs_ = nullptr;
   std::shared_ptr<ReleaseQueue> releases_;
   torch::jit::Stack spare_stack_;
   napi_ref error_factory_ = nullptr;
@@ -75,5 +82,6 @@ void InitIo(Exports& exports);
 void InitDevices(Exports& exports);
 void InitThreads(Exports& exports);
 void InitRandom(Exports& exports);
+void InitPrograms(Exports& exports);
 
 }  // namespace tf
