@@ -77,7 +77,9 @@ export interface AnyModel extends PreTrainedModel {
 
 /** The model without a head. */
 export const AutoModel: AutoModelClass<BaseModel> = autoModel("AutoModel");
+/** Models that give feature maps to others. */
 export const AutoBackbone: AutoModelClass<AnyModel> = autoModel("AutoBackbone");
+/** Models with the heads that they were trained with. */
 export const AutoModelForPreTraining: AutoModelClass<AnyModel> = autoModel("AutoModelForPreTraining");
 
 /**
@@ -88,62 +90,93 @@ export const AutoModelForPreTraining: AutoModelClass<AnyModel> = autoModel("Auto
  * const ids = await model.generate({ input_ids }, { max_new_tokens: 20 });
  */
 export const AutoModelForCausalLM: AutoModelClass<CausalLM> = autoModel("AutoModelForCausalLM");
+/** Models that fill gaps: logits [batch, length, vocabulary]. */
 export const AutoModelForMaskedLM: AutoModelClass<Scorer> = autoModel("AutoModelForMaskedLM");
+/** Encoder-decoder language models, for translating and summing up. */
 export const AutoModelForSeq2SeqLM: AutoModelClass<CausalLM> = autoModel("AutoModelForSeq2SeqLM");
 
+/**
+ * One class or number per text: logits [batch, labels].
+ *
+ * @example
+ * const model = await AutoModelForSequenceClassification.from_pretrained("./llama", { num_labels: 3 });
+ */
 export const AutoModelForSequenceClassification: AutoModelClass<SequenceClassifier> = autoModel(
   "AutoModelForSequenceClassification",
 );
+/** One class per token: logits [batch, length, labels]. */
 export const AutoModelForTokenClassification: AutoModelClass<TokenClassifier> = autoModel(
   "AutoModelForTokenClassification",
 );
+/** Where in a text the answer begins and ends: `start_logits`, `end_logits` [batch, length]. */
 export const AutoModelForQuestionAnswering: AutoModelClass<QuestionAnswerer> = autoModel(
   "AutoModelForQuestionAnswering",
 );
+/** Which of several continuations fits: logits [batch, choices]. */
 export const AutoModelForMultipleChoice: AutoModelClass<Scorer> = autoModel("AutoModelForMultipleChoice");
+/** Whether a text follows another: logits [batch, 2]. */
 export const AutoModelForNextSentencePrediction: AutoModelClass<Scorer> = autoModel(
   "AutoModelForNextSentencePrediction",
 );
+/** Text encoders, as other models use them. */
 export const AutoModelForTextEncoding: AutoModelClass<BaseModel> = autoModel("AutoModelForTextEncoding");
 
+/** One class per image: logits [batch, labels]. */
 export const AutoModelForImageClassification: AutoModelClass<Scorer> = autoModel(
   "AutoModelForImageClassification",
 );
+/** Images against texts that are given with them. */
 export const AutoModelForZeroShotImageClassification: AutoModelClass<AnyModel> = autoModel(
   "AutoModelForZeroShotImageClassification",
 );
+/** Masks of an image, of any kind. */
 export const AutoModelForImageSegmentation: AutoModelClass<AnyModel> = autoModel(
   "AutoModelForImageSegmentation",
 );
+/** One class per pixel: logits [batch, labels, height, width]. */
 export const AutoModelForSemanticSegmentation: AutoModelClass<Scorer> = autoModel(
   "AutoModelForSemanticSegmentation",
 );
+/** One mask per object. */
 export const AutoModelForInstanceSegmentation: AutoModelClass<AnyModel> = autoModel(
   "AutoModelForInstanceSegmentation",
 );
+/** Semantic, instance and panoptic masks by one model. */
 export const AutoModelForUniversalSegmentation: AutoModelClass<AnyModel> = autoModel(
   "AutoModelForUniversalSegmentation",
 );
+/** Boxes and classes of objects. */
 export const AutoModelForObjectDetection: AutoModelClass<Scorer> = autoModel("AutoModelForObjectDetection");
+/** Boxes of what texts describe. */
 export const AutoModelForZeroShotObjectDetection: AutoModelClass<AnyModel> = autoModel(
   "AutoModelForZeroShotObjectDetection",
 );
+/** One depth per pixel. */
 export const AutoModelForDepthEstimation: AutoModelClass<AnyModel> = autoModel("AutoModelForDepthEstimation");
+/** Masks for points and boxes that are given. */
 export const AutoModelForMaskGeneration: AutoModelClass<AnyModel> = autoModel("AutoModelForMaskGeneration");
+/** Models that fill hidden patches of images. */
 export const AutoModelForMaskedImageModeling: AutoModelClass<AnyModel> = autoModel(
   "AutoModelForMaskedImageModeling",
 );
+/** One class per video: logits [batch, labels]. */
 export const AutoModelForVideoClassification: AutoModelClass<Scorer> = autoModel(
   "AutoModelForVideoClassification",
 );
+/** Language models that see images. */
 export const AutoModelForImageTextToText: AutoModelClass<CausalLM> = autoModel("AutoModelForImageTextToText");
 
+/** One class per recording: logits [batch, labels]. */
 export const AutoModelForAudioClassification: AutoModelClass<Scorer> = autoModel(
   "AutoModelForAudioClassification",
 );
+/** Classes per frame: logits [batch, frames, labels]. */
 export const AutoModelForAudioFrameClassification: AutoModelClass<Scorer> = autoModel(
   "AutoModelForAudioFrameClassification",
 );
+/** One vector per speaker. */
 export const AutoModelForAudioXVector: AutoModelClass<Scorer> = autoModel("AutoModelForAudioXVector");
+/** Speech to characters, frame by frame: logits [batch, frames, vocabulary]. */
 export const AutoModelForCTC: AutoModelClass<Scorer> = autoModel("AutoModelForCTC");
+/** Speech to text by an encoder-decoder. */
 export const AutoModelForSpeechSeq2Seq: AutoModelClass<CausalLM> = autoModel("AutoModelForSpeechSeq2Seq");

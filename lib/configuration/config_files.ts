@@ -5,6 +5,7 @@ import { readText } from "../hub/files.ts";
 import { parseJson } from "../json/json.ts";
 import { shown } from "./field_types.ts";
 
+/** The file of a checkpoint's configuration. */
 export const CONFIG_NAME = "config.json";
 
 /** The release of the reference whose file formats are followed; written into files as `transformers_version`. */

@@ -27,6 +27,7 @@ import {
 import { validateGeneration } from "./generation_validation.ts";
 import { SynthIDTextWatermarkingConfig, WatermarkingConfig } from "./watermarking_config.ts";
 
+/** The file of a checkpoint's generation settings. */
 export const GENERATION_CONFIG_NAME = "generation_config.json";
 
 type Fields = Record<string, unknown>;

@@ -23,11 +23,13 @@ export interface MaskIndices {
 /** True where the query may see the key. */
 export type MaskFunction = (at: MaskIndices) => Tensor;
 
+/** Seen where all of the masks see. */
 export const and_masks =
   (...masks: MaskFunction[]): MaskFunction =>
   (at) =>
     masks.map((mask) => mask(at)).reduce((a, b) => a.bitwise_and(b));
 
+/** Seen where one of the masks sees. */
 export const or_masks =
   (...masks: MaskFunction[]): MaskFunction =>
   (at) =>

@@ -84,12 +84,14 @@ export class SELU extends InplaceActivation {
   }
 }
 
+/** 1 / (1 + exp(-x)) */
 export class Sigmoid extends Module {
   override forward(x: Tensor): Tensor {
     return x.sigmoid();
   }
 }
 
+/** (exp(x) - exp(-x)) / (exp(x) + exp(-x)) */
 export class Tanh extends Module {
   override forward(x: Tensor): Tensor {
     return x.tanh();
@@ -404,18 +406,21 @@ abstract class SoftmaxBase extends Module {
   }
 }
 
+/** exp(x), scaled to a sum of 1 along `dim`. */
 export class Softmax extends SoftmaxBase {
   override forward(x: Tensor): Tensor {
     return F.softmax(x, this.dim);
   }
 }
 
+/** Softmax of -x along `dim`. */
 export class Softmin extends SoftmaxBase {
   override forward(x: Tensor): Tensor {
     return F.softmin(x, this.dim);
   }
 }
 
+/** log(softmax(x)) along `dim`, without the loss of digits. */
 export class LogSoftmax extends SoftmaxBase {
   override forward(x: Tensor): Tensor {
     return F.log_softmax(x, this.dim);

@@ -128,10 +128,12 @@ export function constant_(tensor: Tensor, val: number): Tensor {
   return filled(tensor, () => tensor.fill_(val));
 }
 
+/** Fills with 1. */
 export function ones_(tensor: Tensor): Tensor {
   return constant_(tensor, 1);
 }
 
+/** Fills with 0. */
 export function zeros_(tensor: Tensor): Tensor {
   return filled(tensor, () => tensor.zero_());
 }

@@ -111,12 +111,14 @@ export class ReflectionPad1d extends _ReflectionPad {
   }
 }
 
+/** Mirrors [batch, channels, height, width] at its edges. */
 export class ReflectionPad2d extends _ReflectionPad {
   constructor(padding: Sizes) {
     super(2, padding);
   }
 }
 
+/** Mirrors [batch, channels, depth, height, width] at its edges. */
 export class ReflectionPad3d extends _ReflectionPad {
   constructor(padding: Sizes) {
     super(3, padding);
@@ -136,12 +138,14 @@ export class ReplicationPad1d extends _ReplicationPad {
   }
 }
 
+/** Repeats the edges of [batch, channels, height, width]. */
 export class ReplicationPad2d extends _ReplicationPad {
   constructor(padding: Sizes) {
     super(2, padding);
   }
 }
 
+/** Repeats the edges of [batch, channels, depth, height, width]. */
 export class ReplicationPad3d extends _ReplicationPad {
   constructor(padding: Sizes) {
     super(3, padding);
@@ -161,12 +165,14 @@ export class CircularPad1d extends _CircularPad {
   }
 }
 
+/** Continues [batch, channels, height, width] with its other end. */
 export class CircularPad2d extends _CircularPad {
   constructor(padding: Sizes) {
     super(2, padding);
   }
 }
 
+/** Continues [batch, channels, depth, height, width] with its other end. */
 export class CircularPad3d extends _CircularPad {
   constructor(padding: Sizes) {
     super(3, padding);

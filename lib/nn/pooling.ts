@@ -116,18 +116,21 @@ abstract class _MaxUnpool extends Module {
   }
 }
 
+/** Undoes MaxPool1d with the indices that it gave; what was not a maximum is 0. */
 export class MaxUnpool1d extends _MaxUnpool {
   constructor(kernel_size: Sizes, ...rest: UnpoolRest) {
     super(1, kernel_size, rest);
   }
 }
 
+/** Undoes MaxPool2d with the indices that it gave; what was not a maximum is 0. */
 export class MaxUnpool2d extends _MaxUnpool {
   constructor(kernel_size: Sizes, ...rest: UnpoolRest) {
     super(2, kernel_size, rest);
   }
 }
 
+/** Undoes MaxPool3d with the indices that it gave; what was not a maximum is 0. */
 export class MaxUnpool3d extends _MaxUnpool {
   constructor(kernel_size: Sizes, ...rest: UnpoolRest) {
     super(3, kernel_size, rest);

@@ -63,12 +63,14 @@ type SizeOrFactor = Rest<
 >;
 const SIZE_OR_FACTOR = { size: null as Sizes | null, scale_factor: null as Sizes | null };
 
+/** Enlarges [batch, channels, height, width] by repeating pixels. */
 export class UpsamplingNearest2d extends Upsample {
   constructor(...rest: SizeOrFactor) {
     super({ ...bind("UpsamplingNearest2d", rest, SIZE_OR_FACTOR), mode: "nearest" });
   }
 }
 
+/** Enlarges [batch, channels, height, width] bilinearly, corners on corners. */
 export class UpsamplingBilinear2d extends Upsample {
   constructor(...rest: SizeOrFactor) {
     super({ ...bind("UpsamplingBilinear2d", rest, SIZE_OR_FACTOR), mode: "bilinear", align_corners: true });

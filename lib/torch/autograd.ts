@@ -194,6 +194,7 @@ export function set_grad_enabled<T>(enabled: boolean, body?: () => T): T | undef
   return undefined;
 }
 
+/** Whether operations are recorded for backward. */
 export const is_grad_enabled = (): boolean => addon().gradMode();
 
 /** Like `no_grad`, and faster; what is made within cannot take part in later recording. */
@@ -211,6 +212,7 @@ export function inference_mode<T>(enabled: boolean | (() => T), body?: () => T):
   );
 }
 
+/** Whether `inference_mode` is on. */
 export const is_inference_mode_enabled = (): boolean => addon().inferenceMode();
 
 export interface AutocastOptions {
@@ -243,6 +245,7 @@ export function autocast<T>(device_type: string, options: AutocastOptions | (() 
   );
 }
 
+/** Whether `autocast` is on. */
 export const is_autocast_enabled = (device_type = "cuda"): boolean => addon().autocast(device_type).enabled;
 
 // torch.autograd ----------------------------------------------------------------------------------------------

@@ -4,7 +4,9 @@ import { CudaUnavailableError } from "../errors/index.ts";
 import { Generator } from "./generator.ts";
 import type { Tensor } from "./tensor.ts";
 
+/** How many devices are visible. */
 export const device_count = (): number => addon().deviceCount("cuda");
+/** Whether there is a device and libtorch's CUDA part can be loaded. */
 export const is_available = (): boolean => device_count() > 0;
 
 const name = (device: string | number | undefined) =>
@@ -20,6 +22,7 @@ export const synchronize = (device?: string | number): void => addon().synchroni
 /** Gives cached memory back to the driver. */
 export const empty_cache = (): void => addon().emptyCache();
 
+/** What `get_device_properties` tells. */
 export interface DeviceProperties {
   readonly name: string;
   /** Bytes. */
@@ -39,12 +42,14 @@ function info(device?: string | number) {
   return found;
 }
 
+/** Name, bytes of memory and compute capability. Throws `CudaUnavailableError` where there is no such device. */
 export function get_device_properties(device?: string | number): DeviceProperties {
   const { name: title, total_memory, capability } = info(device);
   const [major = 0, minor = 0] = capability.split(".").map(Number);
   return { name: title, total_memory, major, minor };
 }
 
+/** The name that the driver gives. */
 export const get_device_name = (device?: string | number): string => info(device).name;
 
 /** Compute capability, [major, minor]. */
@@ -67,10 +72,12 @@ export const memory_allocated = (): number => addon().memoryStats().device_bytes
 const generator = (device?: string | number) =>
   new Generator(name(device), addon().defaultGenerator(name(device)));
 
+/** Seeds the generator of the current device. */
 export const manual_seed = (seed: number | bigint): void => {
   if (is_available()) generator().manual_seed(seed);
 };
 
+/** Seeds the generators of all devices. */
 export const manual_seed_all = (seed: number | bigint): void => {
   for (let i = 0; i < device_count(); i++) generator(i).manual_seed(seed);
 };

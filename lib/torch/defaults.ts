@@ -19,6 +19,7 @@ export const float = (value: number): FloatScalar => new FloatScalar(value);
 /** The dtype of new tensors that are made of floats. */
 export const get_default_dtype = (): Dtype => addon().defaultDtype() as Dtype;
 
+/** Sets the dtype of new tensors that are made of floats: a floating one, float32 at first. */
 export function set_default_dtype(dtype: Dtype): void {
   const name = asDtype(dtype);
   if (!isFloatingDtype(name))
@@ -40,6 +41,7 @@ export function with_default_dtype<T>(dtype: Dtype, body: () => T): T {
 /** Where tensors are made when no device is given. */
 export const get_default_device = (): Device => defaultDevice.name ?? "cpu";
 
+/** Sets where tensors are made when no device is given; null is the CPU. */
 export function set_default_device(device: Device | null): void {
   defaultDevice.name = device === null || device === "cpu" ? undefined : device;
 }
@@ -62,6 +64,7 @@ export function with_device<T>(device: Device, body: () => T): T {
 
 /** Threads that operators may use. */
 export const get_num_threads = (): number => addon().getNumThreads();
+/** Sets how many threads an operator may use; the process has one team, shared by all environments. */
 export const set_num_threads = (count: number): void => addon().setNumThreads(count);
 
 /** Refuse (or warn about) operators that may give different results for the same input. */

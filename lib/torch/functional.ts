@@ -82,6 +82,7 @@ const listOf = (args: readonly (Tensor | readonly Tensor[])[]): readonly Tensor[
 
 // Shapes ------------------------------------------------------------------------------------------------------
 
+/** Cuts `dim` into views of `split_size`, the last one shorter, or of each of several sizes. */
 export function split(
   input: Tensor,
   split_size: number | readonly number[],
@@ -111,6 +112,7 @@ export function broadcast_shapes(...shapes: (readonly number[] | number)[]): num
   return out;
 }
 
+/** All tensors expanded to their common shape, as views. */
 export const broadcast_tensors = (...tensors: (Tensor | readonly Tensor[])[]): Tensor[] =>
   tensorsOp("broadcast_tensors", "", handles(listOf(tensors)));
 
@@ -125,8 +127,11 @@ function atLeast(name: string) {
   return apply;
 }
 
+/** A number as [1]; of several tensors a list. */
 export const atleast_1d = atLeast("atleast_1d");
+/** With dimensions of 1 put before, so that there are two. */
 export const atleast_2d = atLeast("atleast_2d");
+/** With dimensions of 1 put around, so that there are three. */
 export const atleast_3d = atLeast("atleast_3d");
 
 /** Grids of coordinates. `indexing` is `"ij"` (default) or `"xy"`. */
@@ -136,9 +141,11 @@ export function meshgrid(...args: (Tensor | readonly Tensor[] | { indexing?: "ij
   return tensorsOp("meshgrid", "indexing", handles(listOf(args as Tensor[])), indexing);
 }
 
+/** Every combination of the elements of vectors, one per row. */
 export const cartesian_prod = (...tensors: (Tensor | readonly Tensor[])[]): Tensor =>
   tensorOp("cartesian_prod", "", handles(listOf(tensors)));
 
+/** The matrices along the diagonal of one, zeros elsewhere. */
 export const block_diag = (...tensors: (Tensor | readonly Tensor[])[]): Tensor =>
   tensorOp("block_diag", "", handles(listOf(tensors)));
 
@@ -185,6 +192,7 @@ export function tensordot(
   );
 }
 
+/** The product of matrices, in the order that costs least. */
 export const chain_matmul = (...matrices: Tensor[]): Tensor =>
   tensorOp("chain_matmul", "", handles(matrices));
 

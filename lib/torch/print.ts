@@ -53,6 +53,7 @@ export function set_printoptions({
     if (value !== undefined) Object.assign(options, { [name]: value });
 }
 
+/** The settings of printing, as `set_printoptions` takes them. */
 export const get_printoptions = (): PrintOptions => ({ ...options });
 
 /** Formats all numbers of one tensor alike. */

@@ -32,6 +32,7 @@ export const initial_seed = (): bigint => defaultGenerator("cpu").initial_seed()
 /** The state of the CPU's default generator, for `set_rng_state`. */
 export const get_rng_state = (): Tensor => defaultGenerator("cpu").get_state();
 
+/** Puts back what `get_rng_state` had given. */
 export const set_rng_state = (state: Tensor): void => {
   defaultGenerator("cpu").set_state(state);
 };

@@ -49,4 +49,5 @@ export function keep<T extends Tensor>(tensor: T): T {
   return tensor;
 }
 
+/** Whether a value is a Tensor. */
 export const is_tensor = (value: unknown): value is Tensor => value instanceof Tensor;

@@ -50,6 +50,7 @@ export function elu(
   return inplace ? ops.elu_(input, alpha) : ops.elu(input, alpha);
 }
 
+/** Scaled ELU, which keeps mean 0 and variance 1 from layer to layer. */
 export function selu(input: Tensor, ...rest: Inplace): Tensor {
   return inPlace("selu", rest) ? torch.selu_(input) : torch.selu(input);
 }
@@ -136,7 +137,9 @@ export function softplus(
   return ops.softplus(input, beta, threshold);
 }
 
+/** Hyperbolic tangent. */
 export const tanh: (input: Tensor) => Tensor = torch.tanh;
+/** 1 / (1 + exp(-x)) */
 export const sigmoid: (input: Tensor) => Tensor = torch.sigmoid;
 
 /** relu6(x + 3) / 6 */

@@ -6,12 +6,19 @@ import * as ops from "../../torch/nn.generated.ts";
 import { bind, ntuple, type Rest, type Sizes } from "../arguments.ts";
 
 // Inputs are [batch, in, …], weights [out, in / groups, …] ([in, out / groups, …] when transposed), a bias is [out].
+/** Slides `weight` over [batch, in, length]. */
 export const conv1d: typeof torch.conv1d = torch.conv1d;
+/** Slides `weight` over [batch, in, height, width]. */
 export const conv2d: typeof torch.conv2d = torch.conv2d;
+/** Slides `weight` over [batch, in, depth, height, width]. */
 export const conv3d: typeof torch.conv3d = torch.conv3d;
+/** The gradient of conv1d with respect to its input: enlarges instead of shrinking. */
 export const conv_transpose1d: typeof torch.conv_transpose1d = torch.conv_transpose1d;
+/** The gradient of conv2d with respect to its input: enlarges instead of shrinking. */
 export const conv_transpose2d: typeof torch.conv_transpose2d = torch.conv_transpose2d;
+/** The gradient of conv3d with respect to its input: enlarges instead of shrinking. */
 export const conv_transpose3d: typeof torch.conv_transpose3d = torch.conv_transpose3d;
+/** conv1d over [length, batch, in]. */
 export const conv_tbc: typeof torch.conv_tbc = torch.conv_tbc;
 
 interface PatchOptions {

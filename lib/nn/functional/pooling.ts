@@ -125,14 +125,17 @@ export function maxUnpool(
   return ops.max_unpool2d(input.unsqueeze(-1), indices.unsqueeze(-1), [...size, 1]).squeeze(-1);
 }
 
+/** Puts maxima back where `max_pool1d` had found them (`indices`); 0 elsewhere. */
 export function max_unpool1d(input: Tensor, indices: Tensor, kernel_size: Sizes, ...rest: MaxUnpool): Tensor {
   return maxUnpool(1, input, indices, kernel_size, rest);
 }
 
+/** Puts maxima back where `max_pool2d` had found them (`indices`); 0 elsewhere. */
 export function max_unpool2d(input: Tensor, indices: Tensor, kernel_size: Sizes, ...rest: MaxUnpool): Tensor {
   return maxUnpool(2, input, indices, kernel_size, rest);
 }
 
+/** Puts maxima back where `max_pool3d` had found them (`indices`); 0 elsewhere. */
 export function max_unpool3d(input: Tensor, indices: Tensor, kernel_size: Sizes, ...rest: MaxUnpool): Tensor {
   return maxUnpool(3, input, indices, kernel_size, rest);
 }
@@ -216,14 +219,17 @@ export function lpPool(
     .pow(1 / norm_type);
 }
 
+/** (Σ xᵖ)^(1/p) over windows of [batch, channels, length]. */
 export function lp_pool1d(input: Tensor, norm_type: number, kernel_size: number, ...rest: LpPool): Tensor {
   return lpPool(1, input, norm_type, kernel_size, rest);
 }
 
+/** (Σ xᵖ)^(1/p) over windows of [batch, channels, height, width]. */
 export function lp_pool2d(input: Tensor, norm_type: number, kernel_size: Sizes, ...rest: LpPool): Tensor {
   return lpPool(2, input, norm_type, kernel_size, rest);
 }
 
+/** (Σ xᵖ)^(1/p) over windows of [batch, channels, depth, height, width]. */
 export function lp_pool3d(input: Tensor, norm_type: number, kernel_size: Sizes, ...rest: LpPool): Tensor {
   return lpPool(3, input, norm_type, kernel_size, rest);
 }
@@ -252,10 +258,13 @@ export function adaptiveMaxPool(dims: number, input: Tensor, output_size: Output
   ) as WithIndices;
 }
 
+/** The mean over windows that are chosen so that the result has `output_size`. */
 export const adaptive_avg_pool1d = (input: Tensor, output_size: OutputSizes): Tensor =>
   adaptiveAvgPool(1, input, output_size);
+/** The mean over windows that are chosen so that the result has `output_size`. */
 export const adaptive_avg_pool2d = (input: Tensor, output_size: OutputSizes): Tensor =>
   adaptiveAvgPool(2, input, output_size);
+/** The mean over windows that are chosen so that the result has `output_size`. */
 export const adaptive_avg_pool3d = (input: Tensor, output_size: OutputSizes): Tensor =>
   adaptiveAvgPool(3, input, output_size);
 
@@ -271,6 +280,9 @@ const adaptiveMax = (dims: number) =>
     return return_indices ? result : result[0];
   }) as AdaptiveMaxPool;
 
+/** The maximum over windows that are chosen so that the result has `output_size`. */
 export const adaptive_max_pool1d: AdaptiveMaxPool = adaptiveMax(1);
+/** The maximum over windows that are chosen so that the result has `output_size`. */
 export const adaptive_max_pool2d: AdaptiveMaxPool = adaptiveMax(2);
+/** The maximum over windows that are chosen so that the result has `output_size`. */
 export const adaptive_max_pool3d: AdaptiveMaxPool = adaptiveMax(3);
