@@ -5,7 +5,7 @@ import { existsSync, readdirSync } from "node:fs";
 import { createRequire } from "node:module";
 import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { LibtorchNotFoundError, NativeBindingNotFoundError } from "../errors/index.ts";
+import { InvalidArgumentError, LibtorchNotFoundError, NativeBindingNotFoundError } from "../errors/index.ts";
 import type { Addon } from "./addon.ts";
 import { makeError } from "./error_factory.ts";
 import { type Attempt, findLibtorch, LIBTORCH_VERSION, type Libtorch } from "./libtorch.ts";
@@ -74,14 +74,18 @@ function load(): Addon {
   report = { ...report, libtorch, tried };
   if (!libtorch) throw libtorchMissing(tried);
 
-  openLibtorch(requireAddon(loader) as LoaderAddon, libtorch);
+  const absence = openLibtorch(requireAddon(loader) as LoaderAddon, libtorch);
   const native = requireAddon(core) as Addon;
   native.setErrorFactory(makeError);
+  native.noteCudaLibrary(absence ?? "");
   return native;
 }
 
-/** Opens the libraries by absolute path; the core's NEEDED names then resolve to them, wherever they lie. */
-function openLibtorch(loader: LoaderAddon, libtorch: Libtorch): void {
+/**
+ * Opens the libraries by absolute path; the core's NEEDED names then resolve to them, wherever they lie. Returns why
+ * CUDA's part is not among them, or null.
+ */
+function openLibtorch(loader: LoaderAddon, libtorch: Libtorch): string | null {
   const opened: Opened[] = [];
   const open = (library: string): string | null => {
     const start = performance.now();
@@ -95,10 +99,26 @@ function openLibtorch(loader: LoaderAddon, libtorch: Libtorch): void {
     const error = open(join(libtorch.lib, name));
     if (error !== null) throw libtorchBroken(libtorch, error);
   }
-  // Before the core is there: torch looks up its CUDA hooks once. Without a driver it would be 0.3 s for nothing.
-  const cuda =
-    libtorch.cuda && open("libcuda.so.1") === null && open(join(libtorch.lib, "libtorch_cuda.so")) === null;
-  report = { ...report, cuda };
+  // Before the core is there: torch looks up its CUDA hooks once.
+  const absence = openCuda(open, libtorch);
+  report = { ...report, cuda: absence === null };
+  return absence;
+}
+
+/** Opens CUDA's part of libtorch where it can be of use, and says why not; null when it is open. */
+function openCuda(open: (library: string) => string | null, libtorch: Libtorch): string | null {
+  const wanted = process.env["TORCHFORMERS_CUDA"] || "auto";
+  if (!["auto", "load", "off"].includes(wanted)) {
+    throw new InvalidArgumentError(`TORCHFORMERS_CUDA is "${wanted}"; it must be "auto", "load" or "off".`);
+  }
+  if (wanted === "off") return "TORCHFORMERS_CUDA=off";
+  if (!libtorch.cuda)
+    return `libtorch ${libtorch.version} in ${libtorch.root} has no CUDA part (npx torchformers setup --flavour cu130)`;
+  // Without a driver it would be 0.3 s for nothing.
+  if (open("libcuda.so.1") !== null && wanted === "auto")
+    return "libtorch_cuda was not loaded for want of a driver";
+  const error = open(join(libtorch.lib, "libtorch_cuda.so"));
+  return error && `libtorch_cuda does not load: ${error}`;
 }
 
 /** The path of the loader addon for this platform; the core lies beside it. */

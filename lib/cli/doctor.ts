@@ -1,11 +1,10 @@
 // torchformers doctor: goes the way from Node to a first operator, says at each step what was found, and what to do.
 
-import { readdir } from "node:fs/promises";
+import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { Command } from "commander";
 import { cachedLibtorch, cacheFolder, FLAVOURS } from "../addon/libtorch.ts";
 import { compareVersions, libc, MINIMUM_GLIBC, SUPPORTED_PLATFORMS } from "../addon/platform.ts";
-import { fileSizes } from "../setup/file_sizes.ts";
 import { cudaDriver, environment, loadNative, type Native } from "./environment.ts";
 import { bold, EXIT, formatBytes, printJson } from "./support.ts";
 
@@ -26,17 +25,28 @@ interface Stale {
 }
 
 const EXAMPLES = `
-Exit code: 0 when an operator runs on the CPU, else 1.
+Exit code: 0 when an operator runs on the CPU (with --cuda: and a device can be used), else 1.
 
 Examples:
   $ npx torchformers doctor
-  $ npx torchformers doctor --json`;
+  $ npx torchformers doctor --json
+  $ npx torchformers doctor --cuda            also load CUDA's part where there is no driver`;
 
 export function define(command: Command): void {
-  command.option("--json", "print it as JSON").addHelpText("after", EXAMPLES).action(run);
+  command
+    .option("--json", "print it as JSON")
+    .option("--cuda", "a device must be usable; its libraries are loaded even without a driver")
+    .addHelpText("after", EXAMPLES)
+    .action(run);
 }
 
-async function run({ json = false }: { readonly json?: boolean }): Promise<void> {
+interface Flags {
+  readonly json?: boolean;
+  readonly cuda?: boolean;
+}
+
+async function run({ json = false, cuda: needed = false }: Flags): Promise<void> {
+  if (needed) process.env["TORCHFORMERS_CUDA"] = "load";
   const native = loadNative();
   const stale = await staleFolders();
   const findings = [
@@ -46,7 +56,7 @@ async function run({ json = false }: { readonly json?: boolean }): Promise<void>
     libtorch(native),
     libraries(native),
     await operator(native),
-    cuda(native),
+    cuda(native, needed),
     cache(stale),
   ];
   if (json)
@@ -165,7 +175,7 @@ async function operator({ addon, error, report }: Native): Promise<Finding> {
   }
 }
 
-function cuda({ addon, report }: Native): Finding {
+function cuda({ addon, report }: Native, needed: boolean): Finding {
   const name = "CUDA";
   const driver = cudaDriver();
   const tried = report.opened
@@ -182,18 +192,16 @@ function cuda({ addon, report }: Native): Finding {
     );
     return { name, state: "ok", detail: `driver ${driver ?? "unknown"}; ${told.join("; ")}`, tried };
   }
-  const without = driver !== undefined && report.libtorch?.cuda === false;
-  const part =
-    report.libtorch &&
-    (report.libtorch.cuda ? "; this libtorch has a CUDA part" : "; this libtorch has none for CUDA either");
-  const detail =
-    driver === undefined ? `no NVIDIA driver${part ?? ""}` : `driver ${driver}, but no device can be used`;
+  const [detail = `driver ${driver ?? "none"}; not tried`, ...reasons] = addon?.cudaReasons() ?? [];
   return {
     name,
-    state: "note",
+    state: needed ? "failed" : "note",
     detail,
-    tried,
-    remedy: without ? "This libtorch has no CUDA part: npx torchformers setup --flavour cu130" : undefined,
+    tried: [...reasons, ...tried],
+    remedy:
+      report.libtorch?.cuda === false && (driver !== undefined || needed)
+        ? "This libtorch has no CUDA part: npx torchformers setup --flavour cu130"
+        : undefined,
   };
 }
 
@@ -221,5 +229,15 @@ async function staleFolders(): Promise<Stale[]> {
   return Promise.all(folders.map(async (folder) => ({ folder, bytes: await folderBytes(folder) })));
 }
 
-const folderBytes = async (folder: string): Promise<number> =>
-  (await fileSizes(folder)).reduce((sum, size) => sum + size, 0);
+async function folderBytes(folder: string): Promise<number> {
+  const entries = await readdir(folder, { withFileTypes: true, recursive: true }).catch(() => []);
+  const sizes = entries
+    .filter((entry) => entry.isFile())
+    .map((entry) =>
+      stat(join(entry.parentPath, entry.name)).then(
+        ({ size }) => size,
+        () => 0,
+      ),
+    );
+  return (await Promise.all(sizes)).reduce((sum, size) => sum + size, 0);
+}

@@ -1,4 +1,5 @@
 // Other dtypes and devices: Tensor.to and its short forms.
+import { addon } from "../addon/loader.ts";
 import { InvalidArgumentError } from "../errors/index.ts";
 import { suggest } from "../errors/suggest.ts";
 import { asDtype, isDtype } from "./dtype.ts";
@@ -67,7 +68,8 @@ interface Target {
 }
 
 const deviceName = (device: Device | number) => (typeof device === "number" ? `cuda:${device}` : device);
-const withIndex = (device: string) => (device === "cuda" ? "cuda:0" : device);
+/** `"cuda"` is this thread's current device; asking for it fails where there is none. */
+const withIndex = (device: string) => (device === "cuda" ? `cuda:${addon().currentDevice()}` : device);
 
 /** Reads the many forms of `to`. */
 function readTarget(args: readonly unknown[]): Target {
