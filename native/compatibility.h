@@ -1,5 +1,6 @@
-// Included before every file (CMakeLists.txt). Keeps the addon loadable with libstdc++ of GCC 11 (GLIBCXX_3.4.29): GCC 12
-// gave this function a new version, which differs only in being `noexcept`.
+// Included before every file (CMakeLists.txt). Keeps the addon loadable with libstdc++ of GCC 11
+// (GLIBCXX_3.4.29): GCC 12 gave this function a new version, which differs only in being
+// `noexcept`.
 #pragma once
 
 #if defined(__linux__) && defined(__GNUC__) && !defined(__clang__)

@@ -1,4 +1,5 @@
-// Precompiled for every file of the core: the headers that take seconds to parse. Files still include what they use.
+// Precompiled for every file of the core: the headers that take seconds to parse. Files still
+// include what they use.
 #pragma once
 
 #include <ATen/ATen.h>

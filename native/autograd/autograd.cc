@@ -50,7 +50,9 @@ Handle Grad(Environment& environment, Owner owner, const at::Tensor& tensor) {
   return grad.defined() ? environment.tensors().Add(grad, owner.value) : kNoHandle;
 }
 
-void SetGrad(Environment& environment, const at::Tensor& tensor, const std::optional<at::Tensor>& grad) {
+void SetGrad(Environment& environment,
+             const at::Tensor& tensor,
+             const std::optional<at::Tensor>& grad) {
   RefuseRecording(environment, "grad");
   if (!grad) {
     tensor.mutable_grad().reset();

@@ -45,8 +45,8 @@ class HookQueue {
 
   // The environment's thread, before the work begins.
   void Announce();
-  // The environment's thread, once for each Announce: serves until this work is finished. Nests with
-  // the calls that it serves.
+  // The environment's thread, once for each Announce: serves until this work is finished. Nests
+  // with the calls that it serves.
   void Serve(const Work& work);
   // Any thread: ends the work's Serve once what was asked before is done.
   void Finish(Work& work);

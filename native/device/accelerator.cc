@@ -103,9 +103,9 @@ void SetMemoryFraction(Environment&, double fraction) {
                   "PYTORCH_ALLOC_CONF=per_process_memory_fraction:0.5 for the process.");
   }
   const std::string before = c10::CachingAllocator::getAllocatorSettings();
-  c10::CachingAllocator::setAllocatorSettings((before.empty() ? "" : before + ",") +
-                                              "per_process_memory_fraction:" +
-                                              std::to_string(fraction));
+  c10::CachingAllocator::setAllocatorSettings(
+      (before.empty() ? "" : before + ",") +
+      "per_process_memory_fraction:" + std::to_string(fraction));
 }
 
 // --- streams ------------------------------------------------------------------------------------

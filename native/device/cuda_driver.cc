@@ -92,9 +92,9 @@ std::vector<std::string> WhyNoDriver(int needed) {
             VersionText(needed) + " is needed"};
   }
   if (!driver.ready) {
-    return {driver.status == kNoDevice
-                ? "the NVIDIA driver sees no device (CUDA_VISIBLE_DEVICES?)"
-                : "the NVIDIA driver does not start (cuInit: " + std::to_string(driver.status) + ")"};
+    return {driver.status == kNoDevice ? "the NVIDIA driver sees no device (CUDA_VISIBLE_DEVICES?)"
+                                       : "the NVIDIA driver does not start (cuInit: " +
+                                             std::to_string(driver.status) + ")"};
   }
   int count = 0;
   if (driver.count(&count) != 0 || count == 0)

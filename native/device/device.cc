@@ -37,8 +37,8 @@ std::vector<std::string> WhyNoCudaHere() {
   // at::hasCUDA() tells of usable devices, not of the library.
   const bool loaded = library.absence.empty();
   constexpr int kPinned = 13000;
-  std::vector<std::string> reasons = WhyNoDriver(
-      loaded ? static_cast<int>(at::detail::getCUDAHooks().versionCUDART()) : kPinned);
+  std::vector<std::string> reasons =
+      WhyNoDriver(loaded ? static_cast<int>(at::detail::getCUDAHooks().versionCUDART()) : kPinned);
   if (!loaded) reasons.push_back(library.absence);
   if (reasons.empty()) reasons.push_back("libtorch sees no usable device");
   return reasons;
@@ -190,8 +190,7 @@ napi_value BuildInfo(Environment& environment) {
 // Waits for the work queued on a device; the CPU has none.
 void Synchronize(Environment&, const std::string& name) {
   const c10::Device device = ParseDevice(name);
-  if (device.is_cuda())
-    c10::impl::VirtualGuardImpl(at::kCUDA).synchronizeDevice(device.index());
+  if (device.is_cuda()) c10::impl::VirtualGuardImpl(at::kCUDA).synchronizeDevice(device.index());
 }
 
 // Gives unused memory back: an accelerator's cache to its driver, the C library's free lists to the

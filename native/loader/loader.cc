@@ -1,5 +1,6 @@
-// Opens shared libraries by path and keeps them: `process.dlopen` closes whatever is not a Node module.
-// Knows Node-API and dlopen only, so that it loads on any machine and can say why libtorch does not.
+// Opens shared libraries by path and keeps them: `process.dlopen` closes whatever is not a Node
+// module. Knows Node-API and dlopen only, so that it loads on any machine and can say why libtorch
+// does not.
 #include <dlfcn.h>
 #include <node_api.h>
 #include <stdlib.h>
@@ -8,10 +9,11 @@ namespace {
 
 constexpr size_t kMaxPath = 4096;
 
-// libgomp reads its settings when it is loaded, and by default a thread of its team spins for about 15 ms before it
-// sleeps. On a machine with other work that takes the core away from whoever the team waits for: a small model's token
-// took 20 to 60 times as long. About 0.1 ms bridges the gaps between operators just as well. What the user set holds;
-// the variable is gone afterwards, so that child processes do not inherit it.
+// libgomp reads its settings when it is loaded, and by default a thread of its team spins for about
+// 15 ms before it sleeps. On a machine with other work that takes the core away from whoever the
+// team waits for: a small model's token took 20 to 60 times as long. About 0.1 ms bridges the gaps
+// between operators just as well. What the user set holds; the variable is gone afterwards, so that
+// child processes do not inherit it.
 class ShortSpin {
  public:
   ShortSpin() : ours_(getenv("GOMP_SPINCOUNT") == nullptr && getenv("OMP_WAIT_POLICY") == nullptr) {
