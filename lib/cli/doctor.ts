@@ -1,10 +1,11 @@
 // torchformers doctor: goes the way from Node to a first operator, says at each step what was found, and what to do.
 
-import { readdir, stat } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { Command } from "commander";
 import { cachedLibtorch, cacheFolder, FLAVOURS } from "../addon/libtorch.ts";
 import { compareVersions, libc, MINIMUM_GLIBC, SUPPORTED_PLATFORMS } from "../addon/platform.ts";
+import { fileSizes } from "../setup/file_sizes.ts";
 import { cudaDriver, environment, loadNative, type Native } from "./environment.ts";
 import { bold, EXIT, formatBytes, printJson } from "./support.ts";
 
@@ -229,15 +230,5 @@ async function staleFolders(): Promise<Stale[]> {
   return Promise.all(folders.map(async (folder) => ({ folder, bytes: await folderBytes(folder) })));
 }
 
-async function folderBytes(folder: string): Promise<number> {
-  const entries = await readdir(folder, { withFileTypes: true, recursive: true }).catch(() => []);
-  const sizes = entries
-    .filter((entry) => entry.isFile())
-    .map((entry) =>
-      stat(join(entry.parentPath, entry.name)).then(
-        ({ size }) => size,
-        () => 0,
-      ),
-    );
-  return (await Promise.all(sizes)).reduce((sum, size) => sum + size, 0);
-}
+const folderBytes = async (folder: string): Promise<number> =>
+  (await fileSizes(folder)).reduce((sum, size) => sum + size, 0);

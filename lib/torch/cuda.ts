@@ -23,6 +23,7 @@ export {
 
 /** How many devices can be used: 0 without a driver, or without CUDA's part of libtorch. */
 export const device_count = (): number => addon().deviceCount("cuda");
+/** Whether there is a device that can be used. */
 export const is_available = (): boolean => device_count() > 0;
 
 /**
@@ -57,6 +58,7 @@ export function synchronize(device?: CudaDevice): void {
   addon().synchronize(index < 0 ? "cuda" : `cuda:${index}`);
 }
 
+/** What `get_device_properties` tells. */
 export interface DeviceProperties {
   readonly name: string;
   /** Bytes. */
@@ -80,12 +82,14 @@ function info(device?: CudaDevice) {
   );
 }
 
+/** Name, bytes of memory and compute capability. Throws `CudaUnavailableError` where there is no such device. */
 export function get_device_properties(device?: CudaDevice): DeviceProperties {
   const { name: title, total_memory, capability } = info(device);
   const [major = 0, minor = 0] = capability.split(".").map(Number);
   return { name: title, total_memory, major, minor };
 }
 
+/** The name that the driver gives. */
 export const get_device_name = (device?: CudaDevice): string => info(device).name;
 
 /** Compute capability, [major, minor]. */
@@ -100,6 +104,7 @@ export function mem_get_info(device?: CudaDevice): [number, number] {
   return [free_memory, total_memory];
 }
 
+/** Whether the current device computes in bfloat16. */
 export const is_bf16_supported = (): boolean => is_available() && get_device_properties().major >= 8;
 
 // --- memory -------------------------------------------------------------------------------------------------------------
@@ -135,6 +140,7 @@ export const memory_allocated: (device?: CudaDevice) => number = statistic("allo
 export const max_memory_allocated: (device?: CudaDevice) => number = statistic("allocated_bytes.all.peak");
 /** Bytes that the caching allocator holds of a device, used or not. */
 export const memory_reserved: (device?: CudaDevice) => number = statistic("reserved_bytes.all.current");
+/** The most bytes that the allocator held since the start or `reset_peak_memory_stats`. */
 export const max_memory_reserved: (device?: CudaDevice) => number = statistic("reserved_bytes.all.peak");
 
 /** From now on the peaks count from what is held now. */
@@ -176,14 +182,18 @@ export const manual_seed = (seed: number | bigint): void => {
   if (is_available()) generator().manual_seed(seed);
 };
 
+/** Seeds the generators of all devices. */
 export const manual_seed_all = (seed: number | bigint): void => {
   for (let i = 0; i < device_count(); i++) generator(i).manual_seed(seed);
 };
 
+/** What the current device was seeded with. */
 export const initial_seed = (): bigint => generator().initial_seed();
 
+/** The state of a device's generator. */
 export const get_rng_state = (device?: CudaDevice): Tensor => generator(device).get_state();
 
+/** Puts a device's generator into a state that `get_rng_state` gave. */
 export const set_rng_state = (state: Tensor, device?: CudaDevice): void => {
   generator(device).set_state(state);
 };
