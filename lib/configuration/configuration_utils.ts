@@ -51,6 +51,7 @@ export type ConfigClass<T extends PretrainedConfig = PretrainedConfig> = (new (
 ) => T) &
   Pick<typeof PretrainedConfig, "model_type" | "base_config_key" | "sub_configs" | "field_types">;
 
+/** Options of a configuration's `from_pretrained`: where its file is, and fields to replace. */
 export interface FromPretrainedOptions extends HubOptions {
   /** Give `[config, unused]`, where `unused` holds the options that name no field. Default false. */
   readonly return_unused_kwargs?: boolean;

@@ -63,6 +63,7 @@ export interface GenerationConfigOptions extends ConfigKwargs {
   readonly eos_token_id?: number | number[] | null;
 }
 
+/** Options of `GenerationConfig.from_pretrained`: where its file is, and fields to replace. */
 export interface GenerationFromPretrainedOptions extends HubOptions {
   /** Default "generation_config.json". */
   readonly config_file_name?: string;

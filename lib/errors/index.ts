@@ -1,5 +1,6 @@
 // Every error this package throws, in one place. Each has a stable `code`, and a `hint` that says what to do next.
 
+/** What an error says beside its message. */
 export interface TorchformersErrorOptions {
   readonly cause?: unknown;
   /** The next step, in words or as a command to type. Printed after the message. */

@@ -29,6 +29,7 @@ export interface StreamerTokenizer {
   decode(token_ids: readonly number[], options?: DecodeOptions): Promise<string>;
 }
 
+/** Options of text streamers; those of `decode` too. */
 export interface TextStreamerOptions extends DecodeOptions {
   /** Leave the prompt out. Default false. */
   skip_prompt?: boolean;
@@ -143,6 +144,7 @@ export class TextStreamer extends BaseStreamer {
   }
 }
 
+/** Options of text streamers that are iterated. */
 export interface TextIteratorStreamerOptions extends TextStreamerOptions {
   /** Seconds to wait for the next piece before the iteration fails. Default: no limit. */
   timeout?: number | null;

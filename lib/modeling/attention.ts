@@ -16,6 +16,7 @@ export interface AttentionModule {
   readonly is_causal?: boolean;
 }
 
+/** What an attention function is told beside query, key and value. */
 export interface AttentionOptions {
   /** What `masking_utils` built for this kernel: bool or additive, [batch, 1 or heads, queries, keys]; undefined = none. */
   readonly attention_mask?: Tensor | undefined;

@@ -5,6 +5,7 @@ import type { Tensor } from "../torch/index.ts";
 
 const F = nn.functional;
 
+/** What every loss takes beside logits and labels. */
 export interface LossOptions {
   /** Divide the summed loss by this count instead of taking the mean: for gradient accumulation. */
   readonly num_items_in_batch?: Tensor | number | null | undefined;
@@ -32,6 +33,7 @@ export function fixed_cross_entropy(
   );
 }
 
+/** What the loss of language models takes besides. */
 export interface CausalLMLossOptions extends LossOptions {
   /** Labels that are already moved by one position, [batch, length]. */
   readonly shift_labels?: Tensor | undefined;

@@ -99,11 +99,13 @@ function addHead<Base extends AnyModelClass>(
   };
 }
 
+/** What a sequence classifier takes. */
 export interface SequenceClassificationInputs extends DecoderInputs, LossOptions {
   /** Class indices [batch], class indicators [batch, labels], or numbers for regression. */
   labels?: Optional<Tensor>;
 }
 
+/** What a sequence classifier has beside its base. */
 export interface SequenceClassificationHead {
   readonly num_labels: number;
   readonly score: nn.Linear;
@@ -162,11 +164,13 @@ function pool(scores: Tensor, input_ids: Optional<Tensor>, pad_token_id: Optiona
   return scores.index(torch.arange(batch, { device: scores.device }), last);
 }
 
+/** What a token classifier takes. */
 export interface TokenClassificationInputs extends DecoderInputs, LossOptions {
   /** Class indices [batch, length]; -100 does not count. */
   labels?: Optional<Tensor>;
 }
 
+/** What a token classifier has beside its base. */
 export interface TokenClassificationHead {
   readonly num_labels: number;
   readonly dropout: nn.Dropout;
@@ -216,6 +220,7 @@ export function GenericForTokenClassification<Base extends AnyModelClass>(
   return ForTokenClassification as unknown as WithHead<Base, TokenClassificationHead>;
 }
 
+/** What a finder of answers takes. */
 export interface QuestionAnsweringInputs extends DecoderInputs, Pick<LossOptions, "num_items_in_batch"> {
   /** Index of the answer's first token [batch]; outside the sequence it does not count. */
   start_positions?: Optional<Tensor>;
@@ -223,6 +228,7 @@ export interface QuestionAnsweringInputs extends DecoderInputs, Pick<LossOptions
   end_positions?: Optional<Tensor>;
 }
 
+/** What a finder of answers has beside its base. */
 export interface QuestionAnsweringHead {
   readonly qa_outputs: nn.Linear;
   forward(inputs: QuestionAnsweringInputs): QuestionAnsweringModelOutput;

@@ -9,6 +9,7 @@ import type { Tensor } from "../torch/index.ts";
 import type { PreTrainedModel } from "./modeling_utils.ts";
 import { naturalOrder } from "./natural_order.ts";
 
+/** Options of a model's `save_pretrained`. */
 export interface SavePretrainedOptions {
   /** The most bytes per file: a number, or a decimal size like "500MB" or "5GB". Default "50GB". */
   readonly max_shard_size?: number | string | undefined;

@@ -74,6 +74,7 @@ export const CALL_OPTIONS = [
   "verbose",
 ] as const satisfies readonly (keyof TokenizerCallOptions)[]; // prettier-ignore
 
+/** Options of `decode` and `batch_decode`. */
 export interface DecodeOptions {
   /** Leave special tokens out. Default false. */
   skip_special_tokens?: boolean;
@@ -84,6 +85,7 @@ export interface DecodeOptions {
 /** Ids in any of the shapes that the library gives them. */
 export type TokenIds = number | bigint | readonly (number | bigint)[] | BigInt64Array | Int32Array | Tensor;
 
+/** Options of `pad`; as in a call. */
 export interface PadOptions {
   padding?: TokenizerCallOptions["padding"];
   max_length?: number | null;

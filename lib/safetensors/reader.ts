@@ -15,6 +15,7 @@ export interface TensorInfo {
   readonly nbytes: number;
 }
 
+/** Options of `load_file`. */
 export interface LoadFileOptions {
   /** Where the tensors go. Default "cpu": they are the mapped file itself, and a write to one stays private. */
   readonly device?: Device | undefined;

@@ -5,6 +5,7 @@ import { InvalidArgumentError } from "../errors/index.ts";
 import { Tensor } from "../torch/index.ts";
 import { readOptions } from "../torch/options.ts";
 
+/** Options of `save_file`. */
 export interface SaveFileOptions {
   /** Text that is kept in the file's header under `__metadata__`. Python's libraries look for `{ format: "pt" }`. */
   readonly metadata?: Readonly<Record<string, string>> | null | undefined;

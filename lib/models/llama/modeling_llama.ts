@@ -219,6 +219,7 @@ export class LlamaModel extends LlamaPreTrainedModel {
   }
 }
 
+/** What the language model takes beside what the bare one does. */
 export interface LlamaForCausalLMInputs extends DecoderInputs, CausalLMLossOptions {
   /** Token ids [batch, length] to predict; -100 does not count. Give the input ids: they are moved by one here. */
   labels?: Tensor | null | undefined;
