@@ -32,6 +32,12 @@ export function requirePython(...packages) {
   process.exit(2);
 }
 
+/** Whether Python has these packages; for benchmarks whose figures are worth having alone. */
+export function hasPython(...packages) {
+  const code = `import importlib.util as u, sys; sys.exit(any(u.find_spec(p) is None for p in ${JSON.stringify(packages)}))`;
+  return spawnSync(python, ["-c", code], { stdio: "ignore" }).status === 0;
+}
+
 /** A Python process that runs `script` and answers each JSON line we send with one JSON line. */
 export class PythonPeer {
   #child;
