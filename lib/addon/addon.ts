@@ -10,6 +10,8 @@ export type Handle = number;
 export type GeneratorHandle = number;
 /** Slot of a mapped safetensors file in this environment's table. */
 export type FileHandle = number;
+/** Slot of a CUDA event in this environment's table. */
+export type EventHandle = number;
 /** Index of an operator overload in the process-wide registry. */
 export type OpId = number;
 export type TypedArray =
@@ -44,6 +46,23 @@ export interface MemoryStats {
   readonly shared_bytes: number; // storages over JS buffers, or shared between environments
   readonly device_bytes: number;
   readonly sweeps: number;
+}
+
+/** Of the caching allocator of a device. An array has current, peak, allocated and freed: of all, of small, of large blocks. */
+export interface DeviceMemory {
+  readonly allocation: number[]; // counts
+  readonly segment: number[];
+  readonly active: number[];
+  readonly inactive_split: number[];
+  readonly allocated_bytes: number[];
+  readonly reserved_bytes: number[];
+  readonly active_bytes: number[];
+  readonly inactive_split_bytes: number[];
+  readonly requested_bytes: number[];
+  readonly num_alloc_retries: number;
+  readonly num_ooms: number;
+  readonly num_device_alloc: number;
+  readonly num_device_free: number;
 }
 
 export interface TensorInfo {
@@ -157,6 +176,35 @@ export interface Addon {
   buildInfo(): { napi: number; compiler: string; libtorch: string; sanitizer: string };
   synchronize(device: string): void;
   emptyCache(): void;
+  /** Says why libtorch_cuda is not loaded, for messages; "" when it is. Once, by the loader. */
+  noteCudaLibrary(absence: string): void;
+  /** Why no CUDA device can be used, one sentence each; empty when one can. */
+  cudaReasons(): string[];
+
+  // CUDA: -1 as `device` is the current one. All of these throw ERR_CUDA_UNAVAILABLE without a device. ----------
+  currentDevice(): number;
+  setDevice(device: number): void;
+  deviceMemory(device: number): DeviceMemory;
+  /** Sets the peaks to what is held now, or the accumulated counts to 0. */
+  resetDeviceMemory(device: number, accumulated: boolean): void;
+  /** Only before the allocator's first use. */
+  setMemoryFraction(fraction: number): void;
+  /** Streams are numbers per device; libtorch keeps them for ever. 0 is the default one. */
+  currentStream(device: number): number;
+  defaultStream(device: number): number;
+  newStream(device: number, priority: number): number;
+  setStream(device: number, stream: number): void;
+  queryStream(device: number, stream: number): boolean;
+  synchronizeStream(device: number, stream: number): void;
+  recordStream(tensor: Handle, device: number, stream: number): void;
+  newEvent(timing: boolean): EventHandle;
+  dropEvent(event: EventHandle): void;
+  recordEvent(event: EventHandle, device: number, stream: number): void;
+  waitEvent(event: EventHandle, device: number, stream: number): void;
+  queryEvent(event: EventHandle): boolean;
+  synchronizeEvent(event: EventHandle): void;
+  /** Milliseconds. */
+  elapsedTime(start: EventHandle, end: EventHandle): number;
   getNumThreads(): number;
   setNumThreads(count: number): void;
   setDeterministic(enabled: boolean, warnOnly: boolean): void;

@@ -38,6 +38,10 @@ export const eager: Mode = {
 
 export interface GoldenOptions {
   readonly mode?: Mode;
+  /** Where models and inputs lie; the CPU, where the goldens were made, unless told. */
+  readonly device?: string;
+  /** The least tolerances: a device adds up in another order than the one that made the goldens. */
+  readonly atLeast?: { readonly atol: number; readonly rtol: number };
   /** Checks that are not run, with the reason. */
   readonly skip?: (check: Check) => string | undefined;
 }
@@ -50,7 +54,7 @@ type AnyModel = any;
 export async function replay(
   t: Test,
   folder: string,
-  { mode = eager, skip }: GoldenOptions = {},
+  { mode = eager, device = "cpu", atLeast, skip }: GoldenOptions = {},
 ): Promise<void> {
   const root = fixture(folder);
   const checks: Check[] = JSON.parse(readFileSync(join(root, "golden.json"), "utf8"));
@@ -58,8 +62,14 @@ export async function replay(
   const tensors = existsSync(file) ? await torchformers.safetensors.load_file(file) : undefined;
   const models = new Map<string, Promise<AnyModel>>();
 
-  await t.test(mode === eager ? folder : `${folder} (${mode.name})`, async (t) => {
-    for (const check of checks) {
+  const about = [mode === eager ? [] : mode.name, device === "cpu" ? [] : device].flat().join(", ");
+  await t.test(about === "" ? folder : `${folder} (${about})`, async (t) => {
+    for (const given of checks) {
+      const check = {
+        ...given,
+        atol: Math.max(given.atol, atLeast?.atol ?? 0),
+        rtol: Math.max(given.rtol, atLeast?.rtol ?? 0),
+      };
       const reason = skip?.(check);
       if (reason !== undefined) {
         t.pass(check.name, { skip: reason });
@@ -67,15 +77,17 @@ export async function replay(
       }
       await t.test(check.name, async (t) => {
         const values = <T>(given: T): T => substitute(given, tensors) as T;
+        const placed = <T>(given: T): T => substitute(given, tensors, device) as T;
         const run = METHODS[check.method];
         if (run === undefined) throw new Error(`no such method: ${check.method}`);
         const actual = await run({
           check,
           root,
           mode,
-          inputs: values(check.inputs),
-          options: values(check.options),
-          init: values(check.init ?? {}),
+          device,
+          inputs: placed(check.inputs),
+          options: placed(check.options),
+          init: placed(check.init ?? {}),
           models,
         });
         for (const [field, expected] of Object.entries(values(check.outputs))) {
@@ -96,16 +108,22 @@ export async function replay(
 
 // Values ---------------------------------------------------------------------------------------------------------
 
-/** "@name" becomes that tensor, at any depth. */
-function substitute(value: unknown, tensors: Readonly<Record<string, Tensor>> | undefined): unknown {
+/** "@name" becomes that tensor, at any depth, on a device. */
+function substitute(
+  value: unknown,
+  tensors: Readonly<Record<string, Tensor>> | undefined,
+  device = "cpu",
+): unknown {
   if (typeof value === "string" && value.startsWith("@") && tensors) {
     const tensor = tensors[value.slice(1)];
     if (tensor === undefined) throw new Error(`golden.safetensors has no '${value.slice(1)}'`);
-    return tensor;
+    return tensor.to(device);
   }
-  if (Array.isArray(value)) return value.map((item) => substitute(item, tensors));
+  if (Array.isArray(value)) return value.map((item) => substitute(item, tensors, device));
   if (typeof value === "object" && value !== null) {
-    return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, substitute(item, tensors)]));
+    return Object.fromEntries(
+      Object.entries(value).map(([key, item]) => [key, substitute(item, tensors, device)]),
+    );
   }
   return value;
 }
@@ -144,7 +162,7 @@ function compare(
     t.same(tensor.tolist(), expected.tolist(), field);
     return;
   }
-  const [a, b] = [tensor.to("float64"), expected.to("float64")];
+  const [a, b] = [tensor.to("cpu", "float64"), expected.to("float64")];
   // Equal infinities differ by NaN, which counts as equal.
   let wrong = a
     .sub(b)
@@ -172,6 +190,7 @@ interface Context {
   readonly check: Check;
   readonly root: string;
   readonly mode: Mode;
+  readonly device: string;
   readonly inputs: Values;
   readonly options: Values;
   readonly init: Values;
@@ -179,23 +198,23 @@ interface Context {
 }
 
 /** The model of a check, loaded once per class and way of loading. */
-function load({ check, root, models }: Context): Promise<AnyModel> {
+function load({ check, root, models, device }: Context): Promise<AnyModel> {
   const key = JSON.stringify([check.class, check.auto_class, check.checkpoint, check.load]);
   const found = models.get(key);
   if (found) return found;
-  const loading = loadClass(check, resolve(root, check.checkpoint));
+  const loading = loadClass(check, resolve(root, check.checkpoint), device);
   models.set(key, loading);
   return loading;
 }
 
-async function loadClass(check: Check, folder: string): Promise<AnyModel> {
+async function loadClass(check: Check, folder: string, device: string): Promise<AnyModel> {
   const classes = torchformers as unknown as Record<
     string,
     { from_pretrained(folder: string, options: object): Promise<AnyModel> }
   >;
   const cls = classes[check.auto_class ?? check.class];
   if (cls === undefined) throw new Error(`torchformers has no ${check.auto_class ?? check.class}`);
-  const model = await cls.from_pretrained(folder, { ...check.load });
+  const model = await cls.from_pretrained(folder, { device_map: device, ...check.load });
   if (model.constructor.name !== check.class)
     throw new Error(`${check.auto_class} gave ${model.constructor.name}, not ${check.class}`);
   return model;
@@ -207,7 +226,10 @@ const METHODS: Record<string, (context: Context) => Promise<unknown>> = {
   },
 
   async last_logits(context) {
-    const { logits } = context.mode.forward(await load(context), { ...context.inputs, ...context.options });
+    const { logits } = context.mode.forward(await load(context), {
+      ...context.inputs,
+      ...context.options,
+    });
     return { logits: logits.select(1, logits.shape[1] - 1) };
   },
 
@@ -252,7 +274,9 @@ const METHODS: Record<string, (context: Context) => Promise<unknown>> = {
     const { assistant, ...options } = context.options;
     if (assistant !== undefined) {
       const folder = resolve(context.root, String(assistant));
-      options.assistant_model = await torchformers.AutoModelForCausalLM.from_pretrained(folder);
+      options.assistant_model = await torchformers.AutoModelForCausalLM.from_pretrained(folder, {
+        device_map: context.device,
+      });
     }
     if ("stop_strings" in options) {
       options.tokenizer = await torchformers.AutoTokenizer.from_pretrained(
