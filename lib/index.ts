@@ -6,7 +6,8 @@ export * from "./errors/index.ts";
 
 // tensors
 export type { Tensor } from "./torch/index.ts";
-export * as torch from "./torch/index.ts";
+export * as torch from "./compile/torch.ts";
+export { chromeTrace } from "./compile/program.ts";
 
 // layers
 export * as nn from "./nn/index.ts";

@@ -15,8 +15,17 @@ export type EventHandle = number;
 /** Index of an operator overload in the process-wide registry. */
 export type OpId = number;
 export type TypedArray =
-  | Float64Array | Float32Array | BigInt64Array | BigUint64Array | Int32Array | Uint32Array
-  | Int16Array | Uint16Array | Int8Array | Uint8Array | Uint8ClampedArray;
+  | Float64Array
+  | Float32Array
+  | BigInt64Array
+  | BigUint64Array
+  | Int32Array
+  | Uint32Array
+  | Int16Array
+  | Uint16Array
+  | Int8Array
+  | Uint8Array
+  | Uint8ClampedArray;
 
 /**
  * A value as it crosses, read by the operator's schema:
@@ -37,6 +46,25 @@ export interface SafetensorsEntry {
   readonly shape: readonly number[];
   readonly begin: number; // bytes, within the data part
   readonly end: number;
+}
+
+/** A recorded function, held by the addon. Opaque; lives as long as this object. */
+export type ProgramHandle = object & { readonly __program: never };
+
+export interface Recording {
+  readonly program: ProgramHandle;
+  /** Tensors that the function used without getting them as arguments. */
+  readonly captured: Handle[];
+  /** The number of operators. */
+  readonly length: number;
+  readonly draws: boolean;
+}
+
+export interface RunResult {
+  /** Without owners. */
+  readonly outputs: (Handle | null)[];
+  /** Of a profiled run: begin and end of each operator, in nanoseconds since the run began. */
+  readonly spans: number[];
 }
 
 export interface MemoryStats {
@@ -96,8 +124,10 @@ export interface Addon {
   listOps(): string[];
 
   // tensor: facts -----------------------------------------------------------------------------------------
-  shape(handle: Handle): number[];
-  stride(handle: Handle): number[];
+  /** Registers the array that `shape` and `stride` leave their values in: they return how many there are. */
+  setSizesArray(array: Float64Array): void;
+  shape(handle: Handle): number;
+  stride(handle: Handle): number;
   dim(handle: Handle): number;
   numel(handle: Handle): number;
   dtype(handle: Handle): string;
@@ -113,7 +143,13 @@ export interface Addon {
   /** Copies a typed array in; `dtype` says what its bits are (bfloat16 and float16 come as Uint16Array, bool as Uint8Array). */
   fromData(owner: object, data: TypedArray, dtype: string, shape: readonly number[]): Handle;
   /** Shares the bytes of a buffer, which is kept alive. */
-  fromBuffer(owner: object, data: TypedArray | SharedArrayBuffer | ArrayBuffer, dtype: string, shape: readonly number[], byteOffset: number): Handle;
+  fromBuffer(
+    owner: object,
+    data: TypedArray | SharedArrayBuffer | ArrayBuffer,
+    dtype: string,
+    shape: readonly number[],
+    byteOffset: number,
+  ): Handle;
   /** The values, contiguous, copied out. bfloat16, float16 and float8 become Float32Array unless `raw`. Complex: pairs. */
   toData(handle: Handle, raw: boolean): TypedArray;
   /** The single value: number, boolean, bigint (int64 beyond 2^53) or [re, im]. */
@@ -132,6 +168,8 @@ export interface Addon {
   /** Ends the innermost scope: frees what was made in it, except what `keep` names and what was marked by `keep()`. */
   closeScope(keep: readonly Handle[]): void;
   keep(handle: Handle): void;
+  /** Registers the function that makes V8 collect its young objects; it returns false when it can't. */
+  setYoungCollector(collect: () => boolean): void;
   /** Frees tensors whose owners are garbage. Returns how many. */
   sweep(): number;
   memoryStats(): MemoryStats;
@@ -149,9 +187,22 @@ export interface Addon {
   grad(owner: object, handle: Handle): Handle;
   setGrad(handle: Handle, grad: Handle): void; // 0 clears
   retainGrad(handle: Handle): void;
-  backward(tensors: readonly Handle[], grads: readonly Handle[] | null, retainGraph: boolean, createGraph: boolean, inputs: readonly Handle[] | null): void;
+  backward(
+    tensors: readonly Handle[],
+    grads: readonly Handle[] | null,
+    retainGraph: boolean,
+    createGraph: boolean,
+    inputs: readonly Handle[] | null,
+  ): void;
   /** Gradients of the inputs, without owners; null where unused. */
-  autogradGrad(outputs: readonly Handle[], grads: readonly Handle[] | null, inputs: readonly Handle[], retainGraph: boolean, createGraph: boolean, allowUnused: boolean): (Handle | null)[];
+  autogradGrad(
+    outputs: readonly Handle[],
+    grads: readonly Handle[] | null,
+    inputs: readonly Handle[],
+    retainGraph: boolean,
+    createGraph: boolean,
+    allowUnused: boolean,
+  ): (Handle | null)[];
   /** `hook(handle)` gets the gradient as a handle without owner; returns a handle, or 0 for "unchanged". */
   registerHook(handle: Handle, hook: (grad: Handle) => Handle): number;
   /** Like registerHook, on the leaf, after its gradient is accumulated; the hook gets nothing and returns nothing. */
@@ -170,7 +221,14 @@ export interface Addon {
 
   // device, threads, random -------------------------------------------------------------------------------
   deviceCount(type: string): number;
-  deviceInfo(): { type: string; index: number; name: string; total_memory: number; free_memory: number; capability: string }[];
+  deviceInfo(): {
+    type: string;
+    index: number;
+    name: string;
+    total_memory: number;
+    free_memory: number;
+    capability: string;
+  }[];
   cpuCapability(): string;
   torchVersion(): string;
   buildInfo(): { napi: number; compiler: string; libtorch: string; sanitizer: string };
@@ -223,11 +281,52 @@ export interface Addon {
 
   // io ----------------------------------------------------------------------------------------------------
   /** Maps and checks a safetensors file. Reading the header happens off the event loop. */
-  openSafetensors(path: string): Promise<{ file: FileHandle; entries: SafetensorsEntry[]; metadata: Record<string, string> | null; byteLength: number }>;
+  openSafetensors(
+    path: string,
+  ): Promise<{
+    file: FileHandle;
+    entries: SafetensorsEntry[];
+    metadata: Record<string, string> | null;
+    byteLength: number;
+  }>;
   /** A tensor over the mapping (copy on write); copied when its address is not aligned. */
   safetensorsTensor(owner: object, file: FileHandle, index: number): Handle;
   /** Drops the table's reference; the mapping lives as long as its tensors. */
   closeSafetensors(file: FileHandle): void;
   /** Writes atomically: a temporary file beside `path`, fsync, rename. Tensors are read on another thread. */
-  saveSafetensors(path: string, names: readonly string[], tensors: readonly Handle[], metadata: Readonly<Record<string, string>> | null): Promise<void>;
+  saveSafetensors(
+    path: string,
+    names: readonly string[],
+    tensors: readonly Handle[],
+    metadata: Readonly<Record<string, string>> | null,
+  ): Promise<void>;
+
+  // programs ----------------------------------------------------------------------------------------------
+  /**
+   * From here on `call` records instead of computing: tensors become fakes (shapes without values). `lines` gets one
+   * unformatted Error per operator. Reading values is ERR_TRACE meanwhile.
+   */
+  beginRecording(lines: Error[]): void;
+  /** The fake that stands for an argument. All arguments come before the first operator. */
+  recordInput(owner: object, handle: Handle): Handle;
+  /** `outputs` are fakes. */
+  endRecording(outputs: readonly Handle[]): Recording;
+  /** Gives the recording up, if one is on. */
+  abandonRecording(): void;
+  isFake(handle: Handle): boolean;
+  /** Everything about tensors that a recording depends on, as text; says which share memory. */
+  tensorsKey(handles: readonly Handle[]): string;
+  /**
+   * Queues a run on the executor; `id` is for `cancelRun`. null: a captured tensor no longer fits, record again. A failure
+   * has the number of its operator as `instruction`; a cancelled run rejects with ERR_ABORTED.
+   */
+  runProgram(
+    program: ProgramHandle,
+    inputs: readonly Handle[],
+    id: number,
+    profiled: boolean,
+  ): Promise<RunResult> | null;
+  cancelRun(id: number): void;
+  /** One line per operator. */
+  programText(program: ProgramHandle): string[];
 }

@@ -1,4 +1,5 @@
 // Key/value caches: what attention layers remember between calls. One layer object per attention layer.
+import { TREE } from "../compile/tree.ts";
 import { InvalidArgumentError } from "../errors/index.ts";
 import type { Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
@@ -20,6 +21,7 @@ export interface MaskSizes {
 
 /** The cache of one attention layer; keys and values are [batch, heads, length, head_dim]. */
 export abstract class CacheLayer {
+  static readonly [TREE] = true;
   keys: Tensor | undefined = undefined;
   values: Tensor | undefined = undefined;
   readonly is_sliding: boolean = false;
@@ -117,7 +119,8 @@ export class DynamicLayer extends CacheLayer {
 export class DynamicSlidingWindowLayer extends DynamicLayer {
   override readonly is_sliding: boolean = true;
   readonly sliding_window: number;
-  #seen = 0;
+  /** Tokens seen so far, those that were forgotten too. */
+  protected seen = 0;
 
   constructor(sliding_window: number) {
     super();
@@ -125,7 +128,7 @@ export class DynamicSlidingWindowLayer extends DynamicLayer {
   }
 
   override update(keys: Tensor, values: Tensor): [Tensor, Tensor] {
-    this.#seen += keys.shape.at(-2) as number;
+    this.seen += keys.shape.at(-2) as number;
     const all: [Tensor, Tensor] =
       this.keys && this.values
         ? [torch.cat([this.keys, keys], -2), torch.cat([this.values, values], -2)]
@@ -137,12 +140,12 @@ export class DynamicSlidingWindowLayer extends DynamicLayer {
   }
 
   override get_seq_length(): number {
-    return this.#seen;
+    return this.seen;
   }
 
   override get_mask_sizes(query_length: number): MaskSizes {
-    const held = Math.min(this.#seen, this.sliding_window - 1);
-    return { kv_length: held + query_length, kv_offset: this.#seen - held };
+    const held = Math.min(this.seen, this.sliding_window - 1);
+    return { kv_length: held + query_length, kv_offset: this.seen - held };
   }
 
   override get_max_length(): number {
@@ -151,18 +154,18 @@ export class DynamicSlidingWindowLayer extends DynamicLayer {
 
   override reset(): void {
     super.reset();
-    this.#seen = 0;
+    this.seen = 0;
   }
 
   override crop(count: number): void {
-    if (count > 0 && this.#seen >= this.sliding_window) {
+    if (count > 0 && this.seen >= this.sliding_window) {
       throw new InvalidArgumentError(
         "A sliding window that is full has forgotten what cropping would bring back.",
       );
     }
     const before = super.get_seq_length();
     super.crop(count);
-    this.#seen -= before - super.get_seq_length();
+    this.seen -= before - super.get_seq_length();
   }
 }
 
@@ -267,12 +270,14 @@ function layerWindows(config: CacheConfig): (number | undefined)[] {
 /** The caches of all layers of a model. */
 export class Cache {
   readonly layers: CacheLayer[];
+  /** Fields are no #private ones, so that a recorded function can take a cache apart. */
+  static readonly [TREE]: boolean = true;
   /** Makes layers on demand when their number is not known beforehand. */
-  readonly #makeLayer: (() => CacheLayer) | undefined;
+  protected readonly makeLayer: (() => CacheLayer) | undefined;
 
   constructor(layers: CacheLayer[], makeLayer?: () => CacheLayer) {
     this.layers = layers;
-    this.#makeLayer = makeLayer;
+    this.makeLayer = makeLayer;
   }
 
   get length(): number {
@@ -281,11 +286,11 @@ export class Cache {
 
   /** Stores new keys and values of a layer, and gives all of those that its attention should see. */
   update(keys: Tensor, values: Tensor, layer_idx: number): [keys: Tensor, values: Tensor] {
-    while (this.#makeLayer && this.layers.length <= layer_idx) this.layers.push(this.#makeLayer());
-    return this.#layer(layer_idx).update(keys, values);
+    while (this.makeLayer && this.layers.length <= layer_idx) this.layers.push(this.makeLayer());
+    return this.layer(layer_idx).update(keys, values);
   }
 
-  #layer(layer_idx: number): CacheLayer {
+  protected layer(layer_idx: number): CacheLayer {
     const layer = this.layers[layer_idx];
     if (layer === undefined) {
       throw new InvalidArgumentError(
@@ -377,6 +382,7 @@ export class StaticCache extends Cache {
 
 /** Self-attention and cross-attention caches of an encoder-decoder model. */
 export class EncoderDecoderCache extends Cache {
+  static override readonly [TREE] = false;
   readonly self_attention_cache: Cache;
   readonly cross_attention_cache: Cache;
   /** Layers whose cross-attention keys and values are computed already. */

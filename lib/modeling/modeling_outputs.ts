@@ -1,4 +1,5 @@
 // What models return: one class per kind of output, with Python's field names.
+import { TREE } from "../compile/tree.ts";
 import type { Tensor } from "../torch/index.ts";
 import type { Cache } from "./cache_utils.ts";
 
@@ -13,6 +14,7 @@ import type { Cache } from "./cache_utils.ts";
 export class ModelOutput {
   /** Every field of the class, in the order of `to_tuple`. */
   static readonly fields: readonly string[] = [];
+  static readonly [TREE] = true;
 
   constructor(values: object = {}) {
     for (const name of (this.constructor as typeof ModelOutput).fields) {

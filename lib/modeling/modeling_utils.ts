@@ -1,8 +1,9 @@
 // PreTrainedModel: what every model of the library can do beside its forward.
 // Over 500 lines because it is one class; loading, saving, tying and resizing live in files of their own.
+import { type Compiled, compile, type RunOptions } from "../compile/compile.ts";
 import type { GenerationConfig } from "../configuration/index.ts";
 import { type ConfigClass, PretrainedConfig } from "../configuration/index.ts";
-import { InvalidArgumentError, UninitializedWeightsError } from "../errors/index.ts";
+import { InvalidArgumentError, TraceError, UninitializedWeightsError } from "../errors/index.ts";
 import { nearest } from "../errors/suggest.ts";
 import { warnOnce } from "../errors/warnings.ts";
 import * as nn from "../nn/index.ts";
@@ -86,6 +87,8 @@ export class PreTrainedModel extends nn.Module {
   #tied: TiedKeys = new Map();
   #uninitialized = new Map<string, number>();
   #inputGradients: RemovableHandle | undefined;
+  /** `forward` as `run` records it. */
+  #program: Compiled<[inputs: unknown], unknown> | undefined;
   #sortedNames = false;
 
   constructor(config: PretrainedConfig) {
@@ -301,18 +304,33 @@ export class PreTrainedModel extends nn.Module {
   }
 
   /**
-   * `forward` without gradients, as a promise.
+   * `forward` without gradients, as a Program (`torch.compile`): off the event loop, recorded once per signature. What
+   * cannot be recorded, a model with forward hooks too, runs eagerly, with one warning.
    *
+   * @param options.signal ends the run between two operators; the promise rejects with its reason.
    * @example const { logits } = await model.run({ input_ids });
    */
   async run(
     inputs: Parameters<this["forward"]>[0],
-    { signal }: { signal?: AbortSignal } = {},
+    { signal }: RunOptions = {},
   ): Promise<ReturnType<this["forward"]>> {
     signal?.throwIfAborted();
-    // The promise is the contract; the work moves to an executor without a change for callers.
-    const forward = this.forward as (inputs: unknown) => unknown;
-    return torch.no_grad(() => forward.call(this, inputs)) as ReturnType<this["forward"]>;
+    const forward = (inputs: unknown) =>
+      torch.no_grad(() => (this.forward as (inputs: unknown) => unknown).call(this, inputs)) as ReturnType<
+        this["forward"]
+      >;
+    this.#program ??= compile((inputs: unknown): unknown => {
+      for (const [name, module] of this.named_modules())
+        if (module._has_forward_hooks()) throw new TraceError(`${name || "the model"} has forward hooks.`);
+      return forward(inputs);
+    });
+    try {
+      return (await this.#program.run([inputs], { signal })) as ReturnType<this["forward"]>;
+    } catch (error) {
+      if (!(error instanceof TraceError)) throw error;
+      warnOnce(`${this.constructor.name}.run works eagerly, on the event loop: ${error.message}`);
+      return forward(inputs);
+    }
   }
 
   /** Chooses the attention kernel, by name or by sub-config; takes effect at the next forward. */

@@ -4,6 +4,7 @@
 // reading of state dicts live in their own files.
 
 import { inspect } from "node:util";
+import { announceOwner } from "../compile/owners.ts";
 import { ConfigFieldError, InvalidArgumentError } from "../errors/index.ts";
 import { suggest } from "../errors/suggest.ts";
 import { type Device, type Dtype, keep, no_grad, type RemovableHandle, Tensor } from "../torch/index.ts";
@@ -64,6 +65,7 @@ export class Module {
   #stateDictHooks: StateDictHooks | undefined;
 
   constructor() {
+    announceOwner(this);
   }
 
   /** What the module computes; each subclass writes its own. Hooks stand around it. */

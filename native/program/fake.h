@@ -1,4 +1,5 @@
-// Tensors that stand for others while a function is recorded: shapes, strides and dtypes, no values.
+// Tensors that stand for others while a function is recorded: shapes, strides and dtypes, no
+// values.
 #pragma once
 
 #include <ATen/core/Tensor.h>

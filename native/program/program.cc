@@ -26,8 +26,7 @@ bool TensorFacts::Fits(const at::Tensor& real) const {
 std::string TensorFacts::Text() const {
   std::string text(DtypeName(dtype));
   text += '[';
-  for (size_t i = 0; i < sizes.size(); ++i)
-    text += (i > 0 ? ", " : "") + std::to_string(sizes[i]);
+  for (size_t i = 0; i < sizes.size(); ++i) text += (i > 0 ? ", " : "") + std::to_string(sizes[i]);
   text += ']';
   if (!device.is_cpu()) text += " on " + device.str();
   return text;
@@ -47,8 +46,7 @@ void Program::Finish() {
   };
   for (auto instruction = code.rbegin(); instruction != code.rend(); ++instruction) {
     for (const Result& result : instruction->results) note(result.registers, instruction->unused);
-    for (const Operand& operand : instruction->operands)
-      note(operand.registers, instruction->dies);
+    for (const Operand& operand : instruction->operands) note(operand.registers, instruction->dies);
   }
 }
 

@@ -144,7 +144,8 @@ napi_value Programs::Outcome(ProgramRun& run) {
     const bool none = at == kNoRegister || !run.registers()[at].isTensor();
     handles.push_back(
         none ? Null(environment_.env())
-             : ToJs(environment_, environment_.tensors().Add(run.registers()[at].toTensor(), nullptr)));
+             : ToJs(environment_,
+                    environment_.tensors().Add(run.registers()[at].toTensor(), nullptr)));
   }
   std::vector<double> spans;
   for (const Span& span : run.spans()) {

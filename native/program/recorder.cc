@@ -66,8 +66,8 @@ c10::Device ResultDevice(const OpPlan& op, const torch::jit::Stack& stack) {
   Failure failure = CurrentFailure();
   const std::string& text = failure.message;
   const auto says = [&](const char* part) { return text.find(part) != std::string::npos; };
-  if (says("'Meta' backend") || says("meta tensor") || says("Meta tensor") ||
-      says("meta device") || says("no data")) {
+  if (says("'Meta' backend") || says("meta tensor") || says("Meta tensor") || says("meta device") ||
+      says("no data")) {
     throw Failure(code::kTrace,
                   "[" + op.name +
                       "] cannot be recorded: its result depends on values, or it has no rule for "

@@ -27,7 +27,8 @@ class Recorder {
   Recorder(const Recorder&) = delete;
   Recorder& operator=(const Recorder&) = delete;
 
-  // The fake that stands for an argument of the function. All inputs come before the first operator.
+  // The fake that stands for an argument of the function. All inputs come before the first
+  // operator.
   at::Tensor AddInput(const at::Tensor& real);
 
   // Runs an operator on fakes and records it; the stack then holds its results.

@@ -126,8 +126,7 @@ c10::IValue ProgramRun::Load(const Operand& operand) const {
       c10::List<std::optional<at::Tensor>> list;
       list.reserve(operand.registers.size());
       for (const Register at : operand.registers) {
-        list.push_back(at == kNoRegister ? std::optional<at::Tensor>()
-                                         : registers_[at].toTensor());
+        list.push_back(at == kNoRegister ? std::optional<at::Tensor>() : registers_[at].toTensor());
       }
       return list;
     }

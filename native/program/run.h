@@ -2,9 +2,8 @@
 // environment that asked.
 #pragma once
 
-#include <node_api.h>
-
 #include <ATen/core/ivalue.h>
+#include <node_api.h>
 
 #include <atomic>
 #include <condition_variable>

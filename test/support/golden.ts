@@ -24,7 +24,7 @@ export interface Check {
   readonly rtol: number;
 }
 
-/** How a model is run: eagerly, or later as a recorded program. */
+/** How a model is run: eagerly, or as a recorded program. */
 export interface Mode {
   readonly name: string;
   // biome-ignore lint/suspicious/noExplicitAny: checks are data, models are found by name.
@@ -34,6 +34,21 @@ export interface Mode {
 export const eager: Mode = {
   name: "eager",
   forward: (model, inputs) => torch.no_grad(() => model.forward(inputs)),
+};
+
+const programs = new WeakMap<object, (inputs: Record<string, unknown>) => Promise<unknown>>();
+
+/** Not `model.run`: that would work eagerly where a forward cannot be recorded. */
+export const compiled: Mode = {
+  name: "compiled",
+  forward(model, inputs) {
+    let program = programs.get(model);
+    if (program === undefined) {
+      program = torch.compile((inputs: Record<string, unknown>): unknown => eager.forward(model, inputs));
+      programs.set(model, program);
+    }
+    return program(inputs);
+  },
 };
 
 export interface GoldenOptions {
@@ -222,11 +237,11 @@ async function loadClass(check: Check, folder: string, device: string): Promise<
 
 const METHODS: Record<string, (context: Context) => Promise<unknown>> = {
   async forward(context) {
-    return context.mode.forward(await load(context), { ...context.inputs, ...context.options });
+    return await context.mode.forward(await load(context), { ...context.inputs, ...context.options });
   },
 
   async last_logits(context) {
-    const { logits } = context.mode.forward(await load(context), {
+    const { logits } = await context.mode.forward(await load(context), {
       ...context.inputs,
       ...context.options,
     });
@@ -254,7 +269,7 @@ const METHODS: Record<string, (context: Context) => Promise<unknown>> = {
     const logits: Tensor[] = [];
     let seen = 0;
     for (const size of splits) {
-      const out = context.mode.forward(model, {
+      const out = await context.mode.forward(model, {
         ...(seen === 0 ? context.inputs : {}),
         ...options,
         [decoder]: ids.narrow(1, seen, size),
