@@ -1,4 +1,5 @@
 import t from "tap";
+import { findLibtorch } from "#lib/addon/libtorch.js";
 import { canUseTerminal, onTerminal, torchformers } from "../support/command_line.js";
 import { fixture } from "../support/fixtures.js";
 
@@ -84,7 +85,8 @@ t.test(
         ["tensor([1., 1.])", ""],
         ["> ", ".exit\r"],
       ],
-      { HOME: t.testdir() },
+      // The history goes to another home; libtorch is where it was found from this one.
+      { HOME: t.testdir(), TORCHFORMERS_LIBTORCH: findLibtorch().libtorch?.root ?? "" },
     );
     t.equal(code, 0);
     t.match(screen, /^torchformers on Node v\d+.*: torch, nn, optim, and all else/);
