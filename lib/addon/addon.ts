@@ -281,9 +281,7 @@ export interface Addon {
 
   // io ----------------------------------------------------------------------------------------------------
   /** Maps and checks a safetensors file. Reading the header happens off the event loop. */
-  openSafetensors(
-    path: string,
-  ): Promise<{
+  openSafetensors(path: string): Promise<{
     file: FileHandle;
     entries: SafetensorsEntry[];
     metadata: Record<string, string> | null;
