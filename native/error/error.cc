@@ -25,6 +25,7 @@ constexpr std::array kWordings{
     Wording{code::kOutOfMemory, "out of memory"},
     Wording{code::kOutOfMemory, "can't allocate memory"},
     Wording{code::kOutOfMemory, "not enough memory"},
+    Wording{code::kTrace, "depends on data, which a meta tensor does not have"},
     Wording{code::kCudaUnavailable, "Found no NVIDIA driver"},
     Wording{code::kCudaUnavailable, "Cannot initialize CUDA without ATen_cuda library"},
     Wording{code::kCudaUnavailable, "not linked with support for cuda"},

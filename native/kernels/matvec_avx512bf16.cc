@@ -59,7 +59,7 @@ void Tile(const Input& input, const Product& product, int64_t n) {
 
 template <int kRows>
 void RunRows(const Input& input, const Product& product, int64_t begin, int64_t end) {
-  constexpr int kColumns = kRows <= 4 ? 4 : 2;
+  constexpr int kColumns = kRows <= 3 ? 4 : kRows == 4 ? 6 : 3;
   int64_t n = begin;
   for (; n + kColumns <= end; n += kColumns) Tile<kRows, kColumns>(input, product, n);
   for (; n < end; ++n) Tile<kRows, 1>(input, product, n);
