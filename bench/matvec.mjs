@@ -50,9 +50,15 @@ for (const count of [1, 2, 4, 8]) {
   const [narrow, wide] = [2048, 5632].map((k) => torch.randn([count, k]).to("bfloat16"));
   const inputOf = (weight) => (weight.shape[1] === 2048 ? narrow : wide)._handle;
   const trials = {
-    read: (layer) => layer.forEach((weight) => call(read, weight._handle)),
-    aten: (layer) => layer.forEach((weight) => call(linear, inputOf(weight), weight._handle)),
-    single: (layer) => layer.forEach((weight) => call(linearGroup, inputOf(weight), [weight._handle], [])),
+    read: (layer) => {
+      for (const weight of layer) call(read, weight._handle);
+    },
+    aten: (layer) => {
+      for (const weight of layer) call(linear, inputOf(weight), weight._handle);
+    },
+    single: (layer) => {
+      for (const weight of layer) call(linearGroup, inputOf(weight), [weight._handle], []);
+    },
     grouped: ([q, k, v, o, gate, up, down]) => {
       for (const group of [[q, k, v], [o], [gate, up], [down]])
         call(
