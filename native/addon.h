@@ -5,6 +5,7 @@
 #include <node_api.h>
 
 #include <memory>
+#include <span>
 #include <typeindex>
 #include <unordered_map>
 
@@ -36,6 +37,9 @@ class Environment {
   // so it is taken (and leaves another empty one) and given back.
   torch::jit::Stack& spare_stack() { return spare_stack_; }
 
+  // Where lists of sizes are left for JavaScript, which shares the array. Empty until it gave one.
+  std::span<double>& sizes_array() { return sizes_array_; }
+
   // Where threads without JavaScript leave references for this thread to release. Outlives the
   // environment.
   const std::shared_ptr<ReleaseQueue>& releases() const { return releases_; }
@@ -62,6 +66,7 @@ class Environment {
   Programs* programs_ = nullptr;
   std::shared_ptr<ReleaseQueue> releases_;
   torch::jit::Stack spare_stack_;
+  std::span<double> sizes_array_;
   napi_ref error_factory_ = nullptr;
   std::unordered_map<std::type_index, std::shared_ptr<void>> rooms_;
   GeneratorTable generators_;

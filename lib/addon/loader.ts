@@ -7,6 +7,7 @@ import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { InvalidArgumentError, LibtorchNotFoundError, NativeBindingNotFoundError } from "../errors/index.ts";
 import type { Addon } from "./addon.ts";
+import { collectYoung } from "./collect_young.ts";
 import { makeError } from "./error_factory.ts";
 import { type Attempt, findLibtorch, LIBTORCH_VERSION, type Libtorch } from "./libtorch.ts";
 import { compareVersions, libc, MINIMUM_GLIBC, MINIMUM_GLIBCXX, SUPPORTED_PLATFORMS } from "./platform.ts";
@@ -39,6 +40,9 @@ export interface LoadReport {
 const packageRoot = fileURLToPath(new URL("../..", import.meta.url));
 const require = createRequire(import.meta.url);
 const platform = `${process.platform}-${process.arch}`;
+
+/** Where the addon's `shape` and `stride` leave their values. Tensors have at most 64 dimensions. */
+export const sizes = new Float64Array(64);
 
 let loaded: Addon | undefined;
 let report: LoadReport = {
@@ -77,6 +81,8 @@ function load(): Addon {
   const absence = openLibtorch(requireAddon(loader) as LoaderAddon, libtorch);
   const native = requireAddon(core) as Addon;
   native.setErrorFactory(makeError);
+  native.setYoungCollector(collectYoung);
+  native.setSizesArray(sizes);
   native.noteCudaLibrary(absence ?? "");
   return native;
 }

@@ -2,7 +2,7 @@
 // Methods that are operators are generated; the rest of them stand in the files that the interfaces below come from.
 import { inspect } from "node:util";
 import type { TypedArray } from "../addon/addon.ts";
-import { addon } from "../addon/loader.ts";
+import { addon, sizes } from "../addon/loader.ts";
 import type { AutogradMethods } from "./autograd.ts";
 import type { ConversionMethods } from "./conversion.ts";
 import type { DataMethods } from "./data.ts";
@@ -47,7 +47,7 @@ export class Tensor {
 
   /** Sizes, outermost first. A fresh array. */
   get shape(): number[] {
-    return addon().shape(this._handle);
+    return takeSizes(addon().shape(this._handle));
   }
 
   get dtype(): Dtype {
@@ -104,7 +104,7 @@ export class Tensor {
   stride(): number[];
   stride(dim: number): number;
   stride(dim?: number): number | number[] {
-    const strides = addon().stride(this._handle);
+    const strides = takeSizes(addon().stride(this._handle));
     return dim === undefined ? strides : entry(strides, dim, "stride");
   }
 
@@ -171,6 +171,23 @@ export class Tensor {
 
   [inspect.custom](): string {
     return this.toString();
+  }
+}
+
+/** The first `count` of the values that the addon left. Array literals are several times as fast as a loop. */
+function takeSizes(count: number): number[] {
+  const [a, b, c, d] = [sizes[0] as number, sizes[1] as number, sizes[2] as number, sizes[3] as number];
+  switch (count) {
+    case 1:
+      return [a];
+    case 2:
+      return [a, b];
+    case 3:
+      return [a, b, c];
+    case 4:
+      return [a, b, c, d];
+    default:
+      return Array.from(sizes.subarray(0, count));
   }
 }
 

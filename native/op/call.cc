@@ -49,6 +49,15 @@ class StackLease {
   torch::jit::Stack stack_;
 };
 
+void Dispatch(const OpPlan& op, torch::jit::Stack& stack) {
+  if (op.skips_autograd && !c10::GradMode::is_enabled()) {
+    const at::AutoDispatchBelowAutograd below;
+    op.handle.callBoxed(&stack);
+  } else {
+    op.handle.callBoxed(&stack);
+  }
+}
+
 // The one place where operators called from JavaScript run, or are recorded.
 void Run(Environment& environment, const OpPlan& op, torch::jit::Stack& stack) {
   if (Programs* programs = environment.programs(); programs != nullptr) {
@@ -57,9 +66,9 @@ void Run(Environment& environment, const OpPlan& op, torch::jit::Stack& stack) {
   io::CheckMapped(stack);
   Executor& executor = Executor::Cpu();
   if (executor.num_threads() > 1 && WorthHandingOver(op, stack)) {
-    executor.RunAndWait([&] { op.handle.callBoxed(&stack); });
+    executor.RunAndWait([&] { Dispatch(op, stack); });
   } else {
-    op.handle.callBoxed(&stack);
+    Dispatch(op, stack);
   }
   io::CheckMappingFaults();
 }

@@ -93,6 +93,31 @@ bool MayCopy(std::string_view name) {
   return std::find(kNames.begin(), kNames.end(), name) != kNames.end();
 }
 
+// With gradients off, autograd's layer only passes calls on: to begin below it saves a dispatch for the
+// operator and for each of those that it is made of. Not for the operators that the layer itself
+// implements.
+bool SkipsAutograd(const c10::OperatorHandle& op) {
+  static constexpr std::array<std::string_view, 16> kOfAutograd{"aten::detach",
+                                                                "aten::detach_",
+                                                                "aten::copy_",
+                                                                "aten::resize_",
+                                                                "aten::resize_as_",
+                                                                "aten::requires_grad_",
+                                                                "aten::retain_grad",
+                                                                "aten::set_data",
+                                                                "aten::data",
+                                                                "aten::is_leaf",
+                                                                "aten::output_nr",
+                                                                "aten::_version",
+                                                                "aten::_backward",
+                                                                "aten::_fw_primal",
+                                                                "aten::_make_dual",
+                                                                "aten::_unpack_dual"};
+  const std::string_view name = op.schema().name();
+  return op.hasComputedKernelForDispatchKey(c10::DispatchKey::CPU) &&
+         std::find(kOfAutograd.begin(), kOfAutograd.end(), name) == kOfAutograd.end();
+}
+
 bool IsHeavy(std::string_view name) {
   static constexpr std::array<std::string_view, 16> kParts{"::mm",
                                                            "::addmm",
@@ -149,6 +174,7 @@ OpPlan::OpPlan(c10::OperatorHandle handle) : handle(handle) {
     may_alias |= alias != nullptr && !alias->isWrite();
     computes |= returns.back() == ArgumentKind::kTensor;
   }
+  skips_autograd = SkipsAutograd(handle);
   heavy = IsHeavy(name);
   hand_over = (computes || writes) && (!may_alias || MayCopy(schema.name()));
 }

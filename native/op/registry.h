@@ -53,6 +53,7 @@ struct OpPlan {
   bool writes = false;     // some argument
   bool may_alias = false;  // a result may be a view: it makes no values, as a rule
   bool hand_over = false;  // big calls go to the executor
+  bool skips_autograd = false;  // may be run below autograd's layer when gradients are off
   bool heavy = false;      // many operations per element: products, convolutions, attention
 };
 

@@ -8,9 +8,39 @@
 namespace tf {
 namespace {
 
-std::vector<int64_t> Shape(Environment&, const at::Tensor& tensor) { return tensor.sizes().vec(); }
-std::vector<int64_t> Stride(Environment&, const at::Tensor& tensor) {
-  return tensor.strides().vec();
+// Lists of sizes go through an array that JavaScript shares with us: making one from here takes ten
+// times as long as making one there.
+void SetSizesArray(Environment& environment, Js array) {
+  const napi_env env = environment.env();
+  napi_typedarray_type type = napi_uint8_array;
+  size_t length = 0;
+  void* data = nullptr;
+  if (napi_get_typedarray_info(env, array.value, &type, &length, &data, nullptr, nullptr) !=
+          napi_ok ||
+      type != napi_float64_array) {
+    FailArgument(environment, Where{"setSizesArray", 1}, "a Float64Array", array.value);
+  }
+  // It lives as long as the environment.
+  napi_ref pinned = nullptr;
+  Check(env, napi_create_reference(env, array.value, 1, &pinned));
+  environment.sizes_array() = {static_cast<double*>(data), length};
+}
+
+// How many there are; the values themselves are in the shared array.
+uint32_t Leave(Environment& environment, c10::IntArrayRef sizes) {
+  const std::span<double> array = environment.sizes_array();
+  if (sizes.size() > array.size()) {
+    throw Failure(code::kOp, "a tensor has " + std::to_string(sizes.size()) + " dimensions");
+  }
+  std::copy(sizes.begin(), sizes.end(), array.begin());
+  return static_cast<uint32_t>(sizes.size());
+}
+
+uint32_t Shape(Environment& environment, const at::Tensor& tensor) {
+  return Leave(environment, tensor.sizes());
+}
+uint32_t Stride(Environment& environment, const at::Tensor& tensor) {
+  return Leave(environment, tensor.strides());
 }
 int64_t Dim(Environment&, const at::Tensor& tensor) { return tensor.dim(); }
 int64_t Numel(Environment&, const at::Tensor& tensor) { return tensor.numel(); }
@@ -48,6 +78,7 @@ napi_value Storage(Environment& environment, const at::Tensor& tensor) {
 }  // namespace
 
 void InitTensorFacts(Exports& exports) {
+  exports.Function<"setSizesArray", SetSizesArray>();
   exports.Function<"shape", Shape>();
   exports.Function<"stride", Stride>();
   exports.Function<"dim", Dim>();

@@ -53,6 +53,10 @@ void CloseScope(Environment& environment, const std::vector<Handle>& keep) {
 
 void Keep(Environment& environment, Handle handle) { environment.tensors().Keep(handle); }
 
+void SetYoungCollector(Environment& environment, Js collect) {
+  environment.tensors().SetYoungCollector(collect.value);
+}
+
 uint32_t Sweep(Environment& environment) { return environment.tensors().Sweep(); }
 
 napi_value MemoryStats(Environment& environment) {
@@ -100,6 +104,7 @@ void InitTensorLife(Exports& exports) {
   exports.Function<"openScope", OpenScope>();
   exports.Function<"closeScope", CloseScope>();
   exports.Function<"keep", Keep>();
+  exports.Function<"setYoungCollector", SetYoungCollector>();
   exports.Function<"sweep", Sweep>();
   exports.Function<"memoryStats", MemoryStats>();
   exports.Function<"share", Share>();

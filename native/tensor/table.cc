@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "native/addon.h"
+#include "native/convert/value.h"
 #include "native/error/error.h"
 
 namespace tf {
@@ -11,6 +12,12 @@ namespace {
 // Below these a sweep is not worth its time.
 constexpr uint64_t kFloorBytes = 64ull << 20;
 constexpr uint32_t kFloorHandles = 1u << 15;
+// How many young tensors there are before they are looked at: few, so that their memory is used
+// again while the processor's caches still hold it; enough to pay for V8's collection, some 100 µs.
+constexpr size_t kYoung = 4096;
+constexpr uint64_t kYoungBytes = 32ull << 20;
+// V8 moves an object to its old ones when it survives so many collections.
+constexpr int kYoungCollections = 2;
 // V8 is told in batches; each report may do a step of collecting.
 constexpr int64_t kReportBytes = 1 << 20;
 // What a small tensor costs beside its values: TensorImpl, StorageImpl, slot, weak reference.
@@ -18,13 +25,20 @@ constexpr int64_t kHandleBytes = 512;
 // How many deaths by scope are remembered, for the error message of a late use.
 constexpr size_t kDeaths = 1 << 13;
 
-size_t DeathIndex(Handle handle) {
-  return static_cast<size_t>((handle * 0x9E3779B97F4A7C15ull) >> 51) & (kDeaths - 1);
+// Whether the reference's object is garbage.
+bool IsGone(napi_env env, napi_ref reference) {
+  napi_value object = nullptr;
+  return napi_get_reference_value(env, reference, &object) == napi_ok && object == nullptr;
 }
 
 }  // namespace
 
-TensorTable::TensorTable(Environment& environment) : environment_(environment), deaths_(kDeaths) {
+TensorTable::TensorTable(Environment& environment)
+    : environment_(environment),
+      deaths_(kDeaths),
+      young_limit_(kYoung),
+      young_wanted_(kYoung),
+      tend_at_bytes_(kYoungBytes) {
   ResetThresholds();
 }
 
@@ -34,6 +48,7 @@ TensorTable::~TensorTable() {
     if (slot.owner != nullptr) napi_delete_reference(env, slot.owner);
   });
   if (canary_ != nullptr) napi_delete_reference(env, canary_);
+  if (collect_young_ != nullptr) napi_delete_reference(env, collect_young_);
   int64_t total = 0;
   if (reported_ != 0) napi_adjust_external_memory(env, -reported_, &total);
 }
@@ -54,10 +69,11 @@ void TensorTable::FailStale(Handle handle, const std::string& what) const {
     throw Failure(code::kInvalidArgument,
                   what + " must be a Tensor, got a number that is no handle");
   }
-  const Death& death = deaths_[DeathIndex(handle)];
-  if (death.handle == handle) {
+  const auto death = std::find_if(
+      deaths_.begin(), deaths_.end(), [&](const Death& known) { return known.handle == handle; });
+  if (death != deaths_.end()) {
     throw Failure(code::kDisposed,
-                  what + " was freed when the scope '" + scope_names_[death.scope] + "' ended",
+                  what + " was freed when the scope '" + scope_names_[death->scope] + "' ended",
                   "Return it from the scope's function, mark it with torch.keep(tensor), or keep a "
                   "clone() made "
                   "outside.");
@@ -76,6 +92,7 @@ Handle TensorTable::Add(at::Tensor tensor, napi_value owner) {
     throw Failure(code::kOutOfMemory, "more than 16,777,216 tensors are alive");
   }
   Count(*slots_.Find(handle));
+  young_.push_back(handle);
   if (!scopes_.empty()) {
     if (made_.size() >= made_limit_) ForgetDeadInScopes();
     made_.push_back(handle);
@@ -213,7 +230,7 @@ void TensorTable::CloseScope(const std::vector<Handle>& keep) {
       if (!scopes_.empty()) made_[remaining++] = handle;
       continue;
     }
-    deaths_[DeathIndex(handle)] = {handle, scope.name};
+    deaths_[next_death_++ % kDeaths] = {handle, scope.name};
     Free(handle, *slot);
   }
   made_.resize(remaining);
@@ -251,6 +268,70 @@ napi_ref TensorTable::WeakReference(napi_value owner) {
   return reference;
 }
 
+void TensorTable::TendYoung() {
+  const auto stale = [&](Handle handle) { return slots_.Find(handle) == nullptr; };
+  const auto first_new = young_.begin() + static_cast<ptrdiff_t>(survivors_);
+  survivors_ -= static_cast<size_t>(std::count_if(young_.begin(), first_new, stale));
+  std::erase_if(young_, stale);
+  const size_t fresh = young_.size() - survivors_;
+  const bool many = fresh >= young_limit_ / 2;
+  if ((many || bytes(StorageKind::kPrivate) >= tend_at_bytes_) && CollectYoung()) {
+    // Where most are held, looking more often would only cost.
+    const bool worth = SweepYoung() >= fresh / 2;
+    if (many) young_wanted_ = worth ? kYoung : std::min<size_t>(2 * young_wanted_, kFloorHandles);
+  }
+  young_limit_ = young_.size() + young_wanted_;
+  const uint64_t private_bytes = bytes(StorageKind::kPrivate);
+  tend_at_bytes_ = private_bytes + std::max(private_bytes / 8, kYoungBytes);
+}
+
+bool TensorTable::CollectYoung() {
+  const napi_env env = environment_.env();
+  if (collect_young_ == nullptr) return false;
+  napi_handle_scope scope = nullptr;
+  napi_open_handle_scope(env, &scope);
+  napi_value collect = nullptr;
+  napi_value undefined = Undefined(env);
+  napi_value result = nullptr;
+  bool collected = false;
+  napi_get_reference_value(env, collect_young_, &collect);
+  if (napi_call_function(env, undefined, collect, 0, nullptr, &result) == napi_ok) {
+    napi_get_value_bool(env, result, &collected);
+  }
+  napi_close_handle_scope(env, scope);
+  if (!collected) {
+    napi_delete_reference(env, collect_young_);
+    collect_young_ = nullptr;
+  } else if (canary_ != nullptr && ++canary_age_ == kYoungCollections) {
+    napi_reference_unref(env, canary_, nullptr);
+  }
+  return collected;
+}
+
+// Whoever survives twice is no longer young.
+uint32_t TensorTable::SweepYoung() {
+  const napi_env env = environment_.env();
+  uint32_t freed = 0;
+  size_t staying = 0;
+  napi_handle_scope scope = nullptr;
+  napi_open_handle_scope(env, &scope);
+  for (size_t i = 0; i < young_.size(); ++i) {
+    const Handle handle = young_[i];
+    Slot& slot = *slots_.Find(handle);
+    if (slot.owner != nullptr && IsGone(env, slot.owner)) {
+      Free(handle, slot);
+      ++freed;
+    } else if (i >= survivors_) {
+      young_[staying++] = handle;
+    }
+  }
+  napi_close_handle_scope(env, scope);
+  young_.resize(staying);
+  survivors_ = staying;
+  ++sweeps_;
+  return freed;
+}
+
 uint32_t TensorTable::Sweep() {
   const napi_env env = environment_.env();
   ++sweeps_;
@@ -264,8 +345,7 @@ uint32_t TensorTable::Sweep() {
       napi_close_handle_scope(env, scope);
       napi_open_handle_scope(env, &scope);
     }
-    napi_value owner = nullptr;
-    if (napi_get_reference_value(env, slot.owner, &owner) == napi_ok && owner == nullptr) {
+    if (IsGone(env, slot.owner)) {
       Free(handle, slot);
       ++freed;
     }
@@ -287,7 +367,13 @@ void TensorTable::CollectNow() {
   Sweep();
 }
 
+void TensorTable::SetYoungCollector(napi_value collect) {
+  Check(environment_.env(),
+        napi_create_reference(environment_.env(), collect, 1, &collect_young_));
+}
+
 void TensorTable::MaybeSweep() {
+  if (young_.size() >= young_limit_ || bytes(StorageKind::kPrivate) >= tend_at_bytes_) TendYoung();
   const uint64_t private_bytes = bytes(StorageKind::kPrivate);
   if (unreported_ > kReportBytes || unreported_ < -kReportBytes) {
     ReportToV8();
@@ -316,7 +402,7 @@ void TensorTable::ResetThresholds() {
   worth_at_handles_ = live() + std::max(live() / 8, kFloorHandles / 8);
 }
 
-// An object that nobody holds: when it is gone, V8 has collected, and owners may be garbage.
+// An object that nobody else holds: when it is gone, V8 has collected, and owners may be garbage.
 void TensorTable::PlantCanary() {
   const napi_env env = environment_.env();
   if (canary_ != nullptr) napi_delete_reference(env, canary_);
@@ -324,7 +410,12 @@ void TensorTable::PlantCanary() {
   napi_handle_scope scope = nullptr;
   napi_open_handle_scope(env, &scope);
   napi_value object = nullptr;
-  if (napi_create_object(env, &object) == napi_ok) napi_create_reference(env, object, 0, &canary_);
+  // Held while it is young, or V8's frequent collections of the young would end it.
+  const uint32_t held = collect_young_ == nullptr ? 0 : 1;
+  canary_age_ = 0;
+  if (napi_create_object(env, &object) == napi_ok) {
+    napi_create_reference(env, object, held, &canary_);
+  }
   napi_close_handle_scope(env, scope);
 }
 

@@ -19,9 +19,10 @@ class Environment;
 
 // A tensor lives in the table until its owner (a JavaScript object, held weakly) is garbage, it is
 // disposed, or its scope ends. Node runs finalizers on a later turn of the event loop only, so a
-// synchronous loop would free nothing: garbage is found by sweeps over the weak references instead.
-// A sweep happens when private bytes or handles have doubled since the last, or when V8 has
-// collected and enough has been made since to be worth a look.
+// synchronous loop would free nothing: garbage is found by looks at the weak references instead.
+// The young (made since the last look) are looked at often, right after V8 was made to collect its
+// own young objects. A sweep looks at all: when private bytes or handles have doubled since the
+// last, or when V8 has collected everything and enough has been made since to be worth it.
 class TensorTable {
  public:
   explicit TensorTable(Environment& environment);
@@ -57,6 +58,9 @@ class TensorTable {
   void CloseScope(const std::vector<Handle>& keep);
   void Keep(Handle handle);
 
+  // `collect` is a function without arguments that makes V8 collect its young objects, and returns
+  // false when it can't. Without one, garbage waits for V8.
+  void SetYoungCollector(napi_value collect);
   // Frees the tensors whose owners are garbage, and says how many.
   uint32_t Sweep();
   // Makes V8 collect garbage now, then sweeps. For when an allocation failed; takes milliseconds.
@@ -106,6 +110,9 @@ class TensorTable {
   void Adjust(StorageKind kind, int64_t bytes);
   void ReportToV8();
   void MaybeSweep();
+  void TendYoung();
+  bool CollectYoung();
+  uint32_t SweepYoung();
   void ResetThresholds();
   bool CollectedSinceLastSweep();
   void PlantCanary();
@@ -122,7 +129,15 @@ class TensorTable {
   size_t made_limit_ = 0;
   std::vector<std::string> scope_names_;
   std::unordered_map<std::string, uint32_t> scope_ids_;
-  std::vector<Death> deaths_;  // by hash: which scope freed a handle, as far as we remember
+  std::vector<Death> deaths_;  // the last ones by the end of a scope, in a ring
+  size_t next_death_ = 0;
+
+  std::vector<Handle> young_;  // in order; those disposed of meanwhile are still in it
+  size_t survivors_ = 0;       // so many at its front have survived one look
+  size_t young_limit_;         // entries at which it is looked at
+  size_t young_wanted_;        // new ones between two looks
+  uint64_t tend_at_bytes_;
+  napi_ref collect_young_ = nullptr;
 
   uint32_t sweeps_ = 0;
   uint64_t sweep_at_bytes_ = 0;
@@ -132,6 +147,7 @@ class TensorTable {
   int64_t unreported_ = 0;
   int64_t reported_ = 0;
   napi_ref canary_ = nullptr;
+  int canary_age_ = 0;
 };
 
 }  // namespace tf

@@ -4,7 +4,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { Worker } from "node:worker_threads";
 import t, { type Test } from "tap";
 import type { Handle, TypedArray, Value } from "#lib/addon/addon.js";
-import { addon } from "#lib/addon/loader.js";
+import { addon, sizes } from "#lib/addon/loader.js";
 import { fixture, root } from "../support/fixtures.ts";
 
 const native = addon();
@@ -23,6 +23,8 @@ function call(name: string, ...args: Value[]): Handle {
   owner.handle = native.call(op(name), owner, ...args) as Handle;
   return owner.handle;
 }
+
+const shapeOf = (handle: Handle) => [...sizes.subarray(0, native.shape(handle))];
 
 const op = (name: string) => {
   const [base, overload = ""] = name.split(".") as [string, string?];
@@ -167,25 +169,21 @@ t.test("numbers: whole ones are integers, the rest floats", async (t) => {
 t.test("lists, optionals, defaults", async (t) => {
   const image = call("arange", 16);
   const x = call("view", call("to.dtype", image, "float32"), [1, 1, 4, 4]);
-  t.same(native.shape(call("max_pool2d", x, 2)), [1, 1, 2, 2], "one number for int[2]");
-  t.same(native.shape(call("max_pool2d", x, [2, 1])), [1, 1, 2, 4]);
+  t.same(shapeOf(call("max_pool2d", x, 2)), [1, 1, 2, 2], "one number for int[2]");
+  t.same(shapeOf(call("max_pool2d", x, [2, 1])), [1, 1, 2, 4]);
   t.same(values(call("sum.dim_IntList", x, null)), [120], "null where a list is optional");
   t.same(values(call("sum.dim_IntList", x, [3])), [6, 22, 38, 54]);
   const index = from(new BigInt64Array([3n, 0n]), "int64", [2]);
   t.same(values(call("index.Tensor", x, [null, null, index, index])), [15, 0], "Tensor?[]");
   t.same(values(call("clamp", floats([-2, 0.5, 9]), null, 1)), [-2, 0.5, 1]);
-  t.same(
-    native.shape(call("linear", floats([1, 2]), floats([1, 2, 3, 4], [2, 2]), 0)),
-    [2],
-    "handle 0 is none",
-  );
+  t.same(shapeOf(call("linear", floats([1, 2]), floats([1, 2, 3, 4], [2, 2]), 0)), [2], "handle 0 is none");
   t.same(values(call("linear", floats([1, 2]), floats([1, 2, 3, 4], [2, 2]), null)), [5, 11]);
   t.same(native.call(op("equal"), null, x, x), true);
   t.same(native.call(op("result_type.Tensor"), null, x, index), "float32", "a dtype as result");
   t.same(native.call(op("result_type.Scalar"), null, index, 0.5), "float32");
   const parts = native.call(op("split.Tensor"), null, x, 2, 2) as Handle[];
   t.same(
-    parts.map((part) => native.shape(part)),
+    parts.map((part) => shapeOf(part)),
     [
       [1, 1, 2, 4],
       [1, 1, 2, 4],
@@ -241,7 +239,7 @@ t.test("every dtype in and out", async (t) => {
     t.same(native.toData(handle, false), output, dtype);
     if (dtype !== "bool") t.same(native.toData(handle, true), input, `${dtype}, raw`);
     t.equal(native.toData(handle, false).constructor, output.constructor);
-    t.same(native.shape(call("zeros", [2, 0, 3], dtype)), [2, 0, 3]);
+    t.same(shapeOf(call("zeros", [2, 0, 3], dtype)), [2, 0, 3]);
   }
   t.equal(native.item(from(new BigInt64Array([7n]), "int64", [])), 7);
   t.equal(native.item(from(new BigInt64Array([2n ** 60n]), "int64", [1, 1])), 2n ** 60n);
@@ -495,7 +493,7 @@ t.test("threads, devices, defaults", async (t) => {
   native.setDefaultDtype("float32");
   refuses(t, "ERR_DTYPE", /floating point/, () => native.setDefaultDtype("int64"));
   const meta = call("zeros", [1 << 20, 1 << 20], undefined, undefined, "meta");
-  t.same([native.device(meta), native.shape(call("mm", meta, meta))], ["meta", [1 << 20, 1 << 20]]);
+  t.same([native.device(meta), shapeOf(call("mm", meta, meta))], ["meta", [1 << 20, 1 << 20]]);
 });
 
 t.test("grad mode holds on the executor too", async (t) => {
