@@ -1,4 +1,6 @@
 // Objects that hold tensors between calls: modules announce themselves here, so that a Program can watch them.
+import { addon } from "../addon/loader.ts";
+import { TraceError } from "../errors/index.ts";
 import { Tensor } from "../torch/index.ts";
 
 const owners = new Set<WeakRef<object>>();
@@ -74,6 +76,7 @@ const isPlain = (value: unknown) =>
  */
 export function guardsFor(captured: readonly number[]): Guard[] {
   const { tensors, parents, children } = survey();
+  refuseKept(tensors.values());
   const guards: Guard[] = [];
   const met = new Set<object>();
   const guard = ({ owner, key }: Link) => guards.push({ object: owner, key, value: owner[key] });
@@ -116,6 +119,26 @@ export function guardsFor(captured: readonly number[]): Guard[] {
     }
   }
   return guards;
+}
+
+/** Tensors of recordings that modules keep and that an error has told of: later recordings are not to blame. */
+const told = new WeakSet<Tensor>();
+
+/** A module that keeps a tensor of a recording would have it once, and not after each run. */
+function refuseKept(held: Iterable<{ tensor: Tensor; links: readonly Link[] }>): void {
+  const native = addon();
+  const kept: Link[] = [];
+  for (const { tensor, links } of held) {
+    if (tensor.is_disposed || !native.isFake(tensor._handle) || told.has(tensor)) continue;
+    told.add(tensor);
+    kept.push(...links);
+  }
+  const [first] = kept;
+  if (first === undefined) return;
+  throw new TraceError(
+    `[compile] ${first.owner.constructor.name}.${first.key} was assigned while a function was recorded.`,
+    { hint: "Write to the tensor that is there, with copy_(), or return the new one." },
+  );
 }
 
 function guardFields(object: Record<string, unknown>, guards: Guard[]): void {

@@ -44,6 +44,7 @@ void Program::Finish() {
       last.push_back(at);
     }
   };
+  for (const Instruction& instruction : code) writes |= instruction.op->writes;
   for (auto instruction = code.rbegin(); instruction != code.rend(); ++instruction) {
     for (const Result& result : instruction->results) note(result.registers, instruction->unused);
     for (const Operand& operand : instruction->operands) note(operand.registers, instruction->dies);

@@ -76,6 +76,7 @@ class Program {
   std::vector<at::ThreadLocalState> modes;
   Register inputs = 0;  // so many of the first registers
   bool draws = false;
+  bool writes = false;  // something, that may be there before and after the run
   bool autocast = false;
 
   // To be called once all is there: finds the last uses.

@@ -87,15 +87,42 @@ napi_value Programs::Run(std::shared_ptr<const Program> program,
   pending.run = run.get();
   napi_value promise = nullptr;
   Check(env, napi_create_promise(env, &pending.deferred, &promise));
+  pending.waiting = std::move(run);
   if (pending_.empty()) mailbox_->Hold(env, true);
   pending_.emplace(id, std::move(pending));
-  ProgramRun::Start(std::move(run));
+  StartWaiting();
   return promise;
 }
 
+bool Programs::Pending::ConflictsWith(const Pending& other) const {
+  const Program& here = run->program();
+  const Program& there = other.run->program();
+  if (here.draws && there.draws) return true;
+  if (!here.writes && !there.writes) return false;
+  return std::any_of(storages.begin(), storages.end(), [&](const c10::Storage& mine) {
+    return std::any_of(other.storages.begin(), other.storages.end(), [&](const c10::Storage& its) {
+      return mine.unsafeGetStorageImpl() == its.unsafeGetStorageImpl();
+    });
+  });
+}
+
+void Programs::StartWaiting() {
+  for (auto pending = pending_.begin(); pending != pending_.end(); ++pending) {
+    if (!pending->second.waiting) continue;
+    const bool waits = std::any_of(pending_.begin(), pending, [&](const auto& earlier) {
+      return pending->second.ConflictsWith(earlier.second);
+    });
+    if (!waits) ProgramRun::Start(std::move(pending->second.waiting));
+  }
+}
+
 void Programs::Cancel(uint64_t id) {
-  if (const auto pending = pending_.find(id); pending != pending_.end())
-    pending->second.run->Cancel();
+  const auto found = pending_.find(id);
+  if (found == pending_.end()) return;
+  Pending& pending = found->second;
+  pending.run->Cancel();
+  // It ends before its first operator.
+  if (pending.waiting) ProgramRun::Start(std::move(pending.waiting));
 }
 
 void Programs::Wake(napi_env env, napi_value, void* context, void*) {
@@ -115,6 +142,7 @@ void Programs::Deliver(ProgramRun& run) {
   if (found == pending_.end()) return;
   const Pending pending = std::move(found->second);
   pending_.erase(found);
+  StartWaiting();
   if (pending_.empty()) mailbox_->Hold(env, false);
 
   std::optional<Failure> failure = run.failure();

@@ -4,8 +4,8 @@
 #include <ATen/core/stack.h>
 #include <node_api.h>
 
+#include <map>
 #include <memory>
-#include <unordered_map>
 
 #include "native/program/recorder.h"
 #include "native/program/run.h"
@@ -42,21 +42,28 @@ class Programs {
   void Cancel(uint64_t id);
 
  private:
-  // A run whose promise is pending. `run` may be used until it is in the mailbox and taken.
+  // A run whose promise is pending. `run` may be used until it is in the mailbox and taken;
+  // `waiting` holds it until it starts.
   struct Pending {
     napi_deferred deferred = nullptr;
     ProgramRun* run = nullptr;
+    std::unique_ptr<ProgramRun> waiting;
     std::vector<c10::Storage> storages;
+
+    bool ConflictsWith(const Pending& other) const;
   };
 
   static void Wake(napi_env env, napi_value, void* mailbox, void*);
+  // Starts what waits for nothing. Runs take turns on the executor, so one that writes what another
+  // uses has to wait for its end, and so has one that draws random numbers for another that does.
+  void StartWaiting();
   void Deliver(ProgramRun& run);
   napi_value Outcome(ProgramRun& run);
 
   Environment& environment_;
   std::unique_ptr<Recorder> recorder_;
   std::shared_ptr<Mailbox> mailbox_ = std::make_shared<Mailbox>();
-  std::unordered_map<uint64_t, Pending> pending_;
+  std::map<uint64_t, Pending> pending_;  // in the order of the calls
 };
 
 // Throws ERR_TRACE while a function is recorded, and for a fake: a value that is read would be a

@@ -208,6 +208,26 @@ t.test("modules may change", async (t) => {
   t.ok(torch.allclose(await direct(x.double()), net.forward(x.double())), "a module as such");
 });
 
+t.test("a module that keeps a tensor of a recording", async (t) => {
+  class Keeps extends nn.Module {
+    fc = new nn.Linear(2, 2);
+    last: Tensor = torch.zeros(2);
+    override forward(x: Tensor): Tensor {
+      this.last = this.fc.forward(x);
+      return this.last.relu();
+    }
+  }
+  const error = (await rejects(torch.compile(new Keeps())(torch.ones(2)))) as Error;
+  t.type(error, TraceError);
+  t.match(error.message, /Keeps\.last/);
+  const norm = new nn.BatchNorm1d(3);
+  const twin = new nn.BatchNorm1d(3);
+  const x = torch.randn(5, 3);
+  const y = await torch.compile(norm)(x);
+  t.ok(torch.allclose(y, twin.forward(x)));
+  t.ok(torch.allclose(norm.running_mean as Tensor, twin.running_mean as Tensor), "written buffers");
+});
+
 t.test("gradients flow through a run", async (t) => {
   const net = new nn.Linear(3, 1);
   const fn = torch.compile((x: Tensor) => net.forward(x).pow(2).sum());
@@ -306,6 +326,35 @@ t.test("a tensor in use cannot be written", async (t) => {
   x.dispose();
   t.ok((await run).isfinite().all().item(), "disposing is fine");
   t.doesNotThrow(() => torch.ones(2).add_(1));
+});
+
+t.test("runs that write keep their order", async (t) => {
+  const state = torch.zeros(120, 120);
+  const step = torch.compile((x: Tensor) => {
+    for (let i = 0; i < 40; i++) state.mul_(0.5).add_(x.matmul(x).sum().mul(0).add(1));
+    return state.clone();
+  });
+  const x = torch.randn(120, 120);
+  await step(x);
+  const results = await Promise.all([step(x), step(x), step(x)]);
+  let expected = state.zero_();
+  for (let k = 0; k < 4; k++) {
+    for (let i = 0; i < 40; i++) expected = expected.mul(0.5).add(1);
+    if (k > 0) t.ok(torch.equal(results[k - 1] as Tensor, expected), `run ${k}`);
+  }
+  torch.manual_seed(0);
+  const draw = torch.compile((n: number) => Array.from({ length: n }, () => torch.rand(3)));
+  const [a, b] = await Promise.all([draw(200), draw(1)]);
+  torch.manual_seed(0);
+  const all = Array.from({ length: 201 }, () => torch.rand(3));
+  t.ok(torch.equal(torch.stack([...a, ...b]), torch.stack(all)), "random numbers in the order of the calls");
+  const reason = new Error("no more");
+  const controller = new AbortController();
+  const first = step(x);
+  const second = step.run([x], { signal: controller.signal });
+  controller.abort(reason);
+  t.equal(await rejects(second), reason, "a run that waits can be aborted");
+  await first;
 });
 
 t.test("a program prints and profiles", async (t) => {
