@@ -109,59 +109,199 @@ void SwiGlu(const void* gate_, const void* up_, void* output_, int64_t n) {
   }
 }
 
-// Keys are taken in blocks; when a block's largest score is a new one, what was summed up so far
-// shrinks to it.
-template <class T>
-void Attend(const Attention& work) {
-  using Element = typename T::Element;
-  constexpr int64_t kBlock = 64;
-  const int64_t width = work.width;
-  for (int64_t g = 0; g < work.group; ++g) {
-    work.highest[g] = -__builtin_inff();
-    work.sum[g] = 0;
-    for (int64_t d = 0; d < width; ++d) work.output[g * width + d] = 0;
+// 16 floats, which the compiler keeps in as many registers as the instruction set needs.
+typedef float Lanes __attribute__((vector_size(kLanes * sizeof(float))));
+typedef uint32_t WordLanes __attribute__((vector_size(kLanes * sizeof(uint32_t))));
+typedef uint16_t HalfLanes __attribute__((vector_size(kLanes * sizeof(uint16_t))));
+
+static inline Lanes LoadLanes(const float* from) {
+  Lanes lanes;
+  __builtin_memcpy(&lanes, from, sizeof(lanes));
+  return lanes;
+}
+
+static inline Lanes LoadLanes(const uint16_t* from) {
+  HalfLanes bits;
+  __builtin_memcpy(&bits, from, sizeof(bits));
+  return (Lanes)(__builtin_convertvector(bits, WordLanes) << 16);
+}
+
+static inline void StoreLanes(Lanes lanes, float* to) {
+  __builtin_memcpy(to, &lanes, sizeof(lanes));
+}
+
+// By halves, always in the same order.
+static inline float SumLanes(Lanes x) {
+  const auto eight = __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7) +
+                     __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15);
+  const auto four = __builtin_shufflevector(eight, eight, 0, 1, 2, 3) +
+                    __builtin_shufflevector(eight, eight, 4, 5, 6, 7);
+  const auto two =
+      __builtin_shufflevector(four, four, 0, 1) + __builtin_shufflevector(four, four, 2, 3);
+  return two[0] + two[1];
+}
+
+static inline float HighestLane(Lanes x) {
+  float lanes[kLanes];
+  StoreLanes(x, lanes);
+  float highest = lanes[0];
+  for (int lane = 1; lane < kLanes; ++lane) highest = lanes[lane] > highest ? lanes[lane] : highest;
+  return highest;
+}
+
+constexpr int64_t kBlock = 64;
+
+// Of a whole block of scores.
+static inline float Highest(const float* row) {
+  Lanes highest = LoadLanes(row);
+  for (int64_t i = kLanes; i < kBlock; i += kLanes) {
+    const Lanes next = LoadLanes(row + i);
+    highest = next > highest ? next : highest;
   }
-  float scores[kBlock];
+  return HighestLane(highest);
+}
+
+static inline float Sum(const float* row) {
+  Lanes sum = LoadLanes(row);
+  for (int64_t i = kLanes; i < kBlock; i += kLanes) sum += LoadLanes(row + i);
+  return SumLanes(sum);
+}
+
+// Scores of kKeys keys for kGroup query heads; every element of a key is read and widened once.
+template <class T, int kGroup, int kKeys>
+void ScoreKeys(const float* query,
+               const typename T::Element* keys,
+               int64_t stride,
+               int64_t width,
+               float* scores) {
+  Lanes sums[kKeys][kGroup] = {};
+  int64_t d = 0;
+  for (; d + kLanes <= width; d += kLanes) {
+    for (int s = 0; s < kKeys; ++s) {
+      const Lanes wide = LoadLanes(keys + s * stride + d);
+      for (int g = 0; g < kGroup; ++g) sums[s][g] += LoadLanes(query + g * width + d) * wide;
+    }
+  }
+  for (int s = 0; s < kKeys; ++s) {
+    for (int g = 0; g < kGroup; ++g) {
+      float sum = SumLanes(sums[s][g]);
+      for (int64_t e = d; e < width; ++e)
+        sum += query[g * width + e] * T::Get(keys[s * stride + e]);
+      scores[g * kBlock + s] = sum;
+    }
+  }
+}
+
+// Adds to kVectors vectors of the output of kGroup query heads `block` values, weighted by their
+// shares.
+template <class T, int kGroup, int kVectors>
+void AddValues(const typename T::Element* values,
+               int64_t stride,
+               int64_t block,
+               int64_t width,
+               const float* shares,
+               float* output) {
+  Lanes sums[kGroup][kVectors];
+  for (int g = 0; g < kGroup; ++g) {
+    for (int v = 0; v < kVectors; ++v) sums[g][v] = LoadLanes(output + g * width + v * kLanes);
+  }
+  for (int64_t s = 0; s < block; ++s) {
+    for (int v = 0; v < kVectors; ++v) {
+      const Lanes wide = LoadLanes(values + s * stride + v * kLanes);
+      for (int g = 0; g < kGroup; ++g) sums[g][v] += shares[g * kBlock + s] * wide;
+    }
+  }
+  for (int g = 0; g < kGroup; ++g) {
+    for (int v = 0; v < kVectors; ++v) StoreLanes(sums[g][v], output + g * width + v * kLanes);
+  }
+}
+
+// The same over the whole width.
+template <class T, int kGroup>
+void AddAllValues(const typename T::Element* values,
+                  int64_t stride,
+                  int64_t block,
+                  int64_t width,
+                  const float* shares,
+                  float* output) {
+  constexpr int kVectors = 8 / kGroup;
+  int64_t d = 0;
+  for (; d + kVectors * kLanes <= width; d += kVectors * kLanes) {
+    AddValues<T, kGroup, kVectors>(values + d, stride, block, width, shares, output + d);
+  }
+  for (; d + kLanes <= width; d += kLanes) {
+    AddValues<T, kGroup, 1>(values + d, stride, block, width, shares, output + d);
+  }
+  for (; d < width; ++d) {
+    for (int64_t s = 0; s < block; ++s) {
+      const float wide = T::Get(values[s * stride + d]);
+      for (int g = 0; g < kGroup; ++g) output[g * width + d] += shares[g * kBlock + s] * wide;
+    }
+  }
+}
+
+// For kGroup query heads from `first` on. Keys are taken in blocks; when a block's largest score is
+// a new one, what was summed up so far shrinks to it.
+template <class T, int kGroup>
+void AttendGroup(const Attention& work, int64_t first) {
+  using Element = typename T::Element;
+  const int64_t width = work.width;
+  const float* query = work.query + first * width;
+  float* output = work.output + first * width;
+  for (int g = 0; g < kGroup; ++g) {
+    work.highest[first + g] = -__builtin_inff();
+    work.sum[first + g] = 0;
+  }
+  for (int64_t i = 0; i < kGroup * width; ++i) output[i] = 0;
+  float scores[kGroup * kBlock];
   for (int64_t from = 0; from < work.count; from += kBlock) {
     const int64_t block = work.count - from < kBlock ? work.count - from : kBlock;
     const auto* keys = static_cast<const Element*>(work.keys) + from * work.key_stride;
     const auto* values = static_cast<const Element*>(work.values) + from * work.value_stride;
-    for (int64_t g = 0; g < work.group; ++g) {
-      const float* query = work.query + g * width;
-      float* output = work.output + g * width;
-      float highest = work.highest[g];
-      for (int64_t s = 0; s < block; ++s) {
-        const Element* key = keys + s * work.key_stride;
-        float sums[kLanes] = {};
-        int64_t d = 0;
-        for (; d + kLanes <= width; d += kLanes) {
-          for (int lane = 0; lane < kLanes; ++lane)
-            sums[lane] += query[d + lane] * T::Get(key[d + lane]);
-        }
-        for (; d < width; ++d) sums[0] += query[d] * T::Get(key[d]);
-        float score = 0;
-        for (const float part : sums) score += part;
-        if (work.bias != nullptr) score += work.bias[g * work.bias_stride + from + s];
-        scores[s] = score;
-        highest = score > highest ? score : highest;
-      }
-      if (highest == -__builtin_inff()) continue;  // all of them masked so far
-      if (highest > work.highest[g]) {
-        const float shrink = Exp(work.highest[g] - highest);
-        work.sum[g] *= shrink;
-        for (int64_t d = 0; d < width; ++d) output[d] *= shrink;
-        work.highest[g] = highest;
-      }
-      for (int64_t s = 0; s < block; ++s) scores[s] = Exp(scores[s] - highest);
-      for (int64_t s = 0; s < block; ++s) {
-        const float share = scores[s];
-        if (share == 0) continue;
-        work.sum[g] += share;
-        const Element* value = values + s * work.value_stride;
-        for (int64_t d = 0; d < width; ++d) output[d] += share * T::Get(value[d]);
-      }
+    constexpr int kKeys = 8 / kGroup;
+    int64_t s = 0;
+    for (; s + kKeys <= block; s += kKeys) {
+      ScoreKeys<T, kGroup, kKeys>(
+          query, keys + s * work.key_stride, work.key_stride, width, scores + s);
     }
+    for (; s < block; ++s) {
+      ScoreKeys<T, kGroup, 1>(
+          query, keys + s * work.key_stride, work.key_stride, width, scores + s);
+    }
+    for (int g = 0; g < kGroup; ++g) {
+      float* row = scores + g * kBlock;
+      if (work.bias != nullptr) {
+        const float* bias = work.bias + (first + g) * work.bias_stride + from;
+        for (int64_t i = 0; i < block; ++i) row[i] += bias[i];
+      }
+      float& highest_so_far = work.highest[first + g];
+      for (int64_t i = block; i < kBlock; ++i) row[i] = -__builtin_inff();
+      const float in_block = Highest(row);
+      const float highest = in_block > highest_so_far ? in_block : highest_so_far;
+      if (highest == -__builtin_inff()) {  // all of them masked so far
+        for (int64_t i = 0; i < block; ++i) row[i] = 0;
+        continue;
+      }
+      if (highest > highest_so_far) {
+        const float shrink = Exp(highest_so_far - highest);
+        work.sum[first + g] *= shrink;
+        for (int64_t d = 0; d < width; ++d) output[g * width + d] *= shrink;
+        highest_so_far = highest;
+      }
+      for (int64_t i = 0; i < kBlock; ++i) row[i] = Exp(row[i] - highest);
+      work.sum[first + g] += Sum(row);
+    }
+    AddAllValues<T, kGroup>(values, work.value_stride, block, width, scores, output);
   }
+}
+
+template <class T>
+void Attend(const Attention& work) {
+  int64_t first = 0;
+  for (; first + 8 <= work.group; first += 8) AttendGroup<T, 8>(work, first);
+  for (; first + 4 <= work.group; first += 4) AttendGroup<T, 4>(work, first);
+  for (; first + 2 <= work.group; first += 2) AttendGroup<T, 2>(work, first);
+  for (; first < work.group; ++first) AttendGroup<T, 1>(work, first);
 }
 
 template <class T>
