@@ -51,8 +51,9 @@ t.test("a tensor goes to a worker by token: the same memory, no history, one cla
 
 t.test("a worker's result outlives the worker", async (t) => {
   const other = worker(`port.postMessage(torch.arange(5).mul(2).share());`);
+  const ended = end(other); // Node delivers the last message and the exit in one turn
   const token = (await message(other)) as number;
-  await end(other);
+  await ended;
   t.same(torch.from_shared(token).tolist(), [0, 2, 4, 6, 8]);
 });
 
