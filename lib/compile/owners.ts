@@ -112,6 +112,7 @@ export function guardsFor(captured: readonly number[]): Guard[] {
   for (const object of met) {
     const owner = object as Record<string, unknown>;
     guardFields(owner, guards);
+    guardForward(owner, guards);
     const { config } = owner;
     if (typeof config === "object" && config !== null && !configs.has(config)) {
       configs.add(config);
@@ -139,6 +140,14 @@ function refuseKept(held: Iterable<{ tensor: Tensor; links: readonly Link[] }>):
     `[compile] ${first.owner.constructor.name}.${first.key} was assigned while a function was recorded.`,
     { hint: "Write to the tensor that is there, with copy_(), or return the new one." },
   );
+}
+
+/** Hooks stand around a module's forward as a property of its own: one that is added or removed outdates a recording. */
+function guardForward(owner: Record<string, unknown>, guards: Guard[]): void {
+  const { forward } = owner;
+  // A property that is made anew each time it is read says nothing.
+  if (typeof forward === "function" && owner.forward === forward)
+    guards.push({ object: owner, key: "forward", value: forward });
 }
 
 function guardFields(object: Record<string, unknown>, guards: Guard[]): void {
