@@ -31,7 +31,8 @@ async function openDevice() {
 
 /** Runs one file of tests; what it prints is shown when it fails. */
 async function runFile(path) {
-  const env = { ...process.env, TORCHFORMERS_TEST_DEVICE: device };
+  // The goldens are float32's: cuDNN would otherwise round convolutions to TF32, as torch lets it by default.
+  const env = { ...process.env, TORCHFORMERS_TEST_DEVICE: device, NVIDIA_TF32_OVERRIDE: "0" };
   const child = spawn(process.execPath, ["--enable-source-maps", path], {
     stdio: ["ignore", "pipe", "inherit"],
     env,

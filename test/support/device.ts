@@ -10,7 +10,7 @@ export const cudaOnly = { skip: onCuda ? false : "needs a CUDA device" };
 
 /**
  * How far float32 results may be from the goldens of a CPU: sums run in another order. Larger where a check says so.
- * TF32 stays off: torch's default for matrix products, set here for convolutions too.
+ * TF32 stays off: torch's default for matrix products; for convolutions `npm run test:gpu` says so to the driver.
  */
 export const TOLERANCE = { atol: 1e-4, rtol: 1e-3 } as const;
 
