@@ -4,15 +4,17 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 namespace tf {
 namespace {
 
-// Handing over takes a few microseconds, about what 20,000 additions take. ATen itself uses several
-// threads from 32,768 elements on; where it does more than a few operations per element, a call
-// that is smaller gains too.
-constexpr int64_t kElements = 65536;
-constexpr int64_t kHeavyElements = 16384;
+// Two threads change places twice, and on a machine with few cores the waiting one sleeps
+// meanwhile: 50 to 100 us where waking is slow. A call is worth it from about 100 us of one
+// thread's work on: that many elements read from memory, or that many multiplications where each
+// element serves several.
+constexpr int64_t kElements = 262144;
+constexpr double kProducts = 4194304;
 constexpr size_t kMaxDims = 8;
 
 // Bounds the elements that a call touches, from the shapes of its tensors: no more than the largest
@@ -57,6 +59,49 @@ class Extent {
   std::array<int64_t, kMaxDims> sizes_{1, 1, 1, 1, 1, 1, 1, 1};
 };
 
+// Of products, convolutions, attention and the like: the two largest tensors are multiplied along
+// the last dimension of the smaller one; a tensor alone (an inverse, say) with itself.
+class Products {
+ public:
+  void Add(const at::Tensor& tensor) {
+    if (!tensor.defined() || tensor.dim() == 0) return;
+    const Factor factor{static_cast<double>(tensor.numel()), static_cast<double>(tensor.size(-1))};
+    if (factor.elements > first_.elements) {
+      second_ = std::exchange(first_, factor);
+    } else if (factor.elements > second_.elements) {
+      second_ = factor;
+    }
+  }
+
+  bool AreMany() const {
+    const Factor& other = second_.elements > 0 ? second_ : first_;
+    return first_.elements * other.elements >= kProducts * std::max(other.last, 1.0);
+  }
+
+ private:
+  struct Factor {
+    double elements = 0;
+    double last = 1;
+  };
+  Factor first_;
+  Factor second_;
+};
+
+// Of operators that pick rows: what is picked, however large the tensor is from which.
+bool PicksMany(const torch::jit::Stack& stack) {
+  double row = 0;
+  for (const c10::IValue& value : stack) {
+    if (!value.isTensor()) continue;
+    const at::Tensor& tensor = value.toTensor();
+    if (!tensor.is_cpu()) return false;
+    const auto elements = static_cast<double>(tensor.numel());
+    if (row > 0) return elements * row >= static_cast<double>(kElements);
+    row = tensor.dim() == 0 ? 1
+                            : elements / static_cast<double>(std::max<int64_t>(tensor.size(0), 1));
+  }
+  return false;
+}
+
 // `zeros([1000, 1000])`: the first list of integers is the size.
 bool MakesLarge(const torch::jit::Stack& stack) {
   for (const c10::IValue& value : stack) {
@@ -78,10 +123,13 @@ bool IsElsewhere(const c10::IValue& value) {
 
 bool WorthHandingOver(const OpPlan& plan, const torch::jit::Stack& stack) {
   if (!plan.hand_over) return false;
-  Extent extent(plan.heavy ? kHeavyElements : kElements);
+  if (plan.picks) return PicksMany(stack);
+  Extent extent(kElements);
+  Products products;
   for (const c10::IValue& value : stack) {
     if (value.isTensor()) {
       if (!extent.Add(value.toTensor())) return false;
+      if (plan.heavy) products.Add(value.toTensor());
     } else if (value.isTensorList()) {
       for (const at::Tensor& tensor : value.toTensorVector()) {
         if (!extent.Add(tensor)) return false;
@@ -91,7 +139,7 @@ bool WorthHandingOver(const OpPlan& plan, const torch::jit::Stack& stack) {
     }
   }
   if (!extent.any()) return MakesLarge(stack);
-  if (!extent.IsLarge()) return false;
+  if (!extent.IsLarge() && !(plan.heavy && products.AreMany())) return false;
   // Already as it should be: `contiguous` then only returns its argument.
   return plan.name != "aten::contiguous" || !stack[0].toTensor().is_contiguous();
 }

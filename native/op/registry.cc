@@ -93,9 +93,9 @@ bool MayCopy(std::string_view name) {
   return std::find(kNames.begin(), kNames.end(), name) != kNames.end();
 }
 
-// With gradients off, autograd's layer only passes calls on: to begin below it saves a dispatch for the
-// operator and for each of those that it is made of. Not for the operators that the layer itself
-// implements.
+// With gradients off, autograd's layer only passes calls on: to begin below it saves a dispatch for
+// the operator and for each of those that it is made of. Not for the operators that the layer
+// itself implements.
 bool SkipsAutograd(const c10::OperatorHandle& op) {
   static constexpr std::array<std::string_view, 16> kOfAutograd{"aten::detach",
                                                                 "aten::detach_",
@@ -176,6 +176,7 @@ OpPlan::OpPlan(c10::OperatorHandle handle) : handle(handle) {
   }
   skips_autograd = SkipsAutograd(handle);
   heavy = IsHeavy(name);
+  picks = name == "aten::embedding" || name == "aten::index_select";
   hand_over = (computes || writes) && (!may_alias || MayCopy(schema.name()));
 }
 

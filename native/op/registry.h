@@ -50,11 +50,12 @@ struct OpPlan {
   std::vector<ArgumentPlan> arguments;
   std::vector<bool> returns_written;  // per result: it is an argument that the operator wrote
   std::vector<ArgumentKind> returns;
-  bool writes = false;     // some argument
-  bool may_alias = false;  // a result may be a view: it makes no values, as a rule
-  bool hand_over = false;  // big calls go to the executor
+  bool writes = false;          // some argument
+  bool may_alias = false;       // a result may be a view: it makes no values, as a rule
+  bool hand_over = false;       // big calls go to the executor
   bool skips_autograd = false;  // may be run below autograd's layer when gradients are off
-  bool heavy = false;      // many operations per element: products, convolutions, attention
+  bool heavy = false;           // many operations per element: products, convolutions, attention
+  bool picks = false;           // copies rows of its first argument, named by its second
 };
 
 // Process-wide, append-only, safe from all threads. Plans live for ever.
