@@ -55,8 +55,8 @@ export interface Recording {
   readonly program: ProgramHandle;
   /** Tensors that the function used without getting them as arguments. */
   readonly captured: Handle[];
-  /** The number of operators. */
-  readonly length: number;
+  /** Per operator of the Program, the number that it, or what it replaces, had in the recording. */
+  readonly lines: number[];
   readonly draws: boolean;
 }
 
@@ -307,8 +307,8 @@ export interface Addon {
   beginRecording(lines: Error[]): void;
   /** The fake that stands for an argument. All arguments come before the first operator. */
   recordInput(owner: object, handle: Handle): Handle;
-  /** `outputs` are fakes. */
-  endRecording(outputs: readonly Handle[]): Recording;
+  /** `outputs` are fakes; `passes` the names of those that may rewrite the Program, all when undefined. */
+  endRecording(outputs: readonly Handle[], passes: readonly string[] | undefined): Recording;
   /** Gives the recording up, if one is on. */
   abandonRecording(): void;
   isFake(handle: Handle): boolean;

@@ -12,7 +12,29 @@ import { applyMutations, type Flat, flatten, type Instance, instantiate } from "
 export interface CompileOptions {
   /** How many recordings are kept; the one that was not used for longest goes first. Default: 64. */
   cache_size?: number | undefined;
+  /**
+   * Which passes may rewrite a recording: `true`, the default, all; `false` none, so that it runs operator by operator as it
+   * was recorded; or a list of names, for comparison. Program.toString() shows what became of it. Passes that replace
+   * operators are off where gradients are needed, whatever is asked for.
+   */
+  passes?: boolean | readonly PassName[] | undefined;
 }
+
+/** The passes over a recording, in the order in which they run. */
+export type PassName =
+  | "dead_code"
+  | "identities"
+  | "constants"
+  | "common"
+  | "norms"
+  | "last_positions"
+  | "residuals"
+  | "rotary"
+  | "swiglu"
+  | "linears"
+  | "attention"
+  | "views"
+  | "in_place";
 
 export interface RunOptions {
   /** Ends the run before its next operator; the promise rejects with the signal's reason. */
@@ -70,7 +92,7 @@ export function compile<A extends unknown[], R>(
 ): Compiled<A, R>;
 export function compile<A extends unknown[], R>(
   target: ((...args: A) => R) | { forward(...args: A): R },
-  { cache_size = 64, ...unknown }: CompileOptions = {},
+  { cache_size = 64, passes = true, ...unknown }: CompileOptions = {},
 ): Compiled<A, R> {
   for (const name of Object.keys(unknown))
     throw new InvalidArgumentError(`[compile] unknown option '${name}'.`);
@@ -78,8 +100,11 @@ export function compile<A extends unknown[], R>(
     throw new InvalidArgumentError(`[compile] cache_size must be a positive integer, got ${cache_size}.`);
   if (typeof target !== "function" && typeof target?.forward !== "function")
     throw new InvalidArgumentError("[compile] takes a function or a module.");
+  if (typeof passes !== "boolean" && !Array.isArray(passes))
+    throw new InvalidArgumentError("[compile] passes must be true, false or a list of names.");
+  const names = passes === true ? undefined : passes === false ? [] : [...passes];
   const fn = typeof target === "function" ? target : (...args: A) => target.forward(...args);
-  const cache = new ProgramCache(fn as AnyFunction, cache_size);
+  const cache = new ProgramCache(fn as AnyFunction, cache_size, names);
   const compiled = async (...args: A): Promise<R> => (await cache.call(args, {}, false)).result as R;
   return Object.defineProperties(compiled, {
     name: { value: `compiled ${fn.name}` },
@@ -99,12 +124,14 @@ class ProgramCache {
   readonly counters = { calls: 0, recordings: 0, outdated: 0, evicted: 0 };
   readonly #fn: AnyFunction;
   readonly #size: number;
+  readonly #passes: readonly string[] | undefined;
   // In the order of last use.
   readonly #programs = new Map<string, Program>();
 
-  constructor(fn: AnyFunction, size: number) {
+  constructor(fn: AnyFunction, size: number, passes: readonly string[] | undefined) {
     this.#fn = fn;
     this.#size = size;
+    this.#passes = passes;
   }
 
   clear(): void {
@@ -163,7 +190,7 @@ class ProgramCache {
   }
 
   #record(key: string, args: readonly unknown[], flat: Flat): Program {
-    const program = record(this.#fn, args, flat);
+    const program = record(this.#fn, args, flat, this.#passes);
     this.counters.recordings++;
     this.#programs.delete(key);
     if (this.#programs.size >= this.#size) {

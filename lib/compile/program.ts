@@ -37,7 +37,7 @@ export class Program {
 
   constructor(
     native: ProgramHandle,
-    facts: { length: number; draws: boolean },
+    facts: { draws: boolean },
     parts: {
       guards: readonly Guard[];
       result: Node;
@@ -49,7 +49,7 @@ export class Program {
     this._guards = parts.guards;
     this._result = parts.result;
     this._mutations = parts.mutations;
-    this.length = facts.length;
+    this.length = parts.lines.length;
     this.draws = facts.draws;
     this.#lines = parts.lines;
   }

@@ -12,11 +12,17 @@ const FRAMES = 12;
 export type AnyFunction = (...args: never[]) => unknown;
 
 /**
- * Records `fn` for arguments like these. Nothing is computed, and neither the arguments nor captured tensors are written.
+ * Records `fn` for arguments like these, and has the passes of these names (undefined: all) rewrite what was recorded.
+ * Nothing is computed but constants, and neither the arguments nor captured tensors are written.
  *
  * @throws TraceError that names the line, where the function does what cannot be recorded
  */
-export function record(fn: AnyFunction, args: readonly unknown[], { tensors, objects }: Flat): Program {
+export function record(
+  fn: AnyFunction,
+  args: readonly unknown[],
+  { tensors, objects }: Flat,
+  passes: readonly string[] | undefined,
+): Program {
   const native = addon();
   const lines: Error[] = [];
   const limit = Error.stackTraceLimit;
@@ -41,11 +47,14 @@ export function record(fn: AnyFunction, args: readonly unknown[], { tensors, obj
     const templates = new Templates(inputs, places, ({ _handle }) => native.isFake(_handle));
     const result = templates.of(returned);
     const mutations = mutationsSince(before, places, templates);
-    const { program, captured, length, draws } = native.endRecording(
+    const recorded = native.endRecording(
       templates.outputs.map(({ _handle }) => _handle),
+      passes,
     );
+    const { program, captured, draws } = recorded;
     const guards = guardsFor(captured);
-    return new Program(program, { length, draws }, { guards, result, mutations, lines });
+    const kept = recorded.lines.map((line) => lines[line] as Error);
+    return new Program(program, { draws }, { guards, result, mutations, lines: kept });
   } catch (error) {
     native.abandonRecording();
     throw withLine(error);

@@ -15,7 +15,9 @@ TensorFacts TensorFacts::Of(const at::Tensor& tensor) {
           RealDevice(tensor),
           tensor.sizes().vec(),
           tensor.strides().vec(),
-          tensor.requires_grad()};
+          tensor.requires_grad(),
+          -1,
+          tensor.storage_offset()};
 }
 
 bool TensorFacts::Fits(const at::Tensor& real) const {

@@ -42,6 +42,8 @@ struct Instruction {
   std::vector<Register> unused;
   // Which of the program's modes hold.
   uint32_t modes = 0;
+  // Its place in the recording: names the model's line, also after passes have moved it.
+  int32_t line = 0;
   // Draws random numbers, so that it keeps its place among those that do.
   bool draws = false;
 };
@@ -53,6 +55,10 @@ struct TensorFacts {
   std::vector<int64_t> sizes;
   std::vector<int64_t> strides;
   bool requires_grad = false;
+  // Which memory, numbered per Program, and where in it: two registers with one number share it.
+  // Not looked at by Fits.
+  int32_t storage = -1;
+  int64_t offset = 0;
 
   static TensorFacts Of(const at::Tensor& tensor);
   bool Fits(const at::Tensor& real) const;
@@ -65,6 +71,15 @@ struct CapturedTensor {
   // Where it is bound at each run. kNoHandle: it was made during the recording and is a constant.
   Handle handle = kNoHandle;
   at::Tensor constant;
+  // Computed by a pass: nobody else has it, and nobody writes to it.
+  bool folded = false;
+};
+
+// What passes need to know of a mode.
+struct ModeFacts {
+  bool grad = false;
+  bool inference = false;
+  bool autocast = false;
 };
 
 class Program {
@@ -74,10 +89,13 @@ class Program {
   std::vector<CapturedTensor> captures;
   std::vector<Register> outputs;
   std::vector<at::ThreadLocalState> modes;
+  std::vector<ModeFacts> mode_facts;  // one per mode
+  int32_t storages = 0;               // so many numbers of TensorFacts::storage are taken
   Register inputs = 0;  // so many of the first registers
   bool draws = false;
   bool writes = false;  // something, that may be there before and after the run
   bool autocast = false;
+  bool gradients = false;  // some result may get a graph behind it
 
   // To be called once all is there: finds the last uses.
   void Finish();

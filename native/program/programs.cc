@@ -66,10 +66,11 @@ void Programs::Begin(napi_value lines) {
   recorder_ = std::make_unique<Recorder>(environment_, lines);
 }
 
-std::shared_ptr<Program> Programs::End(const std::vector<at::Tensor>& outputs) {
+std::shared_ptr<Program> Programs::End(const std::vector<at::Tensor>& outputs,
+                                       const std::optional<std::vector<std::string>>& passes) {
   const std::unique_ptr<Recorder> recorder = std::move(recorder_);
   if (!recorder) throw Failure(code::kTrace, "no function is being recorded");
-  return recorder->Finish(outputs);
+  return recorder->Finish(outputs, passes);
 }
 
 napi_value Programs::Run(std::shared_ptr<const Program> program,
@@ -258,17 +259,20 @@ Handle RecordInput(Environment& environment, Owner owner, const at::Tensor& real
   return environment.tensors().Add(Recording(environment).AddInput(real), owner.value);
 }
 
-napi_value EndRecording(Environment& environment, const std::vector<at::Tensor>& outputs) {
-  std::shared_ptr<Program> program = environment.Room<Programs>().End(outputs);
+napi_value EndRecording(Environment& environment,
+                        const std::vector<at::Tensor>& outputs,
+                        std::optional<std::vector<std::string>> passes) {
+  std::shared_ptr<Program> program = environment.Room<Programs>().End(outputs, passes);
   std::vector<Handle> captured;
   for (const CapturedTensor& capture : program->captures)
     if (capture.handle != kNoHandle) captured.push_back(capture.handle);
-  const double length = static_cast<double>(program->code.size());
+  std::vector<double> lines;
+  for (const Instruction& instruction : program->code) lines.push_back(instruction.line);
   const bool draws = program->draws;
   return Record(environment,
                 {{"program", ToExternal(environment, std::move(program))},
                  {"captured", ToJs(environment, captured)},
-                 {"length", ToJs(environment, length)},
+                 {"lines", ToJs(environment, lines)},
                  {"draws", ToJs(environment, draws)}});
 }
 

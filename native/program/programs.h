@@ -31,7 +31,8 @@ class Programs {
 
   Recorder* recorder() { return recorder_.get(); }
   void Begin(napi_value lines);
-  std::shared_ptr<Program> End(const std::vector<at::Tensor>& outputs);
+  std::shared_ptr<Program> End(const std::vector<at::Tensor>& outputs,
+                               const std::optional<std::vector<std::string>>& passes);
   void Abandon() { recorder_.reset(); }
 
   // A promise for the handles of the outputs (null for none).

@@ -11,6 +11,7 @@
 #include "native/convert/value.h"
 #include "native/error/error.h"
 #include "native/program/autocast.h"
+#include "native/program/passes/passes.h"
 
 namespace tf {
 namespace {
@@ -140,7 +141,11 @@ at::Tensor Recorder::FakeOf(const at::Tensor& real) {
 
 Register Recorder::NewRegister(const at::Tensor& fake) {
   const auto at = static_cast<Register>(program_->registers.size());
-  program_->registers.push_back(TensorFacts::Of(fake));
+  TensorFacts facts = TensorFacts::Of(fake);
+  const c10::StorageImpl* storage = fake.storage().unsafeGetStorageImpl();
+  facts.storage = storage_numbers_.try_emplace(storage, program_->storages).first->second;
+  program_->storages = static_cast<int32_t>(storage_numbers_.size());
+  program_->registers.push_back(std::move(facts));
   places_[fake.unsafeGetTensorImpl()] = at;
   held_.push_back(fake);
   return at;
@@ -265,8 +270,11 @@ uint32_t Recorder::CurrentModes() {
     if (mode_keys_[i] == key) return i;
   mode_keys_.push_back(std::move(key));
   program_->modes.emplace_back();
+  ModeFacts facts{c10::GradMode::is_enabled(), c10::InferenceMode::is_enabled(), false};
   for (const c10::DeviceType type : {at::kCPU, at::kCUDA})
-    program_->autocast |= at::autocast::is_autocast_enabled(type);
+    facts.autocast |= at::autocast::is_autocast_enabled(type);
+  program_->mode_facts.push_back(facts);
+  program_->autocast |= facts.autocast;
   return mode_keys_.size() - 1;
 }
 
@@ -310,6 +318,7 @@ void Recorder::Record(const OpPlan& op, torch::jit::Stack& stack) {
     instruction.results.push_back(TakeResult(value, device));
   }
   NoteLine();
+  instruction.line = static_cast<int32_t>(program_->code.size());
   program_->draws |= instruction.draws;
   program_->code.push_back(std::move(instruction));
 }
@@ -320,8 +329,10 @@ at::Tensor Recorder::Detach(const at::Tensor& tensor) {
   return stack[0].toTensor();
 }
 
-std::shared_ptr<Program> Recorder::Finish(const std::vector<at::Tensor>& outputs) {
+std::shared_ptr<Program> Recorder::Finish(const std::vector<at::Tensor>& outputs,
+                                          const std::optional<std::vector<std::string>>& passes) {
   for (const at::Tensor& output : outputs) program_->outputs.push_back(RegisterOf(output));
+  Optimize(*program_, passes);
   program_->Finish();
   return std::move(program_);
 }
