@@ -45,7 +45,8 @@ export function record(fn: AnyFunction, args: readonly unknown[], { tensors, obj
       templates.outputs.map(({ _handle }) => _handle),
     );
     const guards = guardsFor(captured);
-    return new Program(program, { length, draws }, { guards, result, mutations, lines });
+    const facts = { length, draws, outputs: templates.outputs.length };
+    return new Program(program, facts, { guards, result, mutations, lines });
   } catch (error) {
     native.abandonRecording();
     throw withLine(error);
