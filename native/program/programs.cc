@@ -147,7 +147,7 @@ void Programs::Deliver(ProgramRun& run) {
   if (pending_.empty()) mailbox_->Hold(env, false);
 
   std::optional<Failure> failure = run.failure();
-  if (!failure && run.cancelled() && run.position() < run.program().code.size())
+  if (!failure && run.cancelled() && !run.interpreter().finished())
     failure = Failure(code::kAborted, "the run was cancelled");
   napi_value value = nullptr;
   if (!failure) {
@@ -163,21 +163,21 @@ void Programs::Deliver(ProgramRun& run) {
   }
   napi_value error = MakeError(environment_, *failure);
   napi_set_named_property(
-      env, error, "instruction", FromDouble(env, static_cast<double>(run.position())));
+      env, error, "instruction", FromDouble(env, static_cast<double>(run.interpreter().position())));
   napi_reject_deferred(env, pending.deferred, error);
 }
 
 napi_value Programs::Outcome(ProgramRun& run) {
   std::vector<napi_value> handles;
   for (const Register at : run.program().outputs) {
-    const bool none = at == kNoRegister || !run.registers()[at].isTensor();
+    const bool none = at == kNoRegister || !run.interpreter().registers()[at].isTensor();
     handles.push_back(
         none ? Null(environment_.env())
              : ToJs(environment_,
-                    environment_.tensors().Add(run.registers()[at].toTensor(), nullptr)));
+                    environment_.tensors().Add(run.interpreter().registers()[at].toTensor(), nullptr)));
   }
   std::vector<double> spans;
-  for (const Span& span : run.spans()) {
+  for (const Span& span : run.interpreter().spans()) {
     spans.push_back(static_cast<double>(span.begin));
     spans.push_back(static_cast<double>(span.end));
   }

@@ -2,7 +2,6 @@
 // environment that asked.
 #pragma once
 
-#include <ATen/core/ivalue.h>
 #include <node_api.h>
 
 #include <atomic>
@@ -14,20 +13,13 @@
 
 #include "native/error/error.h"
 #include "native/executor/executor.h"
-#include "native/program/program.h"
+#include "native/program/interpreter.h"
 
 namespace tf {
 
 class Mailbox;
 
-// Nanoseconds since the run began.
-struct Span {
-  int64_t begin = 0;
-  int64_t end = 0;
-};
-
-// One run: a Program, the tensors in its registers, and where it stands. Belongs to the executor
-// from Start until it is in the mailbox.
+// One run of a Program. Belongs to the executor from Start until it is in the mailbox.
 class ProgramRun final : public Executor::Task {
  public:
   ProgramRun(std::shared_ptr<const Program> program,
@@ -45,30 +37,19 @@ class ProgramRun final : public Executor::Task {
   uint64_t id() const { return id_; }
   bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
   const std::optional<Failure>& failure() const { return failure_; }
-  // The instruction that failed; the number of instructions when all went well.
-  size_t position() const { return position_; }
-  const Program& program() const { return *program_; }
-  const std::vector<c10::IValue>& registers() const { return registers_; }
-  const std::vector<Span>& spans() const { return spans_; }
+  const Program& program() const { return interpreter_.program(); }
+  const Interpreter& interpreter() const { return interpreter_; }
 
  private:
   void Run() noexcept override;
   // Until the end, or until others wait and the turn is over; true at the end.
   bool TakeTurn();
-  void Execute(const Instruction& instruction, torch::jit::Stack& stack);
-  c10::IValue Load(const Operand& operand) const;
-  void Store(const Instruction& instruction, torch::jit::Stack& stack);
 
-  std::shared_ptr<const Program> program_;
-  std::vector<c10::IValue> registers_;
+  Interpreter interpreter_;
   std::shared_ptr<Mailbox> mailbox_;
   const uint64_t id_;
   std::atomic<bool> cancelled_ = false;
-  size_t position_ = 0;
   std::optional<Failure> failure_;
-  std::vector<Span> spans_;
-  int64_t began_ = 0;
-  bool profiled_;
 };
 
 // Where runs go when they are done. Outlives its environment: a run may end later.
