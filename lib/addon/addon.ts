@@ -67,6 +67,20 @@ export interface RunResult {
   readonly spans: number[];
 }
 
+export interface LoopResult {
+  /** Those of all steps since the last time, one after the other. */
+  readonly ids: number[];
+  /** Steps made so far. */
+  readonly steps: number;
+  /** It has made as many as it may, and leaves its tensors alone. */
+  readonly paused: boolean;
+  /** It holds no tensors any more. */
+  readonly ended: boolean;
+  readonly cancelled: boolean;
+  /** At the end: what the Programs that collect gave, one after the other, without owners. */
+  readonly collected: (Handle | null)[];
+}
+
 export interface MemoryStats {
   readonly live_tensors: number; // handles alive in this environment
   readonly private_bytes: number; // CPU storages owned by the process, each counted once
@@ -311,6 +325,8 @@ export interface Addon {
   endRecording(outputs: readonly Handle[], passes: readonly string[] | undefined): Recording;
   /** Gives the recording up, if one is on. */
   abandonRecording(): void;
+  /** While it is suspended, `call` computes: what comes of it is a constant of the recording. */
+  suspendRecording(suspended: boolean): void;
   isFake(handle: Handle): boolean;
   /** Everything about tensors that a recording depends on, as text; says which share memory. */
   tensorsKey(handles: readonly Handle[]): string;
@@ -327,4 +343,41 @@ export interface Addon {
   cancelRun(id: number): void;
   /** One line per operator. */
   programText(program: ProgramHandle): string[];
+
+  // loops -------------------------------------------------------------------------------------------------
+  /**
+   * Runs Programs again and again: the first `first` of them once, as the first step, then the others as one step, until
+   * `going` (one integer) is zero. `ids` (int64) is read after each step. `inputs` are written in place. The numbers are
+   * how many steps it may make before it pauses, how many in all, and milliseconds from now; a draw without a generator
+   * uses `generator`, or a copy of the default one that is written back at the end. false: as `runProgram`'s null.
+   */
+  startLoop(
+    id: number,
+    programs: readonly ProgramHandle[],
+    inputs: readonly (readonly Handle[])[],
+    collects: readonly boolean[],
+    first: number,
+    ids: Handle | null,
+    going: Handle | null,
+    limits: readonly [limit: number, most: number, milliseconds: number],
+    generator: GeneratorHandle | null,
+    quiet: boolean,
+  ): boolean;
+  /** While it is paused: other Programs for the steps from here on. false: as above. */
+  replaceLoop(
+    id: number,
+    programs: readonly ProgramHandle[],
+    inputs: readonly (readonly Handle[])[],
+    collects: readonly boolean[],
+    ids: Handle | null,
+    going: Handle | null,
+  ): boolean;
+  /**
+   * What came since the last time, as soon as there is something. A failure has `stage` (number n of the first step's
+   * Programs, or -1 - n of the others') and `instruction`. After the end, the id is forgotten.
+   */
+  nextOfLoop(id: number): Promise<LoopResult>;
+  /** It may make `limit` steps in all. */
+  allowLoop(id: number, limit: number): void;
+  cancelLoop(id: number): void;
 }

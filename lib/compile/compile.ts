@@ -7,6 +7,7 @@ import { adopt } from "../torch/tensor.ts";
 import { brokenGuard } from "./owners.ts";
 import type { ProfileEntry, Program } from "./program.ts";
 import { type AnyFunction, record } from "./record.ts";
+import { nextRun } from "./run_number.ts";
 import { applyMutations, type Flat, flatten, type Instance, instantiate } from "./tree.ts";
 
 export interface CompileOptions {
@@ -65,8 +66,6 @@ export interface Compiled<A extends unknown[], R> {
   programs(): Program[];
   readonly counters: CompileCounters;
 }
-
-let lastRun = 0;
 
 /**
  * Makes a function run as a Program: it is recorded once per signature of its arguments (structure, numbers, strings,
@@ -153,7 +152,7 @@ class ProgramCache {
     const flat = flatten(args);
     const handles = flat.tensors.map(({ _handle }) => _handle);
     const key = `${flat.key}\n${native.tensorsKey(handles)}\n${modes()}`;
-    const id = ++lastRun;
+    const id = nextRun();
 
     let program = this.#find(key) ?? this.#record(key, args, flat);
     let pending = native.runProgram(program._native, handles, id, profiled);
@@ -205,7 +204,7 @@ class ProgramCache {
 }
 
 /** What of this thread's state operators depend on. */
-function modes(): string {
+export function modes(): string {
   const native = addon();
   const cast = (device: string) => {
     const { enabled, dtype } = native.autocast(device);
@@ -235,7 +234,7 @@ function finish(program: Program, outputs: readonly (number | null)[], flat: Fla
 }
 
 /** An error of a run says which line of the model recorded the operator that failed. */
-function explain(error: unknown, program: Program): unknown {
+export function explain(error: unknown, program: Program): unknown {
   const { instruction } = error as { instruction?: number };
   if (!(error instanceof Error) || instruction === undefined) return error;
   const line = program.line(instruction);

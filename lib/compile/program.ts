@@ -31,13 +31,15 @@ export class Program {
   readonly _mutations: readonly Mutation[];
   /** The number of operators. */
   readonly length: number;
+  /** The number of tensors that a run makes for its result. */
+  readonly outputs: number;
   /** Whether it draws random numbers. */
   readonly draws: boolean;
   readonly #lines: readonly Error[];
 
   constructor(
     native: ProgramHandle,
-    facts: { draws: boolean },
+    facts: { draws: boolean; outputs: number },
     parts: {
       guards: readonly Guard[];
       result: Node;
@@ -51,6 +53,7 @@ export class Program {
     this._mutations = parts.mutations;
     this.length = parts.lines.length;
     this.draws = facts.draws;
+    this.outputs = facts.outputs;
     this.#lines = parts.lines;
   }
 

@@ -21,7 +21,7 @@ export function record(
   fn: AnyFunction,
   args: readonly unknown[],
   { tensors, objects }: Flat,
-  passes: readonly string[] | undefined,
+  passes?: readonly string[] | undefined,
 ): Program {
   const native = addon();
   const lines: Error[] = [];
@@ -54,7 +54,8 @@ export function record(
     const { program, captured, draws } = recorded;
     const guards = guardsFor(captured);
     const kept = recorded.lines.map((line) => lines[line] as Error);
-    return new Program(program, { draws }, { guards, result, mutations, lines: kept });
+    const facts = { draws, outputs: templates.outputs.length };
+    return new Program(program, facts, { guards, result, mutations, lines: kept });
   } catch (error) {
     native.abandonRecording();
     throw withLine(error);

@@ -103,6 +103,11 @@ export class MaxTimeCriteria extends StoppingCriteria {
     this.#start = (initial_timestamp as number | undefined) ?? performance.now() / 1000;
   }
 
+  /** Until it is over; for those who look at another clock. */
+  get milliseconds_left(): number {
+    return (this.#start + this.max_time) * 1000 - performance.now();
+  }
+
   override check(): boolean {
     return performance.now() / 1000 - this.#start > this.max_time;
   }

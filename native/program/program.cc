@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "native/convert/dtype.h"
+#include "native/program/effects.h"
 #include "native/program/fake.h"
 
 namespace tf {
@@ -60,6 +61,7 @@ void Program::Finish() {
     }
   };
   for (const Instruction& instruction : code) writes |= instruction.op->writes;
+  written = WrittenRegisters(*this);
   for (auto instruction = code.rbegin(); instruction != code.rend(); ++instruction) {
     for (const Result& result : instruction->results) note(result.registers, instruction->unused);
     for (const Operand& operand : instruction->operands) note(operand.registers, instruction->dies);

@@ -105,6 +105,8 @@ class Program {
   Register inputs = 0;  // so many of the first registers
   bool draws = false;
   bool writes = false;  // something, that may be there before and after the run
+  // Per register: whether the memory of the tensor that is in it beforehand is written.
+  std::vector<bool> written;
   bool autocast = false;
   bool gradients = false;  // some result may get a graph behind it
 

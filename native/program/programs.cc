@@ -5,8 +5,8 @@
 #include <algorithm>
 
 #include "native/addon.h"
-#include "native/convert/bind.h"
 #include "native/error/error.h"
+#include "native/program/loops.h"
 
 namespace tf {
 namespace {
@@ -32,7 +32,7 @@ Programs::~Programs() {
 }
 
 bool Programs::Intercept(const OpPlan& op, torch::jit::Stack& stack) {
-  if (recorder_) {
+  if (recorder_ && !suspended_) {
     recorder_->Record(op, stack);
     return true;
   }
@@ -56,8 +56,12 @@ void Programs::RefuseBusy(const at::Tensor& tensor, const char* what) const {
   if (pending_.empty() || !tensor.defined() || !tensor.has_storage()) return;
   const c10::StorageImpl* storage = tensor.storage().unsafeGetStorageImpl();
   for (const auto& [id, pending] : pending_) {
-    for (const c10::Storage& used : pending.storages)
-      if (used.unsafeGetStorageImpl() == storage) FailBusy(what);
+    if (pending.effects.Writes(storage)) {
+      const bool paused = pending.loop && pending.started && pending.loop->paused();
+      if (!paused) FailBusy(what);
+    } else if (pending.effects.Reads(storage)) {
+      FailBusy(what);
+    }
   }
 }
 
@@ -79,41 +83,57 @@ napi_value Programs::Run(std::shared_ptr<const Program> program,
                          bool profiled) {
   const napi_env env = environment_.env();
   Pending pending;
-  for (const c10::IValue& value : registers) {
-    if (value.isTensor() && value.toTensor().has_storage())
-      pending.storages.push_back(value.toTensor().storage());
-  }
+  pending.effects.Add(*program, registers);
+  pending.effects.draws = program->draws;
   auto run = std::make_unique<ProgramRun>(
       std::move(program), std::move(registers), mailbox_, id, profiled);
   pending.run = run.get();
   napi_value promise = nullptr;
   Check(env, napi_create_promise(env, &pending.deferred, &promise));
   pending.waiting = std::move(run);
-  if (pending_.empty()) mailbox_->Hold(env, true);
   pending_.emplace(id, std::move(pending));
+  Hold();
   StartWaiting();
   return promise;
 }
 
-bool Programs::Pending::ConflictsWith(const Pending& other) const {
-  const Program& here = run->program();
-  const Program& there = other.run->program();
-  if (here.draws && there.draws) return true;
-  if (!here.writes && !there.writes) return false;
-  return std::any_of(storages.begin(), storages.end(), [&](const c10::Storage& mine) {
-    return std::any_of(other.storages.begin(), other.storages.end(), [&](const c10::Storage& its) {
-      return mine.unsafeGetStorageImpl() == its.unsafeGetStorageImpl();
-    });
+void Programs::Enter(uint64_t id, Effects effects, LoopControl loop) {
+  Pending pending;
+  pending.effects = std::move(effects);
+  pending.loop = std::move(loop);
+  pending_.emplace(id, std::move(pending));
+  StartWaiting();
+}
+
+void Programs::Change(uint64_t id, Effects effects) {
+  const auto found = pending_.find(id);
+  if (found != pending_.end()) found->second.effects = std::move(effects);
+}
+
+void Programs::Leave(uint64_t id) {
+  if (pending_.erase(id) > 0) StartWaiting();
+}
+
+void Programs::Hold() {
+  const bool any = std::any_of(pending_.begin(), pending_.end(), [](const auto& pending) {
+    return pending.second.run != nullptr;
   });
+  mailbox_->Hold(environment_.env(), any);
 }
 
 void Programs::StartWaiting() {
   for (auto pending = pending_.begin(); pending != pending_.end(); ++pending) {
-    if (!pending->second.waiting) continue;
+    if (pending->second.started) continue;
     const bool waits = std::any_of(pending_.begin(), pending, [&](const auto& earlier) {
-      return pending->second.ConflictsWith(earlier.second);
+      return pending->second.effects.ConflictsWith(earlier.second.effects);
     });
-    if (!waits) ProgramRun::Start(std::move(pending->second.waiting));
+    if (waits) continue;
+    pending->second.started = true;
+    if (pending->second.loop) {
+      pending->second.loop->start();
+    } else {
+      ProgramRun::Start(std::move(pending->second.waiting));
+    }
   }
 }
 
@@ -121,9 +141,11 @@ void Programs::Cancel(uint64_t id) {
   const auto found = pending_.find(id);
   if (found == pending_.end()) return;
   Pending& pending = found->second;
+  if (pending.run == nullptr) return;
   pending.run->Cancel();
   // It ends before its first operator.
-  if (pending.waiting) ProgramRun::Start(std::move(pending.waiting));
+  if (std::exchange(pending.started, true)) return;
+  ProgramRun::Start(std::move(pending.waiting));
 }
 
 void Programs::Wake(napi_env env, napi_value, void* context, void*) {
@@ -132,7 +154,7 @@ void Programs::Wake(napi_env env, napi_value, void* context, void*) {
   Environment& environment = Environment::Of(env);
   Guard(environment, [&]() -> napi_value {
     Programs& programs = environment.Room<Programs>();
-    for (const auto& run : static_cast<Mailbox*>(context)->Take()) programs.Deliver(*run);
+    for (const auto& run : static_cast<Mailbox*>(static_cast<Doorbell*>(context))->Take()) programs.Deliver(*run);
     return nullptr;
   });
 }
@@ -144,7 +166,7 @@ void Programs::Deliver(ProgramRun& run) {
   const Pending pending = std::move(found->second);
   pending_.erase(found);
   StartWaiting();
-  if (pending_.empty()) mailbox_->Hold(env, false);
+  Hold();
 
   std::optional<Failure> failure = run.failure();
   if (!failure && run.cancelled() && !run.interpreter().finished())
@@ -210,25 +232,42 @@ void RefuseBusy(Environment& environment, const at::Tensor& tensor, const char* 
 
 // Bindings ----------------------------------------------------------------------------------------
 
-// A JavaScript object that holds a Program.
-struct ProgramRef {
-  std::shared_ptr<Program>& program;
-};
-
-template <>
-struct FromJs<ProgramRef> {
-  static ProgramRef Get(Environment& environment, napi_value value, Where what) {
-    const napi_env env = environment.env();
-    bool tagged = false;
-    void* data = nullptr;
-    if (TypeOf(env, value) != napi_external ||
-        napi_check_object_type_tag(env, value, &kProgramTag, &tagged) != napi_ok || !tagged ||
-        napi_get_value_external(env, value, &data) != napi_ok) {
-      FailArgument(environment, what, "a Program", value);
-    }
-    return {*static_cast<std::shared_ptr<Program>*>(data)};
+ProgramRef FromJs<ProgramRef>::Get(Environment& environment, napi_value value, Where what) {
+  const napi_env env = environment.env();
+  bool tagged = false;
+  void* data = nullptr;
+  if (TypeOf(env, value) != napi_external ||
+      napi_check_object_type_tag(env, value, &kProgramTag, &tagged) != napi_ok || !tagged ||
+      napi_get_value_external(env, value, &data) != napi_ok) {
+    FailArgument(environment, what, "a Program", value);
   }
-};
+  return {*static_cast<std::shared_ptr<Program>*>(data)};
+}
+
+std::vector<c10::IValue> BindProgram(Environment& environment,
+                                     const Program& program,
+                                     const std::vector<at::Tensor>& inputs) {
+  if (static_cast<Register>(inputs.size()) != program.inputs) {
+    throw Failure(code::kInvalidArgument,
+                  "[runProgram] takes " + std::to_string(program.inputs) + " tensors, got " +
+                      std::to_string(inputs.size()));
+  }
+  std::vector<c10::IValue> registers(program.registers.size());
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (!program.registers[i].Fits(inputs[i])) return {};
+    registers[i] = inputs[i];
+  }
+  for (const CapturedTensor& capture : program.captures) {
+    if (capture.handle == kNoHandle) {
+      registers[capture.to] = capture.constant;
+      continue;
+    }
+    const at::Tensor* tensor = environment.tensors().Find(capture.handle);
+    if (tensor == nullptr || !program.registers[capture.to].Fits(*tensor)) return {};
+    registers[capture.to] = *tensor;
+  }
+  return registers;
+}
 
 namespace {
 
@@ -278,33 +317,11 @@ napi_value EndRecording(Environment& environment,
 
 void AbandonRecording(Environment& environment) { environment.Room<Programs>().Abandon(); }
 
-bool IsFake(Environment&, const at::Tensor& tensor) { return FindFakeMark(tensor) != nullptr; }
-
-// What the captured tensors are now; empty when one no longer fits what was recorded.
-std::vector<c10::IValue> Bind(Environment& environment,
-                              const Program& program,
-                              const std::vector<at::Tensor>& inputs) {
-  if (static_cast<Register>(inputs.size()) != program.inputs) {
-    throw Failure(code::kInvalidArgument,
-                  "[runProgram] takes " + std::to_string(program.inputs) + " tensors, got " +
-                      std::to_string(inputs.size()));
-  }
-  std::vector<c10::IValue> registers(program.registers.size());
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    if (!program.registers[i].Fits(inputs[i])) return {};
-    registers[i] = inputs[i];
-  }
-  for (const CapturedTensor& capture : program.captures) {
-    if (capture.handle == kNoHandle) {
-      registers[capture.to] = capture.constant;
-      continue;
-    }
-    const at::Tensor* tensor = environment.tensors().Find(capture.handle);
-    if (tensor == nullptr || !program.registers[capture.to].Fits(*tensor)) return {};
-    registers[capture.to] = *tensor;
-  }
-  return registers;
+void SuspendRecording(Environment& environment, bool suspended) {
+  environment.Room<Programs>().Suspend(suspended);
 }
+
+bool IsFake(Environment&, const at::Tensor& tensor) { return FindFakeMark(tensor) != nullptr; }
 
 // null: captured tensors have changed, record again.
 napi_value RunProgram(Environment& environment,
@@ -312,7 +329,7 @@ napi_value RunProgram(Environment& environment,
                       const std::vector<at::Tensor>& inputs,
                       int64_t id,
                       bool profiled) {
-  std::vector<c10::IValue> registers = Bind(environment, *program.program, inputs);
+  std::vector<c10::IValue> registers = BindProgram(environment, *program.program, inputs);
   if (registers.empty() && !program.program->registers.empty()) return Null(environment.env());
   return environment.Room<Programs>().Run(
       program.program, std::move(registers), static_cast<uint64_t>(id), profiled);
@@ -359,11 +376,13 @@ void InitPrograms(Exports& exports) {
   exports.Function<"recordInput", RecordInput>();
   exports.Function<"endRecording", EndRecording>();
   exports.Function<"abandonRecording", AbandonRecording>();
+  exports.Function<"suspendRecording", SuspendRecording>();
   exports.Function<"isFake", IsFake>();
   exports.Function<"runProgram", RunProgram>();
   exports.Function<"cancelRun", CancelRun>();
   exports.Function<"programText", ProgramText>();
   exports.Function<"tensorsKey", TensorsKey>();
+  InitLoops(exports);
 }
 
 }  // namespace tf

@@ -2,18 +2,15 @@
 // environment that asked.
 #pragma once
 
-#include <node_api.h>
-
 #include <atomic>
-#include <condition_variable>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <vector>
 
 #include "native/error/error.h"
 #include "native/executor/executor.h"
 #include "native/program/interpreter.h"
+#include "native/program/mailbox.h"
 
 namespace tf {
 
@@ -53,34 +50,6 @@ class ProgramRun final : public Executor::Task {
 };
 
 // Where runs go when they are done. Outlives its environment: a run may end later.
-class Mailbox {
- public:
-  // The environment's thread. `wake` is called on it (with Mailbox* as context) some time after a
-  // run has arrived; several arrivals may share a call.
-  void Open(napi_env env, napi_threadsafe_function_call_js wake);
-  // Waits until no operator of this environment's runs is under way, as long as two seconds.
-  void Close();
-
-  // The executor. The run is dropped when the environment is gone.
-  void Post(std::unique_ptr<ProgramRun> run);
-  // Around each turn; false when the environment is gone.
-  bool BeginTurn();
-  void EndTurn();
-  bool closed() const { return closed_.load(std::memory_order_acquire); }
-
-  // The environment's thread.
-  std::vector<std::unique_ptr<ProgramRun>> Take();
-  // While something is pending the process stays alive.
-  void Hold(napi_env env, bool alive);
-
- private:
-  std::mutex mutex_;
-  std::condition_variable idle_;
-  std::atomic<bool> closed_ = true;
-  int turns_ = 0;
-  bool awake_ = false;
-  napi_threadsafe_function function_ = nullptr;
-  std::vector<std::unique_ptr<ProgramRun>> done_;
-};
+class Mailbox final : public MailboxOf<std::unique_ptr<ProgramRun>> {};
 
 }  // namespace tf

@@ -1,0 +1,63 @@
+// The loops of one environment: what JavaScript starts, asks for news, gives leave and ends.
+#pragma once
+
+#include <node_api.h>
+
+#include <map>
+#include <memory>
+#include <optional>
+
+#include "native/program/loop.h"
+
+namespace tf {
+
+class Environment;
+class Exports;
+
+class Loops {
+ public:
+  explicit Loops(Environment& environment);
+  ~Loops();
+  Loops(const Loops&) = delete;
+  Loops& operator=(const Loops&) = delete;
+
+  // A drawing loop without a generator gets one of its own, in the state of the default one.
+  void Start(LoopPlan plan, uint64_t id, int64_t limit);
+  // A promise for what came since the last one; it settles when there is something.
+  napi_value Next(uint64_t id);
+  Loop& Get(uint64_t id);
+  void Cancel(uint64_t id);
+  // While it is paused: other stages, ids and flag from here on.
+  void Replace(uint64_t id, std::vector<Stage> body, at::Tensor ids, at::Tensor going);
+
+ private:
+  // What a loop draws from in place of the default generator.
+  struct Borrowed {
+    at::Generator origin;
+    at::Generator own;
+    at::Tensor taken;        // the state of the origin when the loop was queued
+    bool gives_back = true;  // false: somebody else had taken the same state
+  };
+  struct Entry {
+    std::shared_ptr<Loop> loop;
+    napi_deferred waiting = nullptr;
+    std::optional<Borrowed> borrowed;
+    bool left = false;  // its memory may be used again
+  };
+
+  static void Wake(napi_env env, napi_value, void* mailbox, void*);
+  Borrowed Borrow(c10::Device device) const;
+  // Settles the promise that waits, if there is news.
+  void Deliver(Entry& entry);
+  void Leave(Entry& entry);
+  napi_value News(Loop& loop, const LoopNews& news);
+  void Hold();
+
+  Environment& environment_;
+  std::shared_ptr<LoopMailbox> mailbox_ = std::make_shared<LoopMailbox>();
+  std::map<uint64_t, Entry> entries_;
+};
+
+void InitLoops(Exports& exports);
+
+}  // namespace tf
