@@ -21,7 +21,7 @@ export function record(
   fn: AnyFunction,
   args: readonly unknown[],
   { tensors, objects }: Flat,
-  passes: readonly string[] | undefined,
+  passes?: readonly string[] | undefined,
 ): Program {
   const native = addon();
   const lines: Error[] = [];

@@ -73,7 +73,9 @@ class Interpreter {
   };
 
   void Execute(const Instruction& instruction);
-  c10::IValue Load(const Instruction& instruction, size_t operand) const;
+  void Call(const Instruction& instruction);
+  void MakeView(const Instruction& instruction);
+  void Load(const Instruction& instruction);
   void Store(const Instruction& instruction);
 
   std::shared_ptr<const Program> program_;

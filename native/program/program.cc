@@ -10,6 +10,19 @@
 #include "native/program/fake.h"
 
 namespace tf {
+namespace {
+
+// Multiplications, bounded from above, that one thread does in some 10 us.
+constexpr double kSmall = 1 << 20;
+
+int64_t UsesOf(const Instruction& instruction, Register at) {
+  int64_t uses = 0;
+  for (const Operand& operand : instruction.operands)
+    uses += std::count(operand.registers.begin(), operand.registers.end(), at);
+  return uses;
+}
+
+}  // namespace
 
 TensorFacts TensorFacts::Of(const at::Tensor& tensor) {
   return {tensor.scalar_type(),
@@ -52,7 +65,44 @@ void Program::Finish() {
   for (auto instruction = code.rbegin(); instruction != code.rend(); ++instruction) {
     for (const Result& result : instruction->results) note(result.registers, instruction->unused);
     for (const Operand& operand : instruction->operands) note(operand.registers, instruction->dies);
+    for (Operand& operand : instruction->operands) {
+      if (operand.kind != Operand::Kind::kTensor) continue;
+      const Register at = operand.registers[0];
+      const auto dies = std::find(instruction->dies.begin(), instruction->dies.end(), at);
+      if (dies == instruction->dies.end() || UsesOf(*instruction, at) != 1) continue;
+      operand.moves = true;
+      instruction->dies.erase(dies);
+    }
+    instruction->way = WayOf(*instruction);
+    instruction->alone = IsSmall(*instruction);
   }
+}
+
+Instruction::Way Program::WayOf(const Instruction& instruction) const {
+  if (instruction.op->name == "torchformers::view" && !gradients) return Instruction::Way::kView;
+  return instruction.op->skips_autograd && !mode_facts[instruction.modes].grad
+             ? Instruction::Way::kCallBelow
+             : Instruction::Way::kCall;
+}
+
+bool Program::IsSmall(const Instruction& instruction) const {
+  if (!instruction.op->heavy) return false;
+  double largest = 0;
+  double second = 0;
+  const auto look = [&](const std::vector<Register>& list) {
+    for (const Register at : list) {
+      if (at == kNoRegister) continue;
+      if (!registers[at].device.is_cpu()) largest = second = kSmall + 1;
+      double elements = 1;
+      for (const int64_t size : registers[at].sizes) elements *= static_cast<double>(size);
+      second = std::max(second, std::min(largest, elements));
+      largest = std::max(largest, elements);
+    }
+  };
+  for (const Operand& operand : instruction.operands) look(operand.registers);
+  for (const Result& result : instruction.results) look(result.registers);
+  // No more multiplications than each of the largest with each of the second, by far.
+  return largest * second <= kSmall;
 }
 
 std::string Program::Name(Register at) const {

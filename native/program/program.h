@@ -25,6 +25,8 @@ struct Operand {
   c10::IValue constant;
   // One for kTensor; kNoRegister for "none" in a list.
   std::vector<Register> registers;
+  // Of kTensor: the register is needed no more, so that its tensor may be taken out of it.
+  bool moves = false;
 };
 
 // A result of an instruction: one tensor, several, or nothing that is kept.
@@ -37,7 +39,7 @@ struct Instruction {
   const OpPlan* op = nullptr;
   std::vector<Operand> operands;
   std::vector<Result> results;
-  // Operands whose last use this is, and results that have none.
+  // Operands whose last use this is (but for those that move), and results that have none.
   std::vector<Register> dies;
   std::vector<Register> unused;
   // Which of the program's modes hold.
@@ -46,6 +48,15 @@ struct Instruction {
   int32_t line = 0;
   // Draws random numbers, so that it keeps its place among those that do.
   bool draws = false;
+  // How it is run; found by Program::Finish.
+  enum class Way : uint8_t {
+    kCall,       // the operator
+    kCallBelow,  // the operator, below autograd's layer: gradients are off
+    kView,       // torchformers::view, made in place
+  };
+  Way way = Way::kCall;
+  // Products and the like that are done before a team of threads would have woken.
+  bool alone = false;
 };
 
 // What a recording knows of the tensor in a register.
@@ -99,7 +110,7 @@ class Program {
   bool autocast = false;
   bool gradients = false;  // some result may get a graph behind it
 
-  // To be called once all is there: finds the last uses.
+  // To be called once all is there: finds the last uses, and how each instruction is run.
   void Finish();
 
   // One line per instruction: "%7: float32[2, 8] = aten::linear(%3, $1, None)".
@@ -108,6 +119,8 @@ class Program {
 
  private:
   std::string Text(const Operand& operand) const;
+  Instruction::Way WayOf(const Instruction& instruction) const;
+  bool IsSmall(const Instruction& instruction) const;
 };
 
 }  // namespace tf

@@ -92,10 +92,19 @@ bool CopiesToDevice(const torch::jit::Stack& arguments, const at::Tensor& result
   return result.is_same(arguments[0].toTensor()) && RealDevice(result) != to;
 }
 
+// By its arguments, where they say that it need not.
 bool Draws(const OpPlan& op, const torch::jit::Stack& stack) {
-  if (op.handle.hasTag(at::Tag::nondeterministic_seeded)) return true;
-  if (!op.name.starts_with("aten::scaled_dot_product_attention")) return false;
-  return stack.size() > 4 && stack[4].isDouble() && stack[4].toDouble() > 0;
+  const auto may = [&](size_t probability, const char* train) {
+    if (stack.size() > probability && stack[probability].isDouble() &&
+        stack[probability].toDouble() == 0)
+      return false;
+    for (size_t i = 0; i < stack.size(); ++i)
+      if (op.arguments[i].name == train && stack[i].isBool() && !stack[i].toBool()) return false;
+    return true;
+  };
+  if (op.name == "aten::scaled_dot_product_attention") return may(4, "");
+  if (op.name == "aten::dropout") return may(1, "train");
+  return op.handle.hasTag(at::Tag::nondeterministic_seeded);
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 // scaled_dot_product_attention by shape and mask: one query position goes to attend_one, which
-// takes grouped heads as they are and reads only as far as the mask allows; keys and values that
-// were repeated for it are taken from before the repetition.
+// reads only as far as the mask allows, several with grouped heads to attend. Both take the heads
+// of keys and values as they are, from before a repetition. The rest stays with ATen.
 #include <vector>
 
 #include "native/program/passes/graph.h"
@@ -18,8 +18,8 @@ class AttentionPicker {
   void Run() {
     for (size_t i = 0; i < graph_.size(); ++i) {
       if (graph_.IsRemoved(i) || !Is(graph_[i], kAttention) || !graph_.IsPlain(i)) continue;
-      if (graph_[i].draws || BoolAt(graph_[i], 5)) continue;
-      if (!PickOne(i)) PickPacked(i);
+      if (graph_[i].draws) continue;
+      if (!PickOne(i) && !PickPacked(i)) PickMany(i);
     }
   }
 
@@ -65,7 +65,7 @@ class AttentionPicker {
     const Instruction& attention = graph_[position];
     const Register query = TensorAt(attention, 0);
     const auto& sizes = graph_.FactsOf(query).sizes;
-    if (sizes.size() != 4 || sizes[2] != 1) return false;
+    if (sizes.size() != 4 || sizes[2] != 1 || BoolAt(attention, 5)) return false;
     const Register key = BeforeRepeat(TensorAt(attention, 1), position);
     const Register value = BeforeRepeat(TensorAt(attention, 2), position);
     if (!MaskFits(attention)) return false;
@@ -83,7 +83,7 @@ class AttentionPicker {
     const Register packed = TensorAt(attention, 0);
     const Register result = ResultOf(attention);
     const Instruction* pack = graph_.MadeBy(packed, "aten::reshape");
-    if (pack == nullptr || BoolAt(attention, 7)) return false;
+    if (pack == nullptr || BoolAt(attention, 5) || BoolAt(attention, 7)) return false;
     const Register query = TensorAt(*pack, 0);
     const auto& sizes = graph_.FactsOf(query).sizes;
     const auto& grouped = graph_.FactsOf(packed).sizes;
@@ -117,6 +117,27 @@ class AttentionPicker {
         AttendOne(position, query, TensorAt(attention, 1), TensorAt(attention, 2));
     fused.results = graph_[unpack].results;
     return graph_.Replace(unpack, std::move(fused));
+  }
+
+  // Several queries, of more heads than keys and values have: ATen would repeat those.
+  bool PickMany(size_t position) {
+    const Instruction& attention = graph_[position];
+    const Register query = TensorAt(attention, 0);
+    const Register key = BeforeRepeat(TensorAt(attention, 1), position);
+    const Register value = BeforeRepeat(TensorAt(attention, 2), position);
+    if (graph_.FactsOf(query).sizes.size() != 4 || graph_.FactsOf(key).sizes.size() != 4) return false;
+    if (graph_.FactsOf(query).sizes[1] == graph_.FactsOf(key).sizes[1]) return false;
+    if (!MaskFits(attention)) return false;
+    Instruction fused;
+    fused.op = &OpNamed("torchformers::attend");
+    fused.operands = {TensorOperand(query),
+                      TensorOperand(key),
+                      TensorOperand(value),
+                      attention.operands[3],
+                      attention.operands[5],
+                      attention.operands[6]};
+    fused.results = attention.results;
+    return graph_.Replace(position, std::move(fused));
   }
 
   bool MaskFits(const Instruction& attention) const {

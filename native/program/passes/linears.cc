@@ -23,7 +23,7 @@ class Grouper {
       for (const size_t user : graph_.UsersOf(TensorAt(graph_[i], 0))) {
         if (user > group.back() && BelongsTo(i, user)) group.push_back(user);
       }
-      if (group.size() > 1 || HasFewRows(i)) Fuse(group);
+      if (group.size() > 1 || IsForOurs(i)) Fuse(group);
     }
   }
 
@@ -40,8 +40,9 @@ class Grouper {
            (graph_.FactsOf(bias).sizes.size() == 1 && graph_.FactsOf(bias).dtype == dtype);
   }
 
-  bool HasFewRows(size_t position) const {
+  bool IsForOurs(size_t position) const {
     const TensorFacts& input = graph_.FactsOf(TensorAt(graph_[position], 0));
+    if (input.dtype == at::kBFloat16) return true;
     int64_t rows = 1;
     for (size_t i = 0; i + 1 < input.sizes.size(); ++i) rows *= input.sizes[i];
     return rows <= kFewRows;
