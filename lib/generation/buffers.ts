@@ -1,10 +1,10 @@
 // The tensors of one generation that its Programs update in place, and what is made of them at the end.
-import { InvalidArgumentError, TraceError } from "../errors/index.ts";
+import { TraceError } from "../errors/index.ts";
 import { type Cache, DynamicLayer, StaticCache, StaticLayer } from "../modeling/cache_utils.ts";
 import type { PreTrainedModel } from "../modeling/modeling_utils.ts";
 import type { Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
-import type { Run } from "./prepare.ts";
+import { type Run, seenBy } from "./prepare.ts";
 import {
   bucket,
   type Choice,
@@ -13,6 +13,7 @@ import {
   type Forward,
   type Layout,
   layoutOf,
+  roomFor,
 } from "./recorded_steps.ts";
 import type { Collected } from "./step.ts";
 
@@ -53,7 +54,7 @@ export class Buffers {
     const total = ((state.inputs_embeds ?? state.input_ids).shape as [number, number])[1];
     const [rows, prompt] = state.input_ids.shape as [number, number];
     const given = state.ownsCache ? undefined : state.cache;
-    const seen = given ? lengthOf(given) : 0;
+    const seen = given ? seenBy(given) : 0;
     const from = total > seen ? seen : 0;
     this.#prompt = prompt;
     this.#fed = seen + total - from;
@@ -88,7 +89,7 @@ export class Buffers {
     const own = (t: Tensor) => this.#own(torch.keep(t));
     const whole = (sizes: number[], value: number) => own(torch.full(sizes, value, { dtype: "int64", device }));
 
-    const room = bucket(prompt + this.most);
+    const room = roomFor(prompt + this.most);
     const sequences = whole([rows, room], pad_token_id ?? 0);
     sequences.narrow(1, 0, prompt).copy_(input_ids);
     const choice: Choice = {
@@ -209,11 +210,6 @@ export class Buffers {
   }
 }
 
-function lengthOf(cache: Cache): number {
-  const known = cache.get_seq_length();
-  return typeof known === "number" ? known : known.item<number>();
-}
-
 function planFor(
   { settings }: Run,
   { seen, from, total, need }: { seen: number; from: number; total: number; need: number },
@@ -221,15 +217,9 @@ function planFor(
 ): Plan {
   const size = settings.prefill_chunk_size ?? total - from;
   const fixed = given instanceof StaticCache ? given.get_max_length() : undefined;
-  if (fixed !== undefined && need > fixed) {
-    throw new InvalidArgumentError(
-      `generate: the cache holds ${fixed} tokens, and up to ${need} may be generated.`,
-      { hint: "Give a larger cache, or a smaller max_new_tokens." },
-    );
-  }
   const most = fixed ?? Infinity;
   const parts: [number, number, number][] = [];
-  let capacity = fixed ?? bucket(Math.max(need, settings.max_cache_len ?? 0));
+  let capacity = fixed ?? roomFor(Math.max(need, settings.max_cache_len ?? 0));
   for (let begin = from; begin < total; begin += size) {
     const end = Math.min(begin + size, total);
     // Parts of the size that was asked for are all alike; the rest is rounded up.

@@ -77,6 +77,7 @@ export function prepare(model: PreTrainedModel, request: Request): Run {
   setLengths(model, request, length, inputs_embeds);
   const embedded =
     inputs_embeds && length !== inputs_embeds.shape[1] ? (inputs_embeds.shape[1] as number) : 0;
+  checkRoom(past_key_values, inputs_embeds ?? ids, (settings.max_length as number) - length);
   const cache = past_key_values ?? makeCache(model, settings, (settings.max_length as number) - 1 + embedded);
   if (accepts(model, "logits_to_keep")) extra.logits_to_keep ??= 1;
   for (const [name, value] of Object.entries(extra)) {
@@ -102,16 +103,18 @@ export function prepare(model: PreTrainedModel, request: Request): Run {
   const shows = Boolean(
     options.logits_processor ?? options.stopping_criteria ?? options.prefix_allowed_tokens_fn,
   );
-  const release = (from: State, kept: readonly unknown[] = []) => {
+  // A streamer is given the prompt for good.
+  const kept = [...given, options.streamer ? state.input_ids : undefined];
+  const release = (from: State, also: readonly unknown[] = []) => {
     for (const tensor of [shows ? undefined : from.input_ids, from.attention_mask, from.position_ids]) {
-      if (tensor && tensor !== ids && !given.includes(tensor) && !kept.includes(tensor)) tensor.dispose();
+      if (tensor && tensor !== ids && !kept.includes(tensor) && !also.includes(tensor)) tensor.dispose();
     }
   };
-  const free = (kept: readonly unknown[]) => {
+  const free = (also: readonly unknown[]) => {
     for (const item of own) item.dispose();
-    release(state, kept);
+    release(state, also);
     // Processors may have looked at it until now.
-    if (!shows && !given.includes(ids) && !kept.includes(ids)) ids.dispose();
+    if (!shows && !kept.includes(ids) && !also.includes(ids)) ids.dispose();
   };
   return { settings, state, pad_token_id, facts, processors, criteria, release, free };
 }
@@ -220,6 +223,24 @@ function setLengths(
       `generate: min_length (${settings.min_length}) is greater than max_length (${max_length}), where generation ends.`,
     );
   }
+}
+
+/** Tokens that a cache holds already. */
+export function seenBy(cache: Cache): number {
+  const known = cache.get_seq_length();
+  return typeof known === "number" ? known : torch.tidy(() => known.item<number>());
+}
+
+/** A cache of the caller's that does not grow must be large enough from the beginning. */
+function checkRoom(cache: Cache | undefined, prompt: Tensor, most: number): void {
+  if (!(cache instanceof StaticCache)) return;
+  const [room, seen, total] = [cache.get_max_length(), seenBy(cache), prompt.shape[1] as number];
+  const need = seen + total - (total > seen ? seen : 0) + most - 1;
+  if (need <= room) return;
+  throw new InvalidArgumentError(
+    `generate: the cache holds ${room} tokens, and up to ${need} may be generated.`,
+    { hint: "Give a larger cache, or a smaller max_new_tokens." },
+  );
 }
 
 function makeCache(model: PreTrainedModel, settings: GenerationConfig, length: number): Cache | undefined {

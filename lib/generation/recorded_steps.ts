@@ -94,12 +94,17 @@ export function programsOf(model: PreTrainedModel): ModelPrograms {
 export const configOf = (model: PreTrainedModel): CacheConfig =>
   model.config.get_text_config({ decoder: true }) as unknown as CacheConfig;
 
-/** Lengths are rounded up to these, four per power of two, so that few recordings suffice. */
-export function bucket(length: number): number {
-  if (length <= 16) return 16;
-  const step = 2 ** (Math.ceil(Math.log2(length)) - 3);
+/** The next of so many lengths per power of two. */
+const roundUp = (length: number, perOctave: number) => {
+  const step = 2 ** (Math.ceil(Math.log2(length)) - 1) / perOctave;
   return Math.ceil(length / step) * step;
-}
+};
+
+/** Prompts are filled up to these lengths, so that few recordings suffice: what is filled in is computed for nothing. */
+export const bucket = (length: number): number => (length <= 16 ? 16 : roundUp(length, 4));
+
+/** Room for a sequence and in a cache: coarser, since it is reserved and hardly looked at. */
+export const roomFor = (length: number): number => (length <= 32 ? 32 : roundUp(length, 2));
 
 function refuseHooks(model: PreTrainedModel): void {
   for (const [name, module] of model.named_modules())
