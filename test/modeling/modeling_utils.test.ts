@@ -592,7 +592,7 @@ t.test("gradient checkpointing", async (t) => {
     let forwards = 0;
     model.model.layers[1]?.register_forward_hook(() => void forwards++);
     let inner = 0;
-    model.model.layers[1]?.mlp.register_forward_hook(() => void inner++);
+    model.model.layers[1]?.mlp.register_forward_pre_hook(() => void inner++);
     prepare(model.train());
     torch.manual_seed(1);
     const { loss } = model.forward({
