@@ -87,6 +87,7 @@ export interface MemoryStats {
   readonly mapped_bytes: number; // safetensors mappings
   readonly shared_bytes: number; // storages over JS buffers, or shared between environments
   readonly device_bytes: number;
+  readonly heap_bytes: number; // handed out by malloc in this process, to libtorch and V8 too; 0 where it does not tell
   readonly sweeps: number;
 }
 
@@ -232,6 +233,19 @@ export interface Addon {
   setAutocast(deviceType: string, enabled: boolean, dtype: string): void;
   clearAutocastCache(): void;
   detectAnomaly(enabled: boolean): void;
+  /**
+   * From here to `closeCheckpoint` operators drop what they would save for backward. `forward` does the same once more, with
+   * the inputs under handles without owners; it may end early by an error, which `checkpointStopped` then tells.
+   */
+  openCheckpoint(
+    inputs: readonly Handle[],
+    forward: (inputs: readonly Handle[]) => void,
+    preserveRandom: boolean,
+    earlyStop: boolean,
+    check: boolean,
+  ): void;
+  closeCheckpoint(): void;
+  checkpointStopped(): boolean;
 
   // device, threads, random -------------------------------------------------------------------------------
   deviceCount(type: string): number;

@@ -6,7 +6,9 @@ import { type ConfigClass, PretrainedConfig } from "../configuration/index.ts";
 import { InvalidArgumentError, TraceError, UninitializedWeightsError } from "../errors/index.ts";
 import { nearest } from "../errors/suggest.ts";
 import { warnOnce } from "../errors/warnings.ts";
+import { bind } from "../nn/arguments.ts";
 import * as nn from "../nn/index.ts";
+import type { CheckpointOptions } from "../torch/checkpoint.ts";
 import type { Device, Dtype, RemovableHandle, Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
 import { ALL_ATTENTION_FUNCTIONS, attentionImplementation } from "./attention.ts";
@@ -16,6 +18,11 @@ import {
   type LoadingInfo,
   loadPretrained,
 } from "./from_pretrained.ts";
+import {
+  disableCheckpointing,
+  enableCheckpointing,
+  isCheckpointing,
+} from "./gradient_checkpointing.ts";
 import * as init from "./initialization.ts";
 import { RotaryEmbedding } from "./modeling_rope_utils.ts";
 import { type SavePretrainedOptions, savePretrained } from "./save_pretrained.ts";
@@ -75,6 +82,8 @@ export class PreTrainedModel extends nn.Module {
   /** Names that are not saved. */
   static readonly _keys_to_ignore_on_save: readonly string[] = [];
   static readonly _supports_sdpa: boolean = false;
+  /** Whether its layers can compute their activations again in backward. */
+  static readonly supports_gradient_checkpointing: boolean = false;
   /** Name of the embedding table in the base model. */
   static readonly _input_embed_layer: string = "embed_tokens";
 
@@ -461,9 +470,73 @@ export class PreTrainedModel extends nn.Module {
     this.#inputGradients = undefined;
   }
 
-  /** Trading time for memory in backward is not part of this version: says so once and changes nothing. */
-  gradient_checkpointing_enable(): void {
-    warnOnce("Gradient checkpointing is not implemented yet; training keeps all activations.");
+  /**
+   * Keeps each layer's input only while training and computes the rest of the layer again in backward: less memory, more
+   * time, the same gradients. Needs layers that extend `GradientCheckpointingLayer`, and `train()`.
+   *
+   * @param options.activation_checkpointing_kwargs for `torch.utils.checkpoint.checkpoint`.
+   * @param options.every_n_layers treats each n-th layer so; default 1, all.
+   */
+  activation_checkpointing_enable(
+    options: {
+      activation_checkpointing_kwargs?: CheckpointOptions | null | undefined;
+      every_n_layers?: number | undefined;
+    } = {},
+  ): void {
+    const { activation_checkpointing_kwargs, every_n_layers } = bind(
+      "activation_checkpointing_enable",
+      [options],
+      { activation_checkpointing_kwargs: null as CheckpointOptions | null, every_n_layers: 1 },
+    );
+    const cls = this.constructor as typeof PreTrainedModel;
+    if (!cls.supports_gradient_checkpointing) {
+      throw new InvalidArgumentError(`${cls.name} does not support activation checkpointing.`);
+    }
+    enableCheckpointing(this, activation_checkpointing_kwargs ?? {}, every_n_layers);
+    // Adapters in frozen layers get gradients only if what flows through the layers has some.
+    if (cls.main_input_name === "input_ids") this.enable_input_require_grads();
+  }
+
+  activation_checkpointing_disable(): void {
+    if ((this.constructor as typeof PreTrainedModel).supports_gradient_checkpointing)
+      disableCheckpointing(this);
+  }
+
+  /** Whether some layer computes its activations again in backward. */
+  get is_activation_checkpointing(): boolean {
+    return isCheckpointing(this);
+  }
+
+  /**
+   * The older name of {@link activation_checkpointing_enable}.
+   *
+   * @example
+   * model.gradient_checkpointing_enable();
+   * model.train().forward({ input_ids, labels: input_ids }).loss.backward();
+   */
+  gradient_checkpointing_enable(
+    options: {
+      gradient_checkpointing_kwargs?: CheckpointOptions | null | undefined;
+      every_n_layers?: number | undefined;
+    } = {},
+  ): void {
+    const { gradient_checkpointing_kwargs, every_n_layers } = bind(
+      "gradient_checkpointing_enable",
+      [options],
+      { gradient_checkpointing_kwargs: null as CheckpointOptions | null, every_n_layers: 1 },
+    );
+    this.activation_checkpointing_enable({
+      activation_checkpointing_kwargs: gradient_checkpointing_kwargs,
+      every_n_layers,
+    });
+  }
+
+  gradient_checkpointing_disable(): void {
+    this.activation_checkpointing_disable();
+  }
+
+  get is_gradient_checkpointing(): boolean {
+    return this.is_activation_checkpointing;
   }
 }
 

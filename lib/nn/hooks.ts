@@ -2,7 +2,7 @@
 
 import { cat, is_grad_enabled, keep, type RemovableHandle, type Tensor } from "../torch/index.ts";
 import { bind } from "./arguments.ts";
-import { mapTensors, tensorsIn } from "./tensor_tree.ts";
+import { mapTensors, tensorsIn } from "../torch/tensor_tree.ts";
 
 /** Hooks in the order in which they run. */
 export class HookList<H> implements Iterable<H> {
