@@ -61,7 +61,8 @@ uint32_t Sweep(Environment& environment) { return environment.tensors().Sweep();
 
 napi_value MemoryStats(Environment& environment) {
   environment.releases()->Drain(environment.env());
-  const TensorTable& tensors = environment.tensors();
+  TensorTable& tensors = environment.tensors();
+  tensors.FreeDying();
   const auto bytes = [&](StorageKind kind) {
     return ToJs(environment, static_cast<double>(tensors.bytes(kind)));
   };
