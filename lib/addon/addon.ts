@@ -133,6 +133,11 @@ export interface Addon {
    * Errors start with the operator, "[aten::mm] …", and end with the tensors' dtypes and shapes.
    */
   call(op: OpId, owner: object | null, ...args: Value[]): Value;
+  /**
+   * Microseconds of one of `times` runs of the operator alone, without JavaScript between, for benchmarks; negative
+   * where these arguments take the boxed call.
+   */
+  timeCall(op: OpId, times: number, ...args: Value[]): number;
   /** Gives a handle that `call` returned without owner to its JS object. */
   adopt(handle: Handle, owner: object): void;
   /** All schemas, in text, for the generator: one per overload, with its alias annotations. */
