@@ -5,7 +5,7 @@ import { CheckpointError, InvalidArgumentError } from "../errors/index.ts";
 import { nearest } from "../errors/suggest.ts";
 import { warn } from "../errors/warnings.ts";
 import { findCheckpoint } from "../hub/checkpoint.ts";
-import { HUB_OPTIONS, type HubOptions } from "../hub/files.ts";
+import { HUB_OPTIONS, type HubOptions, pin } from "../hub/files.ts";
 import type * as nn from "../nn/index.ts";
 import { isFloatingDtype } from "../torch/dtype.ts";
 import type { Device, Dtype, Tensor } from "../torch/index.ts";
@@ -25,7 +25,8 @@ import {
 import { keyLists, type LoadingInfo, lists, mismatch, printLoadingReport } from "./loading_report.ts";
 import type { ModelClass, PreTrainedModel } from "./modeling_utils.ts";
 
-export type { FromPretrainedOptions, ProgressEvent } from "./loading_options.ts";
+export type { ProgressEvent } from "../hub/files.ts";
+export type { FromPretrainedOptions } from "./loading_options.ts";
 export type { LoadingInfo } from "./loading_report.ts";
 
 let loading = 0;
@@ -36,25 +37,28 @@ export const isLoading = (): boolean => loading > 0;
 /** See `PreTrainedModel.from_pretrained`. */
 export async function loadPretrained(
   cls: ModelClass & typeof PreTrainedModel,
-  dirOrRepo: string,
+  source: string,
   options: FromPretrainedOptions,
 ): Promise<[PreTrainedModel, LoadingInfo]> {
-  if (typeof dirOrRepo !== "string" || dirOrRepo === "") {
+  if (typeof source !== "string" || source === "") {
     throw new InvalidArgumentError(
       `${cls.name}.from_pretrained takes a directory or a repository name first.`,
     );
   }
-  const { own, hub, fields } = splitOptions(options);
-  const { signal } = hub;
+  const { own, hub: given, fields } = splitOptions(options);
+  const { signal } = given;
   signal?.throwIfAborted();
-  const report = progressReporter(own.progress_callback);
+  const report = progressReporter(given.progress_callback);
 
+  // One commit for all files. The weights are what is worth telling of while it is downloaded.
+  const { name: dirOrRepo, options: pinned } = await pin(source, given);
+  const hub = { ...pinned, progress_callback: undefined };
   const config = await loadConfig(cls, dirOrRepo, own, hub, fields);
   refuseQuantization(config, own);
   const device = oneDevice(own.device_map);
   const transformers_weights = (config as { transformers_weights?: string }).transformers_weights;
   const files = await findCheckpoint(dirOrRepo, {
-    ...hub,
+    ...pinned,
     variant: own.variant,
     ...(transformers_weights ? { transformers_weights } : {}),
   });

@@ -6,6 +6,7 @@ import path from "node:path";
 import { InvalidArgumentError } from "../errors/index.ts";
 import { warn } from "../errors/warnings.ts";
 import { writeFileAtomic } from "../hub/atomic.ts";
+import { pin } from "../hub/files.ts";
 import { type Json, stringifyJson } from "../json/json.ts";
 import { BatchEncoding, type TensorEncoding } from "./batch_encoding.ts";
 import {
@@ -128,7 +129,7 @@ export class PreTrainedTokenizerFast extends TokenizerVocabulary {
   }
 
   /**
-   * Loads a tokenizer from a directory, or from the hub's cache, that holds `tokenizer.json`.
+   * Loads a tokenizer from a directory or a repository on the hub that holds `tokenizer.json`.
    *
    * Further options override what tokenizer_config.json says: `padding_side`, `truncation_side`, `model_max_length`,
    * `pad_token`, `add_bos_token`, `chat_template`, …
@@ -144,7 +145,8 @@ export class PreTrainedTokenizerFast extends TokenizerVocabulary {
     options: TokenizerLoadOptions = {},
   ): Promise<InstanceType<T>> {
     checkOptions(withoutTokens(options), LOADING_OPTIONS, "from_pretrained");
-    const files = await readTokenizerFiles(dirOrRepo, options);
+    const { name, options: pinned } = await pin(dirOrRepo, options);
+    const files = await readTokenizerFiles(name, pinned);
     const { size } = await stat(files.tokenizer_file);
     const backend = await (size > THREAD_BYTES ? ThreadBackend : NativeBackend).load(files.tokenizer_file);
     const tokenizer = new this(backend, files) as InstanceType<T>;
