@@ -21,6 +21,7 @@ const ORDER = [
   ["setup"],
   ["torch"],
   ["safetensors"],
+  ["pickle"],
   ["compile"],
   ["nn"],
   ["optim"],

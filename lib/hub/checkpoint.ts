@@ -3,6 +3,7 @@
 import path from "node:path";
 import { CheckpointError, EntryNotFoundError } from "../errors/index.ts";
 import { type Json, parseJson } from "../json/json.ts";
+import { assertInside } from "./links.ts";
 import { assertSafeName, findFile, type HubOptions, readText } from "./files.ts";
 
 export const SAFE_WEIGHTS_NAME = "model.safetensors";
@@ -63,11 +64,14 @@ export async function findCheckpoint(
   for (const name of candidates) {
     const file = await findFile(dirOrRepo, name, options);
     if (file === undefined) continue;
+    await assertInside(file);
     if (name.endsWith(".json")) return readShards(dirOrRepo, file, options);
     return { files: [file], weight_map: undefined, metadata: {} };
   }
   throw await noWeights(dirOrRepo, candidates, options);
 }
+
+const shellQuoted = (text: string) => (/^[\w./:@%+=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 
 function checkedWeightsName(name: string): string {
   assertSafeName(name, "transformers_weights");
@@ -91,7 +95,9 @@ async function noWeights(
     return new CheckpointError(
       `${place} holds ${foreign} and no safetensors file; only safetensors is read.`,
       {
-        hint: "A pickle can run code when it is opened, so it was not. Save the model again with Python's save_pretrained to get safetensors.",
+        hint: name.startsWith("pytorch_model")
+          ? `A pickle can run code when it is opened, so it was not. This reads the weights in it and nothing else: npx torchformers convert ${shellQuoted(path.join(place, foreign))}`
+          : "Save the model with Python's save_pretrained to get safetensors.",
       },
     );
   }
@@ -110,7 +116,10 @@ async function readShards(
   for (const shard of [...new Set(weight_map.values())].sort()) {
     const file = await findFile(dirOrRepo, shard, options);
     if (file === undefined) missing.push(shard);
-    else paths.set(shard, file);
+    else {
+      await assertInside(file);
+      paths.set(shard, file);
+    }
   }
   if (missing.length > 0) {
     throw new EntryNotFoundError(

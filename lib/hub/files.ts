@@ -4,6 +4,7 @@ import { readFile, stat } from "node:fs/promises";
 import { homedir } from "node:os";
 import path from "node:path";
 import { EntryNotFoundError, HubError, InvalidArgumentError, OfflineModeError } from "../errors/index.ts";
+import { finishReplacement } from "./folder_transaction.ts";
 
 /** Options that say which files of a repository are meant and how they may be got. */
 export interface HubOptions {
@@ -111,6 +112,7 @@ export async function localFolder(dirOrRepo: string, options: HubOptions = {}): 
   const { subfolder = "" } = options;
   if (subfolder !== "") assertSafeName(subfolder, "The subfolder");
   const isDirectory = (await kindOf(dirOrRepo)) === "directory";
+  if (isDirectory) await finishReplacement(path.join(dirOrRepo, subfolder));
   const folder = isDirectory
     ? dirOrRepo
     : REPO_ID.test(dirOrRepo)
