@@ -22,6 +22,17 @@ export interface ConversionContext {
 const undefinedOperation = (op: ConversionOps) =>
   new CheckpointError(`${op.constructor.name} does not apply to these source and target patterns.`);
 
+const same = (a: readonly number[], b: readonly number[]) =>
+  a.length === b.length && a.every((size, i) => size === b[i]);
+
+function shapeIn(model: PreTrainedModel, name: string): readonly number[] | undefined {
+  try {
+    return model.get_parameter(name).shape;
+  } catch {
+    return undefined;
+  }
+}
+
 /** One step of a `WeightConverter`. */
 export abstract class ConversionOps {
   /** Whether several sources may become several targets. */
@@ -199,9 +210,9 @@ export class Transpose extends ConversionOps {
     const target = this.oneTarget(weights, context);
     const weight = this.single(weights);
     if (this.check_dims) {
-      const { shape } = context.model.get_parameter(context.full_layer_name);
-      if (shape.length === weight.shape.length && shape.every((size, i) => size === weight.shape[i]))
-        return new Map([[target, [weight]]]);
+      const shape = shapeIn(context.model, context.full_layer_name);
+      // On the way back there is no such name in the model; a file in the model's own layout is as good.
+      if (shape === undefined || same(shape, weight.shape)) return new Map([[target, [weight]]]);
     }
     return new Map([[target, [weight.transpose(this.dim0, this.dim1).contiguous()]]]);
   }

@@ -303,15 +303,14 @@ async function writeShard(
 
 /** The weight as a tensor: its source itself where that is all of it. */
 function materialized(weight: LazyWeight<string>, source: (name: string) => Tensor): Tensor {
-  const whole = weight.asView();
-  if (whole !== undefined) {
-    const tensor = source(whole.source);
-    const { offset, sizes, strides } = whole.view;
-    if (offset === 0 && sizes.length === tensor.shape.length && sizes.every((n, i) => n === tensor.shape[i])) {
-      const { is_contiguous } = weight as WeightPart<string>;
-      if (is_contiguous) return tensor;
-    }
-    return torch.tidy(() => part(tensor, { offset, sizes, strides }));
+  const only = weight instanceof WeightPart ? (weight as WeightPart<string>) : undefined;
+  if (only !== undefined) {
+    const tensor = source(only.source);
+    const { offset, sizes } = only.view;
+    const isWhole = offset === 0 && sizes.length === tensor.shape.length && sizes.every((n, i) => n === tensor.shape[i]);
+    if (isWhole && only.is_contiguous) return tensor;
+    // Parts that lie between one another would look like overlapping ones.
+    return torch.tidy(() => part(tensor, only.view).contiguous());
   }
   return torch.tidy(() => {
     const result = torch.empty([...weight.shape], { dtype: weight.dtype });

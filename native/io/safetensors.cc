@@ -208,6 +208,7 @@ void Write(const std::string& path, const Saving& saving) {
   const auto plan =
       io::PlanSafetensors(saving.specs, saving.metadata ? &*saving.metadata : nullptr);
   io::AtomicFile file(path);
+  file.Reserve(plan.prefix.size() + plan.data_size);
   file.Write(plan.prefix);
   for (const size_t index : plan.order) {
     const at::Tensor tensor = saving.tensors[index].resolve_conj().resolve_neg().cpu().contiguous();
