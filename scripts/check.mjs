@@ -21,6 +21,7 @@ const ORDER = [
   ["configuration"],
   ["torch"],
   ["safetensors"],
+  ["pickle"],
   ["compile"],
   ["nn"],
   ["optim"],

@@ -332,6 +332,26 @@ export interface Addon {
     metadata: Readonly<Record<string, string>> | null,
   ): Promise<void>;
 
+  /**
+   * Fills `into[i]` from a part of tensor `indices[i]` of `files[i]`, by several threads, in the destination's dtype and on
+   * its device. `views` holds a strided view per job: dimensions, offset, sizes, strides; elements of the file's tensor.
+   */
+  readTensors(
+    files: readonly FileHandle[],
+    indices: readonly number[],
+    views: readonly number[],
+    into: readonly Handle[],
+  ): Promise<void>;
+  /** Asks for the tensors' bytes to be in the page cache soon, in this order; returns at once. */
+  readAhead(files: readonly FileHandle[], indices: readonly number[]): void;
+  /** A file's bytes as a uint8 tensor over its mapping, copy on write. */
+  mapBytes(owner: object, path: string): Handle;
+  /** Lets two paths change places in one step. False where the file system cannot: then nothing has happened. */
+  exchangePaths(a: string, b: string): boolean;
+  /** Locks a file or folder for this process; -1 when another one holds it, else what `unlockPath` takes. */
+  lockPath(path: string): number;
+  unlockPath(lock: number): void;
+
   // programs ----------------------------------------------------------------------------------------------
   /**
    * From here on `call` records instead of computing: tensors become fakes (shapes without values). `lines` gets one

@@ -27,6 +27,11 @@ const COMMANDS: readonly CommandEntry[] = [
   },
   { name: "generate", summary: "stream a continuation of a prompt", load: () => import("./generate.ts") },
   { name: "chat", summary: "talk with a model", load: () => import("./chat.ts") },
+  {
+    name: "convert",
+    summary: "make safetensors of a checkpoint that is a pickle (.bin, .pt)",
+    load: () => import("./convert.ts"),
+  },
   { name: "repl", summary: "open Node's REPL with torch, nn and a model", load: () => import("./repl.ts") },
   {
     name: "env",

@@ -4,6 +4,7 @@ import path from "node:path";
 import { CheckpointError, EntryNotFoundError } from "../errors/index.ts";
 import { type Json, parseJson } from "../json/json.ts";
 import { assertSafeName, findFile, hasFile, type HubOptions, isOffline, missing, pin, prefetch, readText } from "./files.ts";
+import { assertInside } from "./links.ts";
 
 export const SAFE_WEIGHTS_NAME = "model.safetensors";
 export const SAFE_WEIGHTS_INDEX_NAME = "model.safetensors.index.json";
@@ -66,11 +67,14 @@ export async function findCheckpoint(
     const isIndex = name.endsWith(".json");
     const file = await findFile(source, name, isIndex ? quiet : pinned);
     if (file === undefined) continue;
+    await assertInside(file);
     if (isIndex) return readShards(source, file, pinned);
     return { files: [file], weight_map: undefined, metadata: {} };
   }
   throw await noWeights(source, candidates, quiet);
 }
+
+const shellQuoted = (text: string) => (/^[\w./:@%+=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 
 function checkedWeightsName(name: string): string {
   assertSafeName(name, "transformers_weights");
@@ -94,7 +98,9 @@ async function noWeights(
     return new CheckpointError(
       `${place} holds ${foreign} and no safetensors file; only safetensors is read.`,
       {
-        hint: "A pickle can run code when it is opened, so it was not. Save the model again with Python's save_pretrained to get safetensors.",
+        hint: name.startsWith("pytorch_model")
+          ? `A pickle can run code when it is opened, so it was not. This reads the weights in it and nothing else: npx torchformers convert ${shellQuoted(path.join(place, foreign))}`
+          : "Save the model with Python's save_pretrained to get safetensors.",
       },
     );
   }
@@ -119,7 +125,10 @@ async function readShards(
   for (const shard of shards) {
     const file = await findFile(dirOrRepo, shard, rest);
     if (file === undefined) absent.push(shard);
-    else paths.set(shard, file);
+    else {
+      await assertInside(file);
+      paths.set(shard, file);
+    }
   }
   if (absent.length > 0) {
     if (isOffline(options)) {

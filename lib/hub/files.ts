@@ -9,6 +9,7 @@ import { cacheFolder } from "./environment.ts";
 import { RepoCache, type RepoFile } from "./cache.ts";
 import { assertSafeName, isRepoId, splitRevision } from "./names.ts";
 import { type HubOptions, isOffline } from "./options.ts";
+import { finishReplacement } from "./folder_transaction.ts";
 
 export { cacheFolder } from "./environment.ts";
 export { assertSafeName } from "./names.ts";
@@ -75,6 +76,7 @@ async function placeOf(dirOrRepo: string, options: HubOptions, name: string): Pr
   const { subfolder = "" } = options;
   if (subfolder !== "") assertSafeName(subfolder, "The subfolder");
   if ((await kindOf(dirOrRepo)) === "directory") {
+    await finishReplacement(path.join(dirOrRepo, subfolder));
     return { folder: path.join(dirOrRepo, subfolder), repo: "", options, commit: "" };
   }
   if (!isRepoId(splitRevision(dirOrRepo).repo)) throw noDirectory(dirOrRepo, name);

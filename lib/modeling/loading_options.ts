@@ -142,16 +142,23 @@ export function chooseDtype(
   return dtype;
 }
 
-export type Report = (stage: ProgressEvent["stage"], file: string, loaded: number, total: number) => void;
+export type Report = (
+  stage: ProgressEvent["stage"],
+  file: string,
+  loaded: number,
+  total: number,
+  total_loaded?: number,
+  total_bytes?: number,
+) => void;
 
 /** At most ten events a second, and always the last one of a stage. */
 export function progressReporter(callback: FromPretrainedOptions["progress_callback"]): Report {
   if (callback === undefined) return () => {};
   let last = 0;
-  return (stage, file, loaded, total) => {
+  return (stage, file, loaded, total, total_loaded = loaded, total_bytes = total) => {
     const now = performance.now();
-    if (loaded < total && now - last < 100) return;
+    if (total_loaded < total_bytes && now - last < 100) return;
     last = now;
-    callback({ stage, file, loaded, total, total_loaded: loaded, total_bytes: total });
+    callback({ stage, file, loaded, total, total_loaded, total_bytes });
   };
 }

@@ -28,6 +28,7 @@ import { RotaryEmbedding } from "./modeling_rope_utils.ts";
 import { type SavePretrainedOptions, savePretrained } from "./save_pretrained.ts";
 import { allTiedKeys, ownTiedKeys, type TiedKeys, tieWeights } from "./tied_weights.ts";
 import { type ResizeOptions, resizeTokenEmbeddings } from "./token_embeddings.ts";
+import type { WeightTransform } from "./weight_transforms.ts";
 
 /** A class of models; `never` because each takes its own config. */
 export interface ModelClass<M extends PreTrainedModel = PreTrainedModel>
@@ -98,7 +99,7 @@ export class PreTrainedModel extends nn.Module {
   #inputGradients: RemovableHandle | undefined;
   /** `forward` as `run` records it. */
   #program: Compiled<[inputs: unknown], unknown> | undefined;
-  #sortedNames = false;
+  #conversions: WeightTransform[] | undefined;
 
   constructor(config: PretrainedConfig) {
     super();
@@ -230,12 +231,17 @@ export class PreTrainedModel extends nn.Module {
    * @param options.max_shard_size bytes, or "5GB" (decimal); default "50GB".
    */
   save_pretrained(directory: string, options: SavePretrainedOptions = {}): Promise<void> {
-    return savePretrained(this, directory, { ...options, sorted: this.#sortedNames });
+    return savePretrained(this, directory, options);
   }
 
-  /** Called by the loader: what it left without values, as it is now. */
-  _finish_loading(missing: Iterable<string>): void {
-    this.#sortedNames = true;
+  /** Conversions that loading used, which saving undoes; undefined for a model that was not loaded. */
+  get _weight_conversions(): WeightTransform[] | undefined {
+    return this.#conversions;
+  }
+
+  /** Called by the loader: what it left without values, as it is now, and the conversions that it used. */
+  _finish_loading(missing: Iterable<string>, conversions: WeightTransform[]): void {
+    this.#conversions = conversions;
     this.#uninitialized = new Map([...missing].map((name) => [name, (this.#find(name) as Tensor)._version]));
   }
 
