@@ -37,7 +37,13 @@ function llamaCpp() {
     const { status } = spawnSync(python, [beside("write_gguf.py"), folder, file], { stdio: "inherit" });
     if (status !== 0) throw new Error("The GGUF file could not be written.");
   }
-  return new Peer(process.execPath, [beside("node_llama_cpp.mjs"), installed, file, `${threads}`, `${length}`]);
+  return new Peer(process.execPath, [
+    beside("node_llama_cpp.mjs"),
+    installed,
+    file,
+    `${threads}`,
+    `${length}`,
+  ]);
 }
 
 const native = addon();
@@ -88,7 +94,9 @@ for (let round = -1; round < rounds; round++) {
 for (const peer of peers) peer.close();
 const perToken = (name) => times[name].map(({ rest }) => rest / tokens);
 const ours = perToken("ours");
-const rows = [["plain read of the weights", 1 / median(times.read), "", median(ours.map((s, i) => times.read[i] / s))]];
+const rows = [
+  ["plain read of the weights", 1 / median(times.read), "", median(ours.map((s, i) => times.read[i] / s))],
+];
 for (const name of Object.keys(sides))
   rows.push([
     name,
@@ -97,6 +105,11 @@ for (const name of Object.keys(sides))
     name === "ours" ? "" : median(perToken(name).map((seconds, i) => seconds / ours[i])),
     name === "ours" ? "" : median(times[name].map(({ first }, i) => first / times.ours[i].first)),
   ]);
-table(["", "tokens/s", "first token s", "ours is times as fast", "to the first token"], rows.map((row) => [...row, "", ""].slice(0, 5)));
-console.log("\nwanted: 0.85 of the read, 1.0 of Python, 1.2 of node-llama-cpp, and 4 times to its first token");
+table(
+  ["", "tokens/s", "first token s", "ours is times as fast", "to the first token"],
+  rows.map((row) => [...row, "", ""].slice(0, 5)),
+);
+console.log(
+  "\nwanted: 0.85 of the read, 1.0 of Python, 1.2 of node-llama-cpp, and 4 times to its first token",
+);
 process.exit(0);

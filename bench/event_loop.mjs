@@ -76,7 +76,10 @@ try {
   });
   const model = await AutoModelForCausalLM.from_pretrained(demo);
   const input_ids = torch.arange(512).remainder(900).unsqueeze(0);
-  const inputs = { input_ids: input_ids.narrow(1, 0, 16), attention_mask: torch.ones([1, 16], { dtype: "int64" }) };
+  const inputs = {
+    input_ids: input_ids.narrow(1, 0, 16),
+    attention_mask: torch.ones([1, 16], { dtype: "int64" }),
+  };
   results.generate = await measure(async () => {
     await model.generate(inputs, { max_new_tokens: 64, min_new_tokens: 64, do_sample: false });
   });

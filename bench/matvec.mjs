@@ -47,7 +47,12 @@ function time(visit) {
   return (performance.now() - start) / 1000;
 }
 
-describeMachine({ dtype, threads: torch.get_num_threads(), weights: `${(total / 2 ** 20).toFixed(0)} MiB`, rounds });
+describeMachine({
+  dtype,
+  threads: torch.get_num_threads(),
+  weights: `${(total / 2 ** 20).toFixed(0)} MiB`,
+  rounds,
+});
 const rows = [];
 for (const count of [1, 2, 4, 8]) {
   const [narrow, wide] = [width, inner].map((k) => torch.randn([count, k]).to(dtype));

@@ -18,9 +18,7 @@ await peer.ask({ folder, threads: torch.get_num_threads() });
 const head = LLAMA_1B.vocab_size * LLAMA_1B.hidden_size;
 const weights = multiplied(model).reduce((sum, parameter) => sum + parameter.numel(), 0) - head;
 const operations = (length) =>
-  2 * weights * length +
-  2 * head +
-  2 * LLAMA_1B.num_hidden_layers * LLAMA_1B.hidden_size * length * length;
+  2 * weights * length + 2 * head + 2 * LLAMA_1B.num_hidden_layers * LLAMA_1B.hidden_size * length * length;
 
 async function forward(length) {
   const input_ids = promptOf(length);
