@@ -1,20 +1,20 @@
-// Attention over keys and values that are not repeated, on the CPU. fp32 and bf16, sums in fp32; CPU
-// and Meta; no derivative: for executors. A row that may look at nothing gives zeros, as
+// Attention over keys and values that are not repeated, on the CPU. fp32 and bf16, sums in fp32;
+// CPU and Meta; no derivative: for executors. A row that may look at nothing gives zeros, as
 // scaled_dot_product_attention does.
 //
 // torchformers::attend_one(Tensor query, Tensor key, Tensor value, Tensor? mask, Tensor? length,
 // float? scale) -> Tensor
 //   scaled_dot_product_attention of one query position over a static cache. query [b, heads, 1, d];
-//   key and value [b, kv_heads, s, d], heads a multiple of kv_heads; mask bool (true: look) or added
-//   to the scores, broadcast to [b, heads, 1, s]; length int64, [b] or one value: only the first so
-//   many positions count (absent: all). scale: absent, 1 / sqrt(d). The cache is read only from the
-//   first to the last position that a bool mask allows. Result lies as query.
+//   key and value [b, kv_heads, s, d], heads a multiple of kv_heads; mask bool (true: look) or
+//   added to the scores, broadcast to [b, heads, 1, s]; length int64, [b] or one value: only the
+//   first so many positions count (absent: all). scale: absent, 1 / sqrt(d). The cache is read only
+//   from the first to the last position that a bool mask allows. Result lies as query.
 // torchformers::attend(Tensor query, Tensor key, Tensor value, Tensor? mask, bool is_causal,
 // float? scale) -> Tensor
 //   The same for any number of queries: query [b, heads, q, d]; key [b, kv_heads, s, d]; value
-//   [b, kv_heads, s, e]; mask broadcast to [b, heads, q, s]; is_causal: query i looks at the keys up
-//   to i, beside what the mask says. Blocks of keys that nobody looks at are skipped, and nothing of
-//   size q * s is made. Result [b, heads, q, e] lies as query where e is d, else dense.
+//   [b, kv_heads, s, e]; mask broadcast to [b, heads, q, s]; is_causal: query i looks at the keys
+//   up to i, beside what the mask says. Blocks of keys that nobody looks at are skipped, and
+//   nothing of size q * s is made. Result [b, heads, q, e] lies as query where e is d, else dense.
 #include <ATen/ATen.h>
 #include <ATen/ExpandUtils.h>
 #include <ATen/Parallel.h>
@@ -281,10 +281,11 @@ Tensor AttendOne(const Tensor& query_,
         weighted[d] = (p == 0 ? 0 : weighted[d]) + (share == 0 ? 0 : share * values[d]);
       }
     }
-    kernel.divide(weighted,
-                  sum,
-                  width,
-                  MutableElementAt(into, b * into.stride(0) + i % (kv_heads * group) * into.stride(1)));
+    kernel.divide(
+        weighted,
+        sum,
+        width,
+        MutableElementAt(into, b * into.stride(0) + i % (kv_heads * group) * into.stride(1)));
   }
   if (!into.is_same(output)) output.copy_(into);
   return output;
@@ -337,11 +338,8 @@ class Attending {
   // Takes tasks until there are none.
   void Work(std::atomic<int64_t>& next) const {
     const int64_t rows = sizes_.group * positions_;
-    const Buffers buffers(rows * units_,
-                          units_ * tiles::kKeys,
-                          padded_ * tiles::kKeys,
-                          rows * padded_,
-                          rows);
+    const Buffers buffers(
+        rows * units_, units_ * tiles::kKeys, padded_ * tiles::kKeys, rows * padded_, rows);
     for (int64_t task = next++; task < tasks(); task = next++) {
       // The last positions first: where only the past is seen they have the most work.
       Run(buffers,
@@ -386,25 +384,33 @@ class Attending {
           if (!Looks(b, kv_head * sizes_.group + g, position + first, tile, from, keys)) continue;
           if (!packed) Pack(buffers, b, kv_head, from, keys);
           packed = true;
-          Tile(buffers, b, kv_head * sizes_.group + g, position + first, tile, g * count + first,
-               from, keys);
+          Tile(buffers,
+               b,
+               kv_head * sizes_.group + g,
+               position + first,
+               tile,
+               g * count + first,
+               from,
+               keys);
         }
       }
     }
 
     for (int64_t row = 0; row < rows; ++row) {
-      kernel_.divide(buffers.output.data() + row * padded_,
-                     buffers.sum.data()[row],
-                     sizes_.value_width,
-                     MutableElementAt(output_,
-                                      b * output_.stride(0) +
-                                          (kv_head * sizes_.group + row / count) * output_.stride(1) +
-                                          (position + row % count) * output_.stride(2)));
+      kernel_.divide(
+          buffers.output.data() + row * padded_,
+          buffers.sum.data()[row],
+          sizes_.value_width,
+          MutableElementAt(output_,
+                           b * output_.stride(0) +
+                               (kv_head * sizes_.group + row / count) * output_.stride(1) +
+                               (position + row % count) * output_.stride(2)));
     }
   }
 
   // Whether any query of a tile may look at any key of a block.
-  bool Looks(int64_t b, int64_t head, int64_t position, int rows, int64_t from, int64_t keys) const {
+  bool Looks(
+      int64_t b, int64_t head, int64_t position, int rows, int64_t from, int64_t keys) const {
     if (causal_ && position + rows <= from) return false;
     if (mask_.allowed(b, head, position, from) == nullptr) return true;
     for (int r = 0; r < rows; ++r) {
@@ -489,8 +495,10 @@ Tensor Attend(const Tensor& query_,
       scale_.value_or(1.0 / std::sqrt(static_cast<double>(std::max<int64_t>(1, query.size(3))))));
   const Attending attending(query, key, value, mask, is_causal, scale, into);
   std::atomic<int64_t> next = 0;
-  at::parallel_for(0, std::min<int64_t>(at::get_num_threads(), attending.tasks()), 1,
-                   [&](int64_t, int64_t) { attending.Work(next); });
+  at::parallel_for(
+      0, std::min<int64_t>(at::get_num_threads(), attending.tasks()), 1, [&](int64_t, int64_t) {
+        attending.Work(next);
+      });
   if (!into.is_same(output)) output.copy_(into);
   return output;
 }

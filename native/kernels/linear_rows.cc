@@ -98,8 +98,10 @@ class Multiplication {
                           packed_.data() + TileRow(tile) * units_);
       }
     });
-    at::parallel_for(0, std::min<int64_t>(at::get_num_threads(), panels_.size()), 1,
-                     [&](int64_t, int64_t) { Work(); });
+    at::parallel_for(
+        0, std::min<int64_t>(at::get_num_threads(), panels_.size()), 1, [&](int64_t, int64_t) {
+          Work();
+        });
   }
 
  private:
@@ -177,7 +179,8 @@ void MultiplyRows(const at::Tensor& input, int64_t rows, const std::vector<RowsP
   const std::vector<Panel> panels = PanelsOf(products, kernel);
   const int64_t k = input.size(-1);
   for (int64_t first = 0; first < rows; first += kMostRows) {
-    Multiplication(ElementAt(input, first * k), std::min(kMostRows, rows - first), k, first, kernel, panels)
+    Multiplication(
+        ElementAt(input, first * k), std::min(kMostRows, rows - first), k, first, kernel, panels)
         .Run();
   }
 }

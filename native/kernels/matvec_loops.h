@@ -80,9 +80,7 @@ void Tile(const Input& input, const Product& product, int64_t n) {
     weight[c] = static_cast<const Element*>(product.weight) + (n + c) * product.weight_stride;
   }
   Lanes sums[kRows][kColumns];
-  TF_EACH(int r = 0; r < kRows; ++r) {
-    TF_EACH(int c = 0; c < kColumns; ++c) sums[r][c] = Lanes{};
-  }
+  TF_EACH(int r = 0; r < kRows; ++r) { TF_EACH(int c = 0; c < kColumns; ++c) sums[r][c] = Lanes{}; }
   int64_t i = 0;
   for (; i + T::kStep <= k; i += T::kStep) {
     TF_EACH(int c = 0; c < kColumns; ++c) {

@@ -47,8 +47,8 @@ const matvec::Kernel& MatvecKernelFor(const at::Tensor& tensor) {
       tensor, {matvec::kGeneric, matvec::kAvx2, matvec::kAvx512, matvec::kAvx512Bf16});
 }
 const tiles::Kernel& TileKernelFor(const at::Tensor& tensor) {
-  return Pick<tiles::Kernels>(
-      tensor, {tiles::kGeneric, tiles::kAvx2, tiles::kAvx512, tiles::kAvx512Bf16});
+  return Pick<tiles::Kernels>(tensor,
+                              {tiles::kGeneric, tiles::kAvx2, tiles::kAvx512, tiles::kAvx512Bf16});
 }
 #else
 const rows::Kernel& RowKernelFor(const at::Tensor& tensor) {

@@ -53,14 +53,18 @@ struct Kernel {
   int rows;     // the most of a tile
   int columns;  // the most of a panel; panels are multiples of `lanes` wide
   int lanes;
-  int unit;     // elements of a unit: 1 or 2
+  int unit;  // elements of a unit: 1 or 2
 
   // Units of one tile: packed[u * rows + r].
   void (*pack_rows)(const void* from, int64_t stride, int rows, int64_t k, uint32_t* packed);
   // One panel of outputs: packed[u * width + c] of `columns` rows of `k` elements, zeros from there
   // to `width`.
-  void (*pack_panel)(
-      const void* from, int64_t stride, int64_t columns, int64_t k, int64_t width, uint32_t* packed);
+  void (*pack_panel)(const void* from,
+                     int64_t stride,
+                     int64_t columns,
+                     int64_t k,
+                     int64_t width,
+                     uint32_t* packed);
   // sums[r * sums_stride + c] = (add ? itself : 0) + product of row r and column c.
   void (*multiply)(const Rows& rows,
                    const uint32_t* panel,

@@ -14,9 +14,7 @@ struct Fp32 {
   static inline float Put(float value) { return value; }
   static inline uint32_t Unit(const float* from, int64_t) { return ToBits(*from); }
   static inline WordLanes LoadUnits(const float* from) { return (WordLanes)LoadLanes(from); }
-  static inline WordLanes Join(const float* row, const float*) {
-    return (WordLanes)LoadLanes(row);
-  }
+  static inline WordLanes Join(const float* row, const float*) { return (WordLanes)LoadLanes(row); }
   static inline Lanes MultiplyAdd(uint32_t row, WordLanes columns, Lanes sum) {
     return sum + FromBits(row) * (Lanes)columns;
   }
@@ -97,7 +95,8 @@ void PackPanel(const void* from_,
         WordLanes square[kLanes];
         for (int j = 0; j < kLanes; ++j) square[j] = T::LoadUnits(from + (c + j) * stride + i);
         Transpose(square);
-        for (int j = 0; j < kLanes; ++j, to += width) __builtin_memcpy(to, &square[j], sizeof(square[j]));
+        for (int j = 0; j < kLanes; ++j, to += width)
+          __builtin_memcpy(to, &square[j], sizeof(square[j]));
       }
     }
     for (; i < k; i += T::kUnit, to += width) {
@@ -138,12 +137,12 @@ void MultiplyTile(const Rows& rows,
     }
   }
   TF_EACH(int r = 0; r < kRows; ++r) {
-    TF_EACH(int v = 0; v < kVectors; ++v) StoreLanes(tile[r][v], sums + r * sums_stride + v * kLanes);
+    TF_EACH(int v = 0; v < kVectors; ++v)
+    StoreLanes(tile[r][v], sums + r * sums_stride + v * kLanes);
   }
 }
 
-using TileFunction =
-    void (*)(const Rows&, const uint32_t*, int64_t, float*, int64_t, bool);
+using TileFunction = void (*)(const Rows&, const uint32_t*, int64_t, float*, int64_t, bool);
 
 template <class T, int kRows, bool kPacked>
 TileFunction TileOf(int64_t vectors) {
@@ -224,7 +223,8 @@ void PackValues(const void* from_, int64_t stride, int64_t count, int64_t width,
   });
 }
 
-// The scores of a row, scaled, with its bias, and hidden where it may not look; the highest of them.
+// The scores of a row, scaled, with its bias, and hidden where it may not look; the highest of
+// them.
 static inline float Score(const AttendBlock& block, int r, float* scores) {
   constexpr float kHidden = -__builtin_inff();
   const int64_t count = block.visible[r];

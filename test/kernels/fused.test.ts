@@ -291,7 +291,10 @@ t.test("attend_one", (test) => {
   const [query, cache] = [randn("float32", 1, 2, 1, 4), randn("float32", 1, 1, 5, 4)];
   const nothing = torch.zeros([1, 1, 1, 5]).gt(0);
   for (const mask of [nothing, torch.full([1, 1, 1, 5], Number.NEGATIVE_INFINITY)])
-    test.ok(torch.equal(one("attend_one", query, cache, cache, mask), torch.zeros_like(query)), "nothing to see");
+    test.ok(
+      torch.equal(one("attend_one", query, cache, cache, mask), torch.zeros_like(query)),
+      "nothing to see",
+    );
   test.throws(() => ours("attend_one", query, cache, cache, null, torch.tensor(6)), {
     message: /out of range/,
   });
@@ -306,7 +309,11 @@ t.test("attend_one", (test) => {
 
 t.test("attend_one reads only what the mask allows", (test) => {
   torch.manual_seed(8);
-  const [query, key, value] = [1, 300, 300].map((n) => torch.randn([2, 2, n, 16])) as [Tensor, Tensor, Tensor];
+  const [query, key, value] = [1, 300, 300].map((n) => torch.randn([2, 2, n, 16])) as [
+    Tensor,
+    Tensor,
+    Tensor,
+  ];
   const positions = torch.arange(300);
   const seen = positions.ge(70).logical_and(positions.lt(140));
   const expected = F.scaled_dot_product_attention(query, key, value, {
@@ -358,7 +365,14 @@ t.test("attend", (test) => {
       check(padding, false, null);
       check(padding, true, null); // some rows may look at nothing
       check(torch.rand([batch, heads, queries, keys]).gt(0.5), false, null);
-      check(torch.ones([queries, keys]).tril(keys - queries).gt(0), false, null);
+      check(
+        torch
+          .ones([queries, keys])
+          .tril(keys - queries)
+          .gt(0),
+        false,
+        null,
+      );
       check(torch.randn([1, heads, queries, keys]).to(dtype), false, null);
       check(torch.zeros([1, 1, queries, keys]).gt(0), false, null);
     }
