@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <sstream>
+#include <utility>
 
 #include "native/convert/dtype.h"
 #include "native/program/effects.h"
@@ -12,7 +13,7 @@
 namespace tf {
 namespace {
 
-// Multiplications, bounded from above, that one thread does in some 10 us.
+// Multiplications that one thread does in some 10 us.
 constexpr double kSmall = 1 << 20;
 
 int64_t UsesOf(const Instruction& instruction, Register at) {
@@ -87,22 +88,29 @@ Instruction::Way Program::WayOf(const Instruction& instruction) const {
 
 bool Program::IsSmall(const Instruction& instruction) const {
   if (!instruction.op->heavy) return false;
+  // Each element of the largest tensor is multiplied with each row of the second.
   double largest = 0;
   double second = 0;
-  const auto look = [&](const std::vector<Register>& list) {
-    for (const Register at : list) {
+  double last = 1;  // dimension of the second
+  double largest_last = 1;
+  for (const Operand& operand : instruction.operands) {
+    for (const Register at : operand.registers) {
       if (at == kNoRegister) continue;
-      if (!registers[at].device.is_cpu()) largest = second = kSmall + 1;
+      const TensorFacts& facts = registers[at];
+      if (!facts.device.is_cpu()) return false;
       double elements = 1;
-      for (const int64_t size : registers[at].sizes) elements *= static_cast<double>(size);
-      second = std::max(second, std::min(largest, elements));
-      largest = std::max(largest, elements);
+      for (const int64_t size : facts.sizes) elements *= static_cast<double>(size);
+      const double width = facts.sizes.empty() ? 1 : static_cast<double>(facts.sizes.back());
+      if (elements > largest) {
+        second = std::exchange(largest, elements);
+        last = std::exchange(largest_last, width);
+      } else if (elements > second) {
+        second = elements;
+        last = width;
+      }
     }
-  };
-  for (const Operand& operand : instruction.operands) look(operand.registers);
-  for (const Result& result : instruction.results) look(result.registers);
-  // No more multiplications than each of the largest with each of the second, by far.
-  return largest * second <= kSmall;
+  }
+  return largest * second <= kSmall * std::max(last, 1.0);
 }
 
 std::string Program::Name(Register at) const {

@@ -43,7 +43,13 @@ const OpPlan& InPlaceFormOf(const Instruction& instruction) {
 
 class Reuser {
  public:
-  explicit Reuser(Program& program) : program_(program), last_use_(program.storages, 0), graph_(program) {
+  explicit Reuser(Program& program)
+      : program_(program),
+        last_use_(program.storages, 0),
+        escapes_(program.storages, false),
+        graph_(program) {
+    for (const Register at : program.outputs)
+      if (at != kNoRegister) escapes_[graph_.FactsOf(at).storage] = true;
     for (size_t i = 0; i < program.code.size(); ++i) {
       for (const Operand& operand : program.code[i].operands) {
         for (const Register at : operand.registers)
@@ -73,7 +79,7 @@ class Reuser {
     // Folded constants are no arguments, but are there at the next run.
     const size_t maker = graph_.MakerOf(over);
     if (maker == Graph::kNowhere || graph_.aliases().IsForeign(over)) return false;
-    if (graph_.aliases().Escapes(over) || IsFolded(from.storage)) return false;
+    if (escapes_[from.storage] || IsFolded(from.storage)) return false;
     if (last_use_[from.storage] > position) return false;
     for (size_t k = 1; k < instruction.operands.size(); ++k) {
       for (const Register at : instruction.operands[k].registers) {
@@ -117,6 +123,8 @@ class Reuser {
     for (TensorFacts& facts : program_.registers)
       if (facts.storage == gone) facts.storage = kept;
     last_use_[kept] = std::max(last_use_[kept], last_use_[gone]);
+    escapes_[kept] = escapes_[kept] || escapes_[gone];
+    std::replace(program_.outputs.begin(), program_.outputs.end(), result, over);
     for (Instruction& each : program_.code) {
       for (Operand& operand : each.operands)
         std::replace(operand.registers.begin(), operand.registers.end(), result, over);
@@ -124,7 +132,9 @@ class Reuser {
   }
 
   Program& program_;
-  std::vector<size_t> last_use_;  // by storage
+  // By storage.
+  std::vector<size_t> last_use_;
+  std::vector<bool> escapes_;
   Graph graph_;
 };
 
