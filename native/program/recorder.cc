@@ -112,6 +112,7 @@ bool Draws(const OpPlan& op, const torch::jit::Stack& stack) {
 Recorder::Recorder(Environment& environment, napi_value lines)
     : environment_(environment), id_(++last_recording) {
   Check(environment.env(), napi_create_reference(environment.env(), lines, 1, &lines_));
+  environment.tensors().FreeDying();
   environment.tensors().ForEach([&](Handle handle, const at::Tensor& tensor) {
     handles_.try_emplace(tensor.unsafeGetTensorImpl(), handle);
   });
@@ -166,7 +167,10 @@ Register Recorder::Captured(const at::Tensor& real) {
   capture.to = NewRegister(fake);
   places_[real.unsafeGetTensorImpl()] = capture.to;
   const auto known = handles_.find(real.unsafeGetTensorImpl());
-  if (known != handles_.end()) {
+  // A tensor that was freed meanwhile may have left its address to one made since.
+  const at::Tensor* held =
+      known == handles_.end() ? nullptr : environment_.tensors().Find(known->second);
+  if (held != nullptr && held->is_same(real)) {
     capture.handle = known->second;
   } else {
     capture.constant = real;
