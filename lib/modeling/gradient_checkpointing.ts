@@ -2,8 +2,8 @@
 import { InvalidArgumentError } from "../errors/index.ts";
 import { warnOnce } from "../errors/warnings.ts";
 import * as nn from "../nn/index.ts";
-import { isOptions } from "../torch/options.ts";
 import { type CheckpointOptions, checkpoint } from "../torch/checkpoint.ts";
+import { isOptions } from "../torch/options.ts";
 
 /** Calls `forward(...args)` and lets backward call it again. */
 export type CheckpointFunction = (forward: (...args: unknown[]) => unknown, args: unknown[]) => unknown;

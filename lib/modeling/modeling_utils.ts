@@ -18,11 +18,7 @@ import {
   type LoadingInfo,
   loadPretrained,
 } from "./from_pretrained.ts";
-import {
-  disableCheckpointing,
-  enableCheckpointing,
-  isCheckpointing,
-} from "./gradient_checkpointing.ts";
+import { disableCheckpointing, enableCheckpointing, isCheckpointing } from "./gradient_checkpointing.ts";
 import * as init from "./initialization.ts";
 import { RotaryEmbedding } from "./modeling_rope_utils.ts";
 import { type SavePretrainedOptions, savePretrained } from "./save_pretrained.ts";

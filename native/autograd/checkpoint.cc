@@ -228,9 +228,7 @@ struct Inside : c10::DebugInfoBase {
 // libtorch knows no kind for others; it names those that it does not use itself after tests.
 constexpr auto kInside = c10::DebugInfoKind::TEST_INFO_2;
 
-Inside* Current() {
-  return static_cast<Inside*>(c10::ThreadLocalDebugInfo::get(kInside));
-}
+Inside* Current() { return static_cast<Inside*>(c10::ThreadLocalDebugInfo::get(kInside)); }
 
 class Dropped : public SavedVariableHooks {
  public:

@@ -119,7 +119,7 @@ class Executor {
   std::deque<Task*> queue_;
   std::atomic<uint32_t> queued_ = 0;
   std::atomic<int> num_threads_ = 1;
-  std::atomic<int> helping_ = 0;       // calls of HelpUntil; they nest
+  std::atomic<int> helping_ = 0;        // calls of HelpUntil; they nest
   std::atomic<Task*> asked_ = nullptr;  // for the helper
   std::atomic<uint32_t> wakes_ = 0;
 };

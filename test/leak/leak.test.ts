@@ -99,80 +99,80 @@ function loop(t: Test, step: (i: number) => void): void {
 }
 
 function tests(): void {
-const model = new Tiny();
-const x = torch.randn([2, 8, 32]);
+  const model = new Tiny();
+  const x = torch.randn([2, 8, 32]);
 
-t.test("forwards", (t) => loop(t, () => void torch.no_grad(() => model.forward(x))));
-t.test("forwards within tidy", (t) => {
-  const tensors = live_tensors();
-  torch.tidy(() => void torch.no_grad(() => model.forward(x)));
-  t.equal(live_tensors(), tensors, "freed at the end of the scope");
-  loop(t, () => torch.tidy(() => void torch.no_grad(() => model.forward(x))));
-});
-t.test("forwards that record gradients", (t) => loop(t, () => void model.forward(x)));
-t.test("training", (t) => loop(t, () => void model.train(x)));
-t.test("training within tidy", (t) => loop(t, () => void torch.tidy(() => model.train(x))));
-t.test("training with hooks", (t) =>
-  loop(t, (i) => {
-    const hidden = model.forward(x);
-    hidden.register_hook((grad) => (i % 2 ? grad.mul(0.5) : undefined));
-    const handle = (model.parameters[0] as Tensor).register_post_accumulate_grad_hook(() => undefined);
-    hidden.pow(2).mean().backward();
-    handle.remove();
-    for (const parameter of model.parameters) parameter.grad = null;
-  }),
-);
+  t.test("forwards", (t) => loop(t, () => void torch.no_grad(() => model.forward(x))));
+  t.test("forwards within tidy", (t) => {
+    const tensors = live_tensors();
+    torch.tidy(() => void torch.no_grad(() => model.forward(x)));
+    t.equal(live_tensors(), tensors, "freed at the end of the scope");
+    loop(t, () => torch.tidy(() => void torch.no_grad(() => model.forward(x))));
+  });
+  t.test("forwards that record gradients", (t) => loop(t, () => void model.forward(x)));
+  t.test("training", (t) => loop(t, () => void model.train(x)));
+  t.test("training within tidy", (t) => loop(t, () => void torch.tidy(() => model.train(x))));
+  t.test("training with hooks", (t) =>
+    loop(t, (i) => {
+      const hidden = model.forward(x);
+      hidden.register_hook((grad) => (i % 2 ? grad.mul(0.5) : undefined));
+      const handle = (model.parameters[0] as Tensor).register_post_accumulate_grad_hook(() => undefined);
+      hidden.pow(2).mean().backward();
+      handle.remove();
+      for (const parameter of model.parameters) parameter.grad = null;
+    }),
+  );
 
-t.test("large tensors are freed without a break, though nothing is disposed", (t) => {
-  settle();
-  const before = privateMemory();
-  let most = 0;
-  for (let i = 0; i < 400; i++) {
-    torch.ones([1024, 1024]).add(1); // 8 MB of garbage
-    if (i % 20 === 0) most = Math.max(most, privateMemory() - before);
-  }
-  t.ok(most < 1.5e9, `${(most / 1e6).toFixed(0)} MB at most, of 3,200 made`);
-  t.end();
-});
-
-t.test("files: opened, used and let go", async (t) => {
-  const path = fixture("demo-llama/model.safetensors");
-  const once = async () => {
-    for (const tensor of Object.values(await safetensors.load_file(path))) {
-      tensor.sum();
-      tensor.dispose();
-    }
-  };
-  const rounds = [];
-  for (let round = 0; round < ROUNDS; round++) {
-    for (let i = 0; i < (soak ? 50 : 15); i++) await once();
-    rounds.push(measure());
-  }
-  compare(t, rounds);
-  t.equal(addon().memoryStats().mapped_bytes, 0);
-});
-
-t.test("models: loaded, run and disposed", async (t) => {
-  const once = async (dispose: boolean) => {
-    const model = await AutoModelForCausalLM.from_pretrained(fixture("demo-llama"));
-    const forward = () => model.forward({ input_ids: torch.tensor([[1, 2, 3, 4]]) });
-    torch.tidy(() => void torch.no_grad(forward));
-    if (dispose) model.dispose();
-  };
-  const several = async () => {
-    for (let i = 0; i < (soak ? 50 : 8); i++) await once(true);
-    for (let i = 0; i < (soak ? 50 : 4); i++) await once(false);
-    await new Promise((resolve) => setImmediate(resolve)); // what a promise held is let go on the next turn
+  t.test("large tensors are freed without a break, though nothing is disposed", (t) => {
     settle();
-    t.equal(addon().memoryStats().mapped_bytes, 0, "the files are let go");
-  };
-  const rounds = [];
-  for (let round = 0; round < ROUNDS; round++) {
-    await several();
-    rounds.push(measure());
-  }
-  compare(t, rounds);
-});
+    const before = privateMemory();
+    let most = 0;
+    for (let i = 0; i < 400; i++) {
+      torch.ones([1024, 1024]).add(1); // 8 MB of garbage
+      if (i % 20 === 0) most = Math.max(most, privateMemory() - before);
+    }
+    t.ok(most < 1.5e9, `${(most / 1e6).toFixed(0)} MB at most, of 3,200 made`);
+    t.end();
+  });
+
+  t.test("files: opened, used and let go", async (t) => {
+    const path = fixture("demo-llama/model.safetensors");
+    const once = async () => {
+      for (const tensor of Object.values(await safetensors.load_file(path))) {
+        tensor.sum();
+        tensor.dispose();
+      }
+    };
+    const rounds = [];
+    for (let round = 0; round < ROUNDS; round++) {
+      for (let i = 0; i < (soak ? 50 : 15); i++) await once();
+      rounds.push(measure());
+    }
+    compare(t, rounds);
+    t.equal(addon().memoryStats().mapped_bytes, 0);
+  });
+
+  t.test("models: loaded, run and disposed", async (t) => {
+    const once = async (dispose: boolean) => {
+      const model = await AutoModelForCausalLM.from_pretrained(fixture("demo-llama"));
+      const forward = () => model.forward({ input_ids: torch.tensor([[1, 2, 3, 4]]) });
+      torch.tidy(() => void torch.no_grad(forward));
+      if (dispose) model.dispose();
+    };
+    const several = async () => {
+      for (let i = 0; i < (soak ? 50 : 8); i++) await once(true);
+      for (let i = 0; i < (soak ? 50 : 4); i++) await once(false);
+      await new Promise((resolve) => setImmediate(resolve)); // what a promise held is let go on the next turn
+      settle();
+      t.equal(addon().memoryStats().mapped_bytes, 0, "the files are let go");
+    };
+    const rounds = [];
+    for (let round = 0; round < ROUNDS; round++) {
+      await several();
+      rounds.push(measure());
+    }
+    compare(t, rounds);
+  });
 }
 
 // This file again, with a young generation of one size: see privateMemory.

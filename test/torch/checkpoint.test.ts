@@ -76,7 +76,11 @@ t.test("how often the function runs, and on what", async (t) => {
   const step = ({ h, list }: { h: Tensor; list: readonly Tensor[] }, factor: number) => {
     calls++;
     t.equal(torch.is_grad_enabled(), true);
-    const y = h.sin().mul(list[0] as Tensor).mul(factor).exp();
+    const y = h
+      .sin()
+      .mul(list[0] as Tensor)
+      .mul(factor)
+      .exp();
     ended++;
     return { y };
   };
@@ -110,7 +114,10 @@ t.test("a function that does not do the same twice", async (t) => {
     let call = 0;
     return (x) => (ways[call++] as Step)(x);
   };
-  const backward = (fn: Step, options = {}) => () => checkpoint(fn, [x], options).sum().backward();
+  const backward =
+    (fn: Step, options = {}) =>
+    () =>
+      checkpoint(fn, [x], options).sum().backward();
   const once: Step = (x) => x.sin();
   const twice: Step = (x) => x.sin().exp();
   t.throws(backward(changing(twice, (x) => x.add(1))), {
@@ -183,6 +190,9 @@ t.test("a chain of modules", async (t) => {
   const steps: Step[] = [(x) => x.sin(), (x) => x.exp(), (x) => x.tanh(), (x) => x.mul(x), (x) => x.cos()];
   checkpoint_sequential(steps, 2, x).sum().backward();
   const expected = x.detach().requires_grad_();
-  steps.reduce((h, step) => step(h), expected).sum().backward();
+  steps
+    .reduce((h, step) => step(h), expected)
+    .sum()
+    .backward();
   t.ok(torch.equal(x.grad as Tensor, expected.grad as Tensor));
 });

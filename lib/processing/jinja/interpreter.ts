@@ -363,8 +363,7 @@ export class Run {
 function unary(operator: "not" | "-" | "+", value: Value): Value {
   if (operator === "not") return !truth(value);
   if (value instanceof Undefined) throw new JinjaError(value.reason);
-  if (!isNumber(value))
-    throw new JinjaError(`bad operand type for unary ${operator}: '${typeName(value)}'`);
+  if (!isNumber(value)) throw new JinjaError(`bad operand type for unary ${operator}: '${typeName(value)}'`);
   const number = operator === "-" ? -numberOf(value) : numberOf(value);
   return value instanceof Float ? new Float(number) : number + 0;
 }

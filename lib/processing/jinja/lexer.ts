@@ -33,11 +33,11 @@ export class TemplateSyntaxError extends SyntaxError {
 const sticky = (pattern: string, flags = "") => new RegExp(pattern, `sy${flags}`);
 
 // What follows the text before a tag: raw blocks first, since they begin like others.
-const TAG = new RegExp(`\\{%([-+]?)${SPACE}*raw${SPACE}*(?:-%\\}${SPACE}*|%\\})|(\\{%|\\{#|\\{\\{)([-+]?)`, "g");
-const RAW_END = new RegExp(
-  `\\{%([-+]?)${SPACE}*endraw${SPACE}*(?:\\+%\\}|-%\\}${SPACE}*|%\\}\\n?)`,
+const TAG = new RegExp(
+  `\\{%([-+]?)${SPACE}*raw${SPACE}*(?:-%\\}${SPACE}*|%\\})|(\\{%|\\{#|\\{\\{)([-+]?)`,
   "g",
 );
+const RAW_END = new RegExp(`\\{%([-+]?)${SPACE}*endraw${SPACE}*(?:\\+%\\}|-%\\}${SPACE}*|%\\}\\n?)`, "g");
 const COMMENT_END = new RegExp(`\\+#\\}|-#\\}${SPACE}*|#\\}\\n?`, "g");
 const BLOCK_END = sticky(`\\+%\\}|-%\\}${SPACE}*|%\\}\\n?`);
 const VARIABLE_END = sticky(`-\\}\\}${SPACE}*|\\}\\}`);
@@ -46,7 +46,10 @@ const ONLY_SPACE = new RegExp(`^${SPACE}+$`);
 /** Within tags, in this order. */
 const RULES: readonly (readonly [TokenKind | "space", RegExp])[] = [
   ["space", sticky(`${SPACE}+`)],
-  ["float", sticky("(?<!\\.)(?:\\d+_)*\\d+(?:(?:\\.(?:\\d+_)*\\d+)?e[+-]?(?:\\d+_)*\\d+|\\.(?:\\d+_)*\\d+)", "i")],
+  [
+    "float",
+    sticky("(?<!\\.)(?:\\d+_)*\\d+(?:(?:\\.(?:\\d+_)*\\d+)?e[+-]?(?:\\d+_)*\\d+|\\.(?:\\d+_)*\\d+)", "i"),
+  ],
   ["integer", sticky("0b(?:_?[01])+|0o(?:_?[0-7])+|0x(?:_?[\\da-f])+|[1-9](?:_?\\d)*|0(?:_?0)*", "i")],
   ["name", sticky("[\\p{ID_Continue}·]+", "u")],
   ["string", sticky("'(?:[^'\\\\]|\\\\.)*'|\"(?:[^\"\\\\]|\\\\.)*\"")],
@@ -153,7 +156,7 @@ class Lexer {
       if (kind === "operator") this.#balance(found, open);
       if (kind === "name" && !NAME.test(found))
         throw new TemplateSyntaxError("Invalid character in identifier", this.#line);
-      if (kind === "string") this.#push(kind, unescape(found.slice(1, -1), this.#line));
+      if (kind === "string") this.#push(kind, unescaped(found.slice(1, -1), this.#line));
       else if (kind !== "space") this.#push(kind, found);
       this.#skip(this.#at + found.length);
       return;
@@ -188,24 +191,21 @@ const ESCAPES: Readonly<Record<string, string>> = {
 };
 
 /** A string literal's value by Python's escapes; a backslash before anything else stays. */
-function unescape(body: string, line: number): string {
+function unescaped(body: string, line: number): string {
   const invalid = (what: string) =>
     new TemplateSyntaxError(`'unicodeescape' codec can't decode: ${what}`, line);
-  return body.replaceAll(
-    /\\(x.{0,2}|u.{0,4}|U.{0,8}|N\{[^}]*\}?|[0-7]{1,3}|[^])/gs,
-    (whole, code: string) => {
-      const kind = code[0] as string;
-      if (/[0-7]/.test(kind)) return String.fromCodePoint(Number.parseInt(code, 8));
-      if (kind === "N") throw invalid("names of characters are not known");
-      const digits = { x: 2, u: 4, U: 8 }[kind];
-      if (digits === undefined) return ESCAPES[kind] ?? whole;
-      const hex = code.slice(1);
-      const point = Number.parseInt(hex, 16);
-      if (hex.length < digits || /[^\da-f]/i.test(hex)) throw invalid(`truncated \\${kind} escape`);
-      if (point > 0x10ffff) throw invalid("illegal Unicode character");
-      return String.fromCodePoint(point);
-    },
-  );
+  return body.replaceAll(/\\(x.{0,2}|u.{0,4}|U.{0,8}|N\{[^}]*\}?|[0-7]{1,3}|.)/gs, (whole, code: string) => {
+    const kind = code[0] as string;
+    if (/[0-7]/.test(kind)) return String.fromCodePoint(Number.parseInt(code, 8));
+    if (kind === "N") throw invalid("names of characters are not known");
+    const digits = { x: 2, u: 4, U: 8 }[kind];
+    if (digits === undefined) return ESCAPES[kind] ?? whole;
+    const hex = code.slice(1);
+    const point = Number.parseInt(hex, 16);
+    if (hex.length < digits || /[^\da-f]/i.test(hex)) throw invalid(`truncated \\${kind} escape`);
+    if (point > 0x10ffff) throw invalid("illegal Unicode character");
+    return String.fromCodePoint(point);
+  });
 }
 
 export const tokenize = (source: string): Token[] => new Lexer(source).run();

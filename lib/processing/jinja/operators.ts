@@ -19,8 +19,7 @@ const modulo = (a: number, b: number): number => a - b * Math.floor(a / b);
 
 export function arithmetic(operator: string, left: Value, right: Value): Value {
   for (const side of [left, right]) if (side instanceof Undefined) throw new JinjaError(side.reason);
-  if (operator === "%" && typeof left === "string")
-    return percentFormat(left, right);
+  if (operator === "%" && typeof left === "string") return percentFormat(left, right);
   if (isNumber(left) && isNumber(right)) return numeric(operator, left, right);
   if (operator === "+") {
     if (typeof left === "string" && typeof right === "string") return left + right;

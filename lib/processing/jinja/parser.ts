@@ -1,6 +1,6 @@
 // Reads tokens into a tree, by the grammar of Python's jinja2.
 
-import { type Token, type TokenKind, TemplateSyntaxError, tokenize } from "./lexer.ts";
+import { TemplateSyntaxError, type Token, type TokenKind, tokenize } from "./lexer.ts";
 
 /** What is given to a call, a filter or a test. */
 export interface Given {
@@ -23,10 +23,24 @@ export type Expression =
   | { readonly type: "Filter"; readonly value: Expression; readonly name: string; readonly given: Given }
   | { readonly type: "Test"; readonly value: Expression; readonly name: string; readonly given: Given }
   | { readonly type: "Unary"; readonly operator: "not" | "-" | "+"; readonly value: Expression }
-  | { readonly type: "Binary"; readonly operator: string; readonly left: Expression; readonly right: Expression }
-  | { readonly type: "Compare"; readonly first: Expression; readonly rest: readonly (readonly [string, Expression])[] }
+  | {
+      readonly type: "Binary";
+      readonly operator: string;
+      readonly left: Expression;
+      readonly right: Expression;
+    }
+  | {
+      readonly type: "Compare";
+      readonly first: Expression;
+      readonly rest: readonly (readonly [string, Expression])[];
+    }
   | { readonly type: "Concat"; readonly items: readonly Expression[] }
-  | { readonly type: "If"; readonly test: Expression; readonly yes: Expression; readonly no: Expression | undefined };
+  | {
+      readonly type: "If";
+      readonly test: Expression;
+      readonly yes: Expression;
+      readonly no: Expression | undefined;
+    };
 
 /** A name, a tuple of targets, or `namespace.attribute`. */
 export type Target =
@@ -61,13 +75,30 @@ export interface ForNode {
 export type Statement =
   | { readonly type: "text"; readonly value: string }
   | { readonly type: "output"; readonly values: readonly Expression[] }
-  | { readonly type: "if"; readonly branches: readonly (readonly [Expression, readonly Statement[]])[]; readonly otherwise: readonly Statement[] }
+  | {
+      readonly type: "if";
+      readonly branches: readonly (readonly [Expression, readonly Statement[]])[];
+      readonly otherwise: readonly Statement[];
+    }
   | ForNode
   | { readonly type: "set"; readonly target: Target; readonly value: Expression }
-  | { readonly type: "setBlock"; readonly target: Target; readonly filters: readonly Piped[]; readonly body: readonly Statement[] }
-  | { readonly type: "with"; readonly values: readonly (readonly [Target, Expression])[]; readonly body: readonly Statement[] }
+  | {
+      readonly type: "setBlock";
+      readonly target: Target;
+      readonly filters: readonly Piped[];
+      readonly body: readonly Statement[];
+    }
+  | {
+      readonly type: "with";
+      readonly values: readonly (readonly [Target, Expression])[];
+      readonly body: readonly Statement[];
+    }
   | { readonly type: "macro"; readonly macro: MacroNode }
-  | { readonly type: "call"; readonly call: Expression & { readonly type: "Call" }; readonly caller: MacroNode }
+  | {
+      readonly type: "call";
+      readonly call: Expression & { readonly type: "Call" };
+      readonly caller: MacroNode;
+    }
   | { readonly type: "filter"; readonly filters: readonly Piped[]; readonly body: readonly Statement[] }
   | { readonly type: "generation"; readonly body: readonly Statement[] }
   | { readonly type: "break" | "continue" };
@@ -163,7 +194,9 @@ class Parser {
       }
     }
     if (ends.length > 0)
-      throw this.#error(`Unexpected end of template. Looked for: ${ends.map((end) => `'${end}'`).join(" or ")}.`);
+      throw this.#error(
+        `Unexpected end of template. Looked for: ${ends.map((end) => `'${end}'`).join(" or ")}.`,
+      );
     return body;
   }
 
@@ -193,7 +226,13 @@ class Parser {
       case "with":
         return this.#with();
       case "print":
-        return { type: "output", values: this.#list(() => this.#is("block_end"), () => this.#expression()) };
+        return {
+          type: "output",
+          values: this.#list(
+            () => this.#is("block_end"),
+            () => this.#expression(),
+          ),
+        };
       case "macro": {
         const name = this.#expect("name").value;
         return { type: "macro", macro: this.#macro(name, this.#signature(), "endmacro") };
@@ -456,7 +495,11 @@ class Parser {
           return node;
         }
         if (value === "[") {
-          const items = this.#list(() => this.#is("operator", "]"), () => this.#expression(), true);
+          const items = this.#list(
+            () => this.#is("operator", "]"),
+            () => this.#expression(),
+            true,
+          );
           this.#expect("operator", "]");
           return { type: "List", items };
         }
@@ -517,7 +560,10 @@ class Parser {
       throw this.#error("expected name or number");
     }
     this.#expect("operator", "[");
-    const keys = this.#list(() => this.#is("operator", "]"), () => this.#key());
+    const keys = this.#list(
+      () => this.#is("operator", "]"),
+      () => this.#key(),
+    );
     const [only] = keys;
     if (only === undefined) throw this.#error("expected subscript expression");
     this.#expect("operator", "]");

@@ -144,10 +144,17 @@ function converted(value: Value, kind: string, flags: string, precision: string 
     return precision === undefined ? all : points(all).slice(0, digits).join("");
   }
   if (kind === "c") return typeof value === "number" ? String.fromCodePoint(value) : text(value);
-  if (!isNumber(value)) throw new JinjaError(`%${kind} format: a real number is required, not ${typeName(value)}`);
+  if (!isNumber(value))
+    throw new JinjaError(`%${kind} format: a real number is required, not ${typeName(value)}`);
   const number = numberOf(value);
   const size = Math.abs(number);
-  if ("diu".includes(kind)) return signed(Math.trunc(number), Math.trunc(size).toString().padStart(precision === undefined ? 0 : digits, "0"));
+  if ("diu".includes(kind))
+    return signed(
+      Math.trunc(number),
+      Math.trunc(size)
+        .toString()
+        .padStart(precision === undefined ? 0 : digits, "0"),
+    );
   if ("xXo".includes(kind)) {
     if (!Number.isInteger(number) || value instanceof Float)
       throw new JinjaError(`%${kind} format: an integer is required, not ${typeName(value)}`);
@@ -163,16 +170,14 @@ function converted(value: Value, kind: string, flags: string, precision: string 
 function floating(size: number, kind: string, digits: number): string {
   if (!Number.isFinite(size)) return Number.isNaN(size) ? "nan" : "inf";
   const lower = kind.toLowerCase();
-  const exponential = (places: number) =>
-    size.toExponential(places).replace(/e([+-])(\d)$/, "e$10$2");
+  const exponential = (places: number) => size.toExponential(places).replace(/e([+-])(\d)$/, "e$10$2");
   let out: string;
   if (lower === "f") out = size.toFixed(digits);
   else if (lower === "e") out = exponential(digits);
   else {
     const places = Math.max(1, digits);
     const exponent = size === 0 ? 0 : Number(size.toExponential(places - 1).split("e")[1]);
-    out =
-      exponent < -4 || exponent >= places ? exponential(places - 1) : size.toFixed(places - 1 - exponent);
+    out = exponent < -4 || exponent >= places ? exponential(places - 1) : size.toFixed(places - 1 - exponent);
     if (out.includes(".")) out = out.replace(/\.?0+(e|$)/, "$1");
   }
   return kind === lower ? out : out.toUpperCase();

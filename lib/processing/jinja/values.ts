@@ -321,7 +321,8 @@ export const PLAIN_JSON: JsonOptions = {
 };
 
 /** White space as Python knows it, for regular expressions. */
-export const SPACE = "[\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]";
+export const SPACE =
+  "[\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]";
 const SPACE_LEFT = new RegExp(`^${SPACE}+`);
 const SPACE_RUN = new RegExp(`${SPACE}+`);
 const IS_SPACE = new RegExp(SPACE);
