@@ -2,15 +2,18 @@
 import { mkdir, readdir, rm } from "node:fs/promises";
 import path from "node:path";
 import { CheckpointError, InvalidArgumentError } from "../errors/index.ts";
+import { suggest } from "../errors/suggest.ts";
 import { writeFileAtomic } from "../hub/atomic.ts";
 import { SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, withVariant } from "../hub/checkpoint.ts";
+import type { Pushable, SaveAndPushOptions } from "../hub/push.ts";
+import type { CommitInfo } from "../hub/upload.ts";
 import { save_file } from "../safetensors/index.ts";
 import type { Tensor } from "../torch/index.ts";
 import type { PreTrainedModel } from "./modeling_utils.ts";
 import { naturalOrder } from "./natural_order.ts";
 
-/** Options of a model's `save_pretrained`. */
-export interface SavePretrainedOptions {
+/** Options of a model's `save_pretrained`; those of the hub need `push_to_hub: true`. */
+export interface SavePretrainedOptions extends SaveAndPushOptions {
   /** The most bytes per file: a number, or a decimal size like "500MB" or "5GB". Default "50GB". */
   readonly max_shard_size?: number | string | undefined;
   /** "fp16" writes `model.fp16.safetensors`. */
@@ -34,14 +37,72 @@ export function parseSize(size: number | string): number {
   return Math.trunc(Number(digits) * (UNITS[unit.toUpperCase()] as number));
 }
 
+type Sorted = { readonly sorted: boolean };
+
 /** See `PreTrainedModel.save_pretrained`; `sorted` orders tensors by name instead of by the model's structure. */
 export async function savePretrained(
   model: PreTrainedModel,
   directory: string,
-  options: SavePretrainedOptions & { readonly sorted: boolean },
+  options: SavePretrainedOptions & Sorted,
+): Promise<void> {
+  const { push_to_hub, ...others } = options;
+  if (push_to_hub !== true) return writePretrained(model, directory, others);
+  const { saveAndPush, splitPushOptions } = await import("../hub/push.ts");
+  const { push, rest } = splitPushOptions(options);
+  await saveAndPush(pushable(model, rest), directory, push);
+}
+
+/** See `PreTrainedModel.push_to_hub`. */
+export async function pushModel(
+  model: PreTrainedModel,
+  repo_id: string,
+  options: SavePretrainedOptions & Sorted,
+): Promise<CommitInfo> {
+  const { pushToHub, splitPushOptions } = await import("../hub/push.ts");
+  const { push, rest } = splitPushOptions(options);
+  return pushToHub(pushable(model, rest), repo_id, push);
+}
+
+/** What the hub calls the task of a class, by the end of its name. */
+const TASKS: readonly (readonly [ending: string, task: string, auto: string])[] = [
+  ["ForCausalLM", "text-generation", "AutoModelForCausalLM"],
+  ["ForSequenceClassification", "text-classification", "AutoModelForSequenceClassification"],
+  ["ForTokenClassification", "token-classification", "AutoModelForTokenClassification"],
+  ["ForQuestionAnswering", "question-answering", "AutoModelForQuestionAnswering"],
+  ["ForMaskedLM", "fill-mask", "AutoModelForMaskedLM"],
+];
+
+function pushable(model: PreTrainedModel, options: SavePretrainedOptions & Sorted): Pushable {
+  const { name } = model.constructor;
+  const [, pipeline_tag, auto = "AutoModel"] = TASKS.find(([ending]) => name.endsWith(ending)) ?? [];
+  return {
+    name,
+    save: (folder) => writePretrained(model, folder, options),
+    card: {
+      summary: `A ${name} model${model.config.model_type ? ` (\`${model.config.model_type}\`)` : ""}.`,
+      pipeline_tag,
+      base_model: model.config.name_or_path,
+      typescript: [
+        `import { ${auto} } from "torchformers";`,
+        "",
+        `const model = await ${auto}.from_pretrained("REPO");`,
+      ],
+      python: [`from transformers import ${auto}`, "", `model = ${auto}.from_pretrained("REPO")`],
+    },
+  };
+}
+
+async function writePretrained(
+  model: PreTrainedModel,
+  directory: string,
+  options: SavePretrainedOptions & Sorted,
 ): Promise<void> {
   const unknown = Object.keys(options).find((name) => !OPTIONS.includes(name));
-  if (unknown !== undefined) throw new InvalidArgumentError(`save_pretrained has no option '${unknown}'.`);
+  if (unknown !== undefined) {
+    throw new InvalidArgumentError(`save_pretrained has no option '${unknown}'.`, {
+      suggestion: suggest(unknown, [...OPTIONS.slice(0, -1), "push_to_hub"]),
+    });
+  }
   const limit = parseSize(options.max_shard_size ?? "50GB");
 
   const state = stateToSave(model, options.state_dict);
