@@ -17,6 +17,8 @@ export * as optim from "./optim/index.ts";
 
 // files
 export * as safetensors from "./safetensors/index.ts";
+export * as hub from "./hub/index.ts";
+export type { PushToHubOptions } from "./hub/push.ts";
 
 // configuration
 export { AutoConfig } from "./auto/configuration_auto.ts";

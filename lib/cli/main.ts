@@ -34,6 +34,20 @@ const COMMANDS: readonly CommandEntry[] = [
   },
   { name: "repl", summary: "open Node's REPL with torch, nn and a model", load: () => import("./repl.ts") },
   {
+    name: "download",
+    summary: "bring a repository of the hub, or some of its files",
+    load: () => import("./download.ts"),
+  },
+  { name: "upload", summary: "send a folder to the hub", load: () => import("./upload.ts") },
+  {
+    name: "cache",
+    summary: "list, check and clear what was downloaded",
+    load: () => import("./cache.ts"),
+  },
+  { name: "login", summary: "keep a token of the hub on this machine", load: () => import("./login.ts") },
+  { name: "logout", summary: "forget the token of the hub", load: () => import("./logout.ts") },
+  { name: "whoami", summary: "tell whose token is used", load: () => import("./whoami.ts") },
+  {
     name: "env",
     summary: "print versions, devices and settings, for a bug report",
     load: () => import("./env.ts"),

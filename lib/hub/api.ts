@@ -25,16 +25,18 @@ export function hubFetch({
     const url = new URL(input instanceof Request ? input.url : String(input));
     const isHub = url.origin === new URL(endpoint()).origin;
     const { authorization, ...headers } = Object.fromEntries(new Headers(init.headers));
+    const isOwn = authorization !== undefined && authorization !== "Bearer undefined";
     const method = init.method ?? "GET";
     const aborts = [signal, init.signal].filter((one) => one !== null && one !== undefined);
     const request = {
       method,
-      // To other hosts go only the tokens that they themselves handed out.
-      headers: isHub || authorization === undefined ? headers : { ...headers, authorization },
+      // It never saw the user's token: what it sends along is a token that the hub gave it for a storage.
+      headers: isOwn ? { ...headers, authorization: authorization as string } : headers,
       body: (init.body ?? undefined) as string | Uint8Array | Blob | undefined,
-      token: isHub ? token : undefined,
+      token: isHub && !isOwn ? token : undefined,
       signal: aborts.length > 1 ? AbortSignal.any(aborts) : aborts[0],
       repo: isHub ? repo : undefined,
+      raw: !isHub,
       once: method === "POST" && /\/commit\/|\/repos\/create$/.test(url.pathname),
       onSent: sentReporter(init),
     };

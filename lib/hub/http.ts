@@ -36,6 +36,8 @@ export interface HubRequest {
   readonly attempts?: number | undefined;
   /** What must not happen twice is tried again only when the hub said that it did not happen (429). */
   readonly once?: boolean | undefined;
+  /** Answers of 400 and above that another attempt would not change are handed out instead of thrown. */
+  readonly raw?: boolean | undefined;
   readonly onSent?: ((bytes: number) => void) | undefined;
 }
 
@@ -202,8 +204,9 @@ export async function hubRequest(address: string, request: HubRequest = {}): Pro
     try {
       const response = await follow(address, request);
       if (response.status < 400) return response;
-      const error = await failure(response, request);
       const isWorthIt = request.once ? response.status === 429 : isTransient(response.status);
+      if (request.raw && !isWorthIt) return response;
+      const error = await failure(response, request);
       if (!isWorthIt || attempt >= attempts) throw error;
       asked = askedToWait(response.headers);
     } catch (error) {

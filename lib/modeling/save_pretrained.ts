@@ -3,11 +3,12 @@ import { availableParallelism } from "node:os";
 import path from "node:path";
 import { folderTools } from "../addon/folder_tools.ts";
 import { CheckpointError, InvalidArgumentError } from "../errors/index.ts";
-import { nearest } from "../errors/suggest.ts";
+import { suggest } from "../errors/suggest.ts";
 import { writeFileAtomic } from "../hub/atomic.ts";
 import { SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, withVariant } from "../hub/checkpoint.ts";
 import { assertSafeName } from "../hub/files.ts";
 import { replaceInFolder } from "../hub/folder_transaction.ts";
+import type { SaveAndPushOptions } from "../hub/push.ts";
 import { save_file } from "../safetensors/index.ts";
 import type { Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
@@ -18,8 +19,8 @@ import type { PreTrainedModel } from "./modeling_utils.ts";
 import { naturalOrder } from "./natural_order.ts";
 import { Transforms, type WeightConverter, type WeightTransform } from "./weight_transforms.ts";
 
-/** Options of a model's `save_pretrained`. */
-export interface SavePretrainedOptions {
+/** Options of a model's `save_pretrained`; those of the hub need `push_to_hub: true`. */
+export interface SavePretrainedOptions extends SaveAndPushOptions {
   /** The most bytes per file: a number, or a decimal size like "500MB" or "5GB". Default "50GB". */
   readonly max_shard_size?: number | string | undefined;
   /** "fp16" writes `model.fp16.safetensors`. */
@@ -56,8 +57,8 @@ export function parseSize(size: number | string): number {
   );
 }
 
-/** See `PreTrainedModel.save_pretrained`. */
-export async function savePretrained(
+/** Writes the files of `PreTrainedModel.save_pretrained`; nothing is sent anywhere. */
+export async function writePretrained(
   model: PreTrainedModel,
   directory: string,
   options: SavePretrainedOptions,
@@ -67,7 +68,7 @@ export async function savePretrained(
   const unknown = Object.keys(options).find((name) => !OPTIONS.includes(name));
   if (unknown !== undefined) {
     throw new InvalidArgumentError(`save_pretrained has no option '${unknown}'.`, {
-      suggestion: nearest(unknown, OPTIONS, 1)[0],
+      suggestion: suggest(unknown, [...OPTIONS, "push_to_hub"]),
     });
   }
   const { variant, tensor_of, save_original_format = true } = options;
