@@ -6,7 +6,10 @@
 
 #include <map>
 #include <memory>
+#include <optional>
+#include <vector>
 
+#include "native/device/run_generator.h"
 #include "native/program/recorder.h"
 #include "native/program/run.h"
 
@@ -28,6 +31,9 @@ class Programs {
   bool Intercept(const OpPlan& op, torch::jit::Stack& stack);
   // Throws ERR_TENSOR_BUSY.
   void RefuseBusy(const at::Tensor& tensor, const char* what) const;
+  // As above, where a run in flight looks at or changes the tensor's gradient.
+  void RefuseBusyGradient(const at::Tensor& tensor, const char* what) const;
+  bool holds_gradients() const;
 
   Recorder* recorder() { return recorder_.get(); }
   void Begin(napi_value lines);
@@ -38,7 +44,10 @@ class Programs {
   napi_value Run(std::shared_ptr<const Program> program,
                  std::vector<c10::IValue> registers,
                  uint64_t id,
-                 bool profiled);
+                 bool profiled,
+                 const std::vector<at::Generator>& generators = {});
+  // Whether the gradients are there that the Program expects, once all that is queued has run.
+  bool GradientsFit(const Program& program, const std::vector<c10::IValue>& registers) const;
   void Cancel(uint64_t id);
 
  private:
@@ -46,18 +55,33 @@ class Programs {
   // `waiting` holds it until it starts.
   struct Pending {
     napi_deferred deferred = nullptr;
+    std::shared_ptr<const Program> program;
     ProgramRun* run = nullptr;
     std::unique_ptr<ProgramRun> waiting;
     std::vector<c10::Storage> storages;
+    std::vector<at::Tensor> gradients_of;  // one per slot of the program
+    std::vector<std::unique_ptr<GeneratorLease>> leases;
+    std::optional<at::Generator> default_generator;
 
     bool ConflictsWith(const Pending& other) const;
+    void LeaseGenerators(const Program& program,
+                         const std::vector<at::Generator>& given,
+                         std::vector<c10::IValue>& registers);
   };
 
   static void Wake(napi_env env, napi_value, void* mailbox, void*);
   // Starts what waits for nothing. Runs take turns on the executor, so one that writes what another
-  // uses has to wait for its end, and so has one that draws random numbers for another that does.
+  // uses has to wait for its end, and so has one that draws from a device's default generator for
+  // another that does.
   void StartWaiting();
   void Deliver(ProgramRun& run);
+  // Ends a pending run; `run` is null when it never started.
+  void Settle(std::map<uint64_t, Pending>::iterator found,
+              ProgramRun* run,
+              std::optional<Failure> failure);
+  // Fills in the gradients as they are now. False: they are not what the Program expects.
+  static bool BindGradients(Pending& pending);
+  static void StoreGradients(const Pending& pending, const ProgramRun& run);
   napi_value Outcome(ProgramRun& run);
 
   Environment& environment_;
@@ -73,5 +97,6 @@ void RefuseRead(Environment& environment, const at::Tensor& tensor, const char* 
 void RefuseRecording(Environment& environment, const char* what);
 // Throws ERR_TENSOR_BUSY when a run in flight uses the tensor's memory.
 void RefuseBusy(Environment& environment, const at::Tensor& tensor, const char* what);
+void RefuseBusyGradient(Environment& environment, const at::Tensor& tensor, const char* what);
 
 }  // namespace tf

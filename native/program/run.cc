@@ -6,6 +6,7 @@
 #include <chrono>
 
 #include "native/convert/value.h"
+#include "native/device/run_generator.h"
 #include "native/error/guard.h"
 #include "native/io/mapped_tensors.h"
 
@@ -63,6 +64,7 @@ bool ProgramRun::TakeTurn() {
   const Executor& executor = Executor::Cpu();
   const std::vector<Instruction>& code = program_->code;
   const int64_t turn_ends = Now() + kTurn;
+  const tf::DrawFrom draws(generator_);
   std::optional<at::ThreadLocalStateGuard> guard;
   uint32_t modes = 0;
   torch::jit::Stack stack;
@@ -75,6 +77,9 @@ bool ProgramRun::TakeTurn() {
     if (executor.has_waiting() && Now() >= turn_ends) return false;
     const Instruction& instruction = code[position_];
     if (!guard || modes != instruction.modes) {
+      if (program_->cast_epochs[instruction.modes] != program_->cast_epochs[modes_])
+        at::autocast::clear_cache();
+      modes_ = instruction.modes;
       guard.reset();
       guard.emplace(program_->modes[instruction.modes]);
       modes = instruction.modes;

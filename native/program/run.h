@@ -2,6 +2,7 @@
 // environment that asked.
 #pragma once
 
+#include <ATen/core/Generator.h>
 #include <ATen/core/ivalue.h>
 #include <node_api.h>
 
@@ -41,6 +42,11 @@ class ProgramRun final : public Executor::Task {
   // Any thread: the run ends before its next operator.
   void Cancel() { cancelled_.store(true, std::memory_order_relaxed); }
 
+  // Before it starts.
+  void SetRegister(Register at, c10::IValue value) { registers_[at] = std::move(value); }
+  // Where operators draw that name no generator.
+  void DrawFrom(at::Generator generator) { generator_ = std::move(generator); }
+
   // What came of it, once it is in the mailbox.
   uint64_t id() const { return id_; }
   bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
@@ -61,10 +67,12 @@ class ProgramRun final : public Executor::Task {
 
   std::shared_ptr<const Program> program_;
   std::vector<c10::IValue> registers_;
+  at::Generator generator_;
   std::shared_ptr<Mailbox> mailbox_;
   const uint64_t id_;
   std::atomic<bool> cancelled_ = false;
   size_t position_ = 0;
+  uint32_t modes_ = 0;  // of the last instruction
   std::optional<Failure> failure_;
   std::vector<Span> spans_;
   int64_t began_ = 0;
