@@ -298,6 +298,13 @@ export interface Addon {
   elapsedTime(start: EventHandle, end: EventHandle): number;
   getNumThreads(): number;
   setNumThreads(count: number): void;
+  /** Before the process ends: runs are given up, and the operator under way is waited for. */
+  endProcess(patience: number): void;
+  /** Bytes of CPU tensors above 1 KiB that may be in use in the process; -1: no limit. */
+  memoryLimit(): number;
+  setMemoryLimit(bytes: number): void;
+  /** Bytes of CPU tensors above 1 KiB in use in the process. */
+  hostMemory(): number;
   setDeterministic(enabled: boolean, warnOnly: boolean): void;
   defaultDtype(): string;
   setDefaultDtype(dtype: string): void;
@@ -360,6 +367,10 @@ export interface Addon {
   beginRecording(lines: Error[]): void;
   /** The fake that stands for an argument. All arguments come before the first operator. */
   recordInput(owner: object, handle: Handle): Handle;
+  /** A generator among the arguments: in each run, that call's takes its place. */
+  recordGenerator(generator: GeneratorHandle): void;
+  /** The last recorded operator's argument is, in each run, the call's number `input`. */
+  bindNumber(argument: number, input: number): void;
   /** `outputs` are fakes; `passes` the names of those that may rewrite the Program, all when undefined. */
   endRecording(outputs: readonly Handle[], passes: readonly string[] | undefined): Recording;
   /** Gives the recording up, if one is on. */
@@ -370,15 +381,18 @@ export interface Addon {
   /** Everything about tensors that a recording depends on, as text; says which share memory. */
   tensorsKey(handles: readonly Handle[]): string;
   /**
-   * Queues a run on the executor; `id` is for `cancelRun`. null: a captured tensor no longer fits, record again. A failure
-   * has the number of its operator as `instruction`; a cancelled run rejects with ERR_ABORTED.
+   * Queues a run on the executor; `id` is for `cancelRun`. null: a captured tensor no longer fits, record again; false:
+   * gradients are there that the recording did not find, or the other way round. A failure has the number of its operator as
+   * `instruction`; a cancelled run rejects with ERR_ABORTED.
    */
   runProgram(
     program: ProgramHandle,
     inputs: readonly Handle[],
     id: number,
     profiled: boolean,
-  ): Promise<RunResult> | null;
+    generators: readonly GeneratorHandle[],
+    numbers: readonly number[],
+  ): Promise<RunResult> | null | false;
   cancelRun(id: number): void;
   /** One line per operator. */
   programText(program: ProgramHandle): string[];

@@ -5,6 +5,7 @@ import { existsSync, readdirSync } from "node:fs";
 import { createRequire } from "node:module";
 import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { isMainThread } from "node:worker_threads";
 import { InvalidArgumentError, LibtorchNotFoundError, NativeBindingNotFoundError } from "../errors/index.ts";
 import type { Addon } from "./addon.ts";
 import { collectYoung } from "./collect_young.ts";
@@ -45,6 +46,9 @@ const platform = `${process.platform}-${process.arch}`;
 
 /** Where the addon's `shape` and `stride` leave their values. Tensors have at most 64 dimensions. */
 export const sizes = new Float64Array(64);
+
+/** How long, in milliseconds, the end of the process waits for the operator that the executor is at. */
+const PATIENCE = 2000;
 
 let loaded: Addon | undefined;
 let report: LoadReport = {
@@ -103,6 +107,8 @@ function load(): Addon {
   native.setYoungCollector(collectYoung);
   native.setSizesArray(sizes);
   native.noteCudaLibrary(absence ?? "");
+  // Whatever ends the process: process.exit(), an exception that nobody caught, or the end of the work.
+  if (isMainThread) process.once("exit", () => native.endProcess(PATIENCE));
   return native;
 }
 

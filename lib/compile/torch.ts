@@ -1,5 +1,6 @@
 // torch, with what stands on it and is part of its name space.
 export * from "../torch/index.ts";
+export type { Bucket, PaddedDim } from "./buckets.ts";
 export {
   type CompileCounters,
   type Compiled,

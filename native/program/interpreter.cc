@@ -61,6 +61,8 @@ void Interpreter::Rewind(const std::vector<c10::IValue>& registers) {
 
 void Interpreter::Execute(const Instruction& instruction) {
   if (!guard_ || modes_ != instruction.modes) {
+    if (program_->cast_epochs[instruction.modes] != program_->cast_epochs[modes_])
+      at::autocast::clear_cache();
     guard_.reset();
     guard_.emplace(program_->modes[instruction.modes]);
     modes_ = instruction.modes;

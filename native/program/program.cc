@@ -40,6 +40,16 @@ bool TensorFacts::Fits(const at::Tensor& real) const {
          real.strides().equals(strides) && real.requires_grad() == requires_grad;
 }
 
+bool TensorFacts::FitsLoosely(const at::Tensor& real) const {
+  if (real.scalar_type() != dtype || real.device() != device || !real.sizes().equals(sizes) ||
+      real.requires_grad() != requires_grad) {
+    return false;
+  }
+  for (size_t i = 0; i < sizes.size(); ++i)
+    if (sizes[i] != 1 && real.stride(static_cast<int64_t>(i)) != strides[i]) return false;
+  return true;
+}
+
 std::string TensorFacts::Text() const {
   std::string text(DtypeName(dtype));
   text += '[';
@@ -80,7 +90,7 @@ void Program::Finish() {
 }
 
 Instruction::Way Program::WayOf(const Instruction& instruction) const {
-  if (instruction.op->name == "torchformers::view" && !gradients) return Instruction::Way::kView;
+  if (instruction.op->name == "torchformers::view" && !needs_gradients) return Instruction::Way::kView;
   return instruction.op->skips_autograd && !mode_facts[instruction.modes].grad
              ? Instruction::Way::kCallBelow
              : Instruction::Way::kCall;

@@ -73,6 +73,8 @@ struct TensorFacts {
 
   static TensorFacts Of(const at::Tensor& tensor);
   bool Fits(const at::Tensor& real) const;
+  // As above; strides of dimensions of size 1 do not matter.
+  bool FitsLoosely(const at::Tensor& real) const;
   std::string Text() const;
 };
 
@@ -93,22 +95,57 @@ struct ModeFacts {
   bool autocast = false;
 };
 
+// The gradient of a tensor from outside, where the function looks at it or changes it.
+struct GradientSlot {
+  Register of = kNoRegister;  // an input or a captured tensor
+  // What the function saw first; when it only replaced the gradient, there is no matter what.
+  bool looked = false;
+  bool defined = false;
+  Register before = kNoRegister;  // holds it when the run begins
+  bool changed = false;
+  size_t after = 0;  // which of the outputs it is at the end; kNoRegister stands for none
+};
+
+// A generator that operators name. Each run draws from one of its own, see GeneratorLease.
+struct BoundGenerator {
+  Register to = kNoRegister;
+  int32_t input = -1;  // which of the call's generators; -1: the captured one
+  at::Generator captured;
+};
+
+// A setting that may differ in each run (a learning rate), as an operand.
+struct BoundNumber {
+  Register to = kNoRegister;
+  int32_t input = 0;  // which of the call's numbers
+  bool as_tensor = false;
+};
+
 class Program {
  public:
   std::vector<Instruction> code;
   std::vector<TensorFacts> registers;
   std::vector<CapturedTensor> captures;
   std::vector<Register> outputs;
+  size_t results = 0;  // so many of the outputs are the function's; gradients follow
+  std::vector<GradientSlot> gradients;
+  // Registers of these two hold no tensors, but what an operator takes in their place.
+  std::vector<BoundGenerator> generators;
+  std::vector<BoundNumber> numbers;
+  // Which inputs, captured tensors and gradients lay in one memory, by register; -1 for others.
+  std::vector<int32_t> sharing;
   std::vector<at::ThreadLocalState> modes;
   std::vector<ModeFacts> mode_facts;  // one per mode
   int32_t storages = 0;               // so many numbers of TensorFacts::storage are taken
+  // Casts that autocast keeps hold within one of these, per mode.
+  std::vector<uint32_t> cast_epochs;
   Register inputs = 0;  // so many of the first registers
   bool draws = false;
-  bool writes = false;  // something, that may be there before and after the run
+  bool draws_on_device = false;  // from a device's default generator, which runs share
+  bool writes = false;           // something, that may be there before and after the run
   // Per register: whether the memory of the tensor that is in it beforehand is written.
   std::vector<bool> written;
   bool autocast = false;
-  bool gradients = false;  // some result may get a graph behind it
+  bool needs_gradients = false;  // some result may get a graph behind it
 
   // To be called once all is there: finds the last uses, and how each instruction is run.
   void Finish();

@@ -12,6 +12,11 @@ Aliases::Aliases(const Program& program) : program_(program), kinds_(program.sto
     Kind& kind = kinds_[Storage(capture.to)];
     kind.foreign = kind.captured = true;
   }
+  for (const GradientSlot& slot : program.gradients) {
+    if (slot.before == kNoRegister) continue;
+    Kind& kind = kinds_[Storage(slot.before)];
+    kind.foreign = kind.captured = true;
+  }
   for (const Register at : program.outputs) {
     if (at != kNoRegister) kinds_[Storage(at)].escapes = true;
   }

@@ -9,7 +9,7 @@ namespace {
 bool HasEffects(const Program& program, const Instruction& instruction) {
   if (instruction.op->writes || instruction.draws) return true;
   // An operator of ours may have to do with gradients, which no schema tells of.
-  if (program.gradients && !instruction.op->name.starts_with("aten::")) return true;
+  if (program.needs_gradients && !instruction.op->name.starts_with("aten::")) return true;
   // What gives nothing back is there for something else: a check, say.
   return instruction.results.empty();
 }

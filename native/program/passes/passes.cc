@@ -88,10 +88,10 @@ void Optimize(Program& program, const std::optional<std::vector<std::string>>& n
                   "[compile] there is no pass '" + name + "'",
                   "Passes are " + text + ".");
   }
-  program.gradients = NeedsGradients(program);
+  program.needs_gradients = NeedsGradients(program);
   if (std::any_of(program.code.begin(), program.code.end(), IsOpaque)) return;
   for (const Pass& pass : kPasses) {
-    if (program.gradients && !pass.keeps_gradients) continue;
+    if (program.needs_gradients && !pass.keeps_gradients) continue;
     if (names && std::find(names->begin(), names->end(), pass.name) == names->end()) continue;
     pass.run(program);
     // What a pass replaced is of no use any more.
