@@ -153,7 +153,8 @@ void Programs::Wake(napi_env env, napi_value, void* context, void*) {
   Environment& environment = Environment::Of(env);
   Guard(environment, [&]() -> napi_value {
     Programs& programs = environment.Room<Programs>();
-    for (const auto& run : static_cast<Mailbox*>(static_cast<Doorbell*>(context))->Take()) programs.Deliver(*run);
+    for (const auto& run : static_cast<Mailbox*>(static_cast<Doorbell*>(context))->Take())
+      programs.Deliver(*run);
     return nullptr;
   });
 }
@@ -183,8 +184,10 @@ void Programs::Deliver(ProgramRun& run) {
     return;
   }
   napi_value error = MakeError(environment_, *failure);
-  napi_set_named_property(
-      env, error, "instruction", FromDouble(env, static_cast<double>(run.interpreter().position())));
+  napi_set_named_property(env,
+                          error,
+                          "instruction",
+                          FromDouble(env, static_cast<double>(run.interpreter().position())));
   napi_reject_deferred(env, pending.deferred, error);
 }
 
@@ -192,10 +195,10 @@ napi_value Programs::Outcome(ProgramRun& run) {
   std::vector<napi_value> handles;
   for (const Register at : run.program().outputs) {
     const bool none = at == kNoRegister || !run.interpreter().registers()[at].isTensor();
-    handles.push_back(
-        none ? Null(environment_.env())
-             : ToJs(environment_,
-                    environment_.tensors().Add(run.interpreter().registers()[at].toTensor(), nullptr)));
+    handles.push_back(none ? Null(environment_.env())
+                           : ToJs(environment_,
+                                  environment_.tensors().Add(
+                                      run.interpreter().registers()[at].toTensor(), nullptr)));
   }
   std::vector<double> spans;
   for (const Span& span : run.interpreter().spans()) {
