@@ -63,7 +63,12 @@ try {
     let same = true;
     const ours = async (mode) => {
       const start = performance.now();
-      const out = await model.generate([prompt], { max_new_tokens: tokens, eos_token_id: null, do_sample: false, mode });
+      const out = await model.generate([prompt], {
+        max_new_tokens: tokens,
+        eos_token_id: null,
+        do_sample: false,
+        mode,
+      });
       const seconds = (performance.now() - start) / 1000;
       const ids = out.tolist()[0];
       out.dispose();

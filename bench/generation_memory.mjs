@@ -19,7 +19,10 @@ function held() {
   }
   const [, kilobytes] = /^RssAnon:\s+(\d+) kB/m.exec(readFileSync("/proc/self/status", "utf8"));
   const { heapTotal, heapUsed } = process.memoryUsage();
-  return { memory: Number(kilobytes) * 1024 - (heapTotal - heapUsed), tensors: torch.memory_stats().live_tensors };
+  return {
+    memory: Number(kilobytes) * 1024 - (heapTotal - heapUsed),
+    tensors: torch.memory_stats().live_tensors,
+  };
 }
 
 describeMachine();

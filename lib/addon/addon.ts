@@ -416,14 +416,13 @@ export interface Addon {
     generator: GeneratorHandle | null,
     quiet: boolean,
   ): boolean;
-  /** While it is paused: other Programs for the steps from here on. false: as above. */
+  /** While it is paused: other Programs, the first `first` of them for the next step, the others from then on. */
   replaceLoop(
     id: number,
     programs: readonly ProgramHandle[],
     inputs: readonly (readonly Handle[])[],
     collects: readonly boolean[],
-    ids: Handle | null,
-    going: Handle | null,
+    first: number,
   ): boolean;
   /**
    * What came since the last time, as soon as there is something. A failure has `stage` (number n of the first step's
@@ -432,5 +431,6 @@ export interface Addon {
   nextOfLoop(id: number): Promise<LoopResult>;
   /** It may make `limit` steps in all. */
   allowLoop(id: number, limit: number): void;
-  cancelLoop(id: number): void;
+  /** `forgets`: nobody will ask for its news. */
+  cancelLoop(id: number, forgets: boolean): void;
 }

@@ -90,7 +90,23 @@ export interface LoopNews extends Omit<LoopResult, "collected"> {
 
 const number = (value: number | undefined) =>
   value === undefined || value > Number.MAX_SAFE_INTEGER ? Number.MAX_SAFE_INTEGER : value;
-const handles = (tensors: readonly Tensor[]) => tensors.map(({ _handle }) => _handle);
+/** Stages as the addon takes them. */
+const described = (stages: readonly Stage[]) =>
+  [
+    stages.map(({ program }) => program._native),
+    stages.map(({ tensors }) => tensors.map(({ _handle }) => _handle)),
+    stages.map(({ collects }) => collects),
+  ] as const;
+
+/** Which stages hold from which step on. */
+interface Part {
+  readonly from: number;
+  readonly first: readonly Stage[];
+  readonly body: readonly Stage[];
+}
+
+/** A paused loop whose object is garbage would keep its tensors for ever. */
+const abandoned = new FinalizationRegistry<number>((id) => addon().cancelLoop(id, true));
 
 /**
  * A loop on the executor. Its Programs' arguments belong to it until it has ended: writing to them is a TensorBusyError,
@@ -98,24 +114,20 @@ const handles = (tensors: readonly Tensor[]) => tensors.map(({ _handle }) => _ha
  */
 export class ProgramLoop {
   readonly #id = nextRun();
-  #first: readonly Stage[];
-  #body: readonly Stage[];
+  readonly #parts: Part[];
+  #steps = 0;
   #ended = false;
 
   private constructor({ first, body }: LoopOptions) {
-    this.#first = first;
-    this.#body = body;
+    this.#parts = [{ from: 0, first, body }];
   }
 
   /** undefined: a tensor that was captured no longer fits its recording; record again. */
   static start(options: LoopOptions): ProgramLoop | undefined {
     const loop = new ProgramLoop(options);
-    const stages = [...options.first, ...options.body];
     const started = addon().startLoop(
       loop.#id,
-      stages.map(({ program }) => program._native),
-      stages.map(({ tensors }) => handles(tensors)),
-      stages.map(({ collects }) => collects),
+      ...described([...options.first, ...options.body]),
       options.first.length,
       options.ids?._handle ?? null,
       options.going?._handle ?? null,
@@ -123,7 +135,9 @@ export class ProgramLoop {
       options.generator?._handle ?? null,
       options.quiet ?? false,
     );
-    return started ? loop : undefined;
+    if (!started) return undefined;
+    abandoned.register(loop, loop.#id);
+    return loop;
   }
 
   /** Waits until there is something to tell. Rejects with what a step threw. */
@@ -131,12 +145,14 @@ export class ProgramLoop {
     try {
       const news = await addon().nextOfLoop(this.#id);
       this.#ended = news.ended;
+      this.#steps = news.steps;
       return { ...news, collected: news.ended ? this.#collected(news) : [] };
     } catch (error) {
       this.#ended = true;
       const { stage } = error as { stage?: number };
       if (stage === undefined) throw error;
-      const at = stage >= 0 ? this.#first[stage] : this.#body[-1 - stage];
+      const { first, body } = this.#parts.at(-1) as Part;
+      const at = stage >= 0 ? first[stage] : body[-1 - stage];
       throw at ? explain(error, at.program) : error;
     }
   }
@@ -146,22 +162,15 @@ export class ProgramLoop {
     if (!this.#ended) addon().allowLoop(this.#id, number(limit));
   }
 
-  /** While it is paused: other stages from here on. Whether their captured tensors fit. */
-  replace({ body, ids, going }: Pick<LoopOptions, "body" | "ids" | "going">): boolean {
-    this.#body = body;
-    return addon().replaceLoop(
-      this.#id,
-      body.map(({ program }) => program._native),
-      body.map(({ tensors }) => handles(tensors)),
-      body.map(({ collects }) => collects),
-      ids?._handle ?? null,
-      going?._handle ?? null,
-    );
+  /** While it is paused: `first` for the next step and `body` from then on. Whether their captured tensors fit. */
+  replace({ first, body }: Pick<LoopOptions, "first" | "body">): boolean {
+    this.#parts.push({ from: this.#steps, first, body });
+    return addon().replaceLoop(this.#id, ...described([...first, ...body]), first.length);
   }
 
   /** It ends before its next operator; `next` tells when. */
   cancel(): void {
-    if (!this.#ended) addon().cancelLoop(this.#id);
+    if (!this.#ended) addon().cancelLoop(this.#id, false);
   }
 
   /** Ends it, and waits until it has let go of its tensors. Gives what was collected. */
@@ -185,9 +194,8 @@ export class ProgramLoop {
     let at = 0;
     const take = ({ program, tensors, objects, collects }: Stage) => {
       if (!collects) return;
-      const count = program.outputs;
-      const outputs = collected.slice(at, at + count);
-      at += count;
+      const outputs = collected.slice(at, at + program.outputs);
+      at += program.outputs;
       results.push(
         instantiate(program._result, {
           outputs: outputs.map((handle) => (handle === null ? null : adopt(handle))),
@@ -197,9 +205,11 @@ export class ProgramLoop {
         }),
       );
     };
-    const isFirst = this.#first.length > 0;
-    if (isFirst && steps > 0) for (const stage of this.#first) take(stage);
-    for (let step = isFirst ? 1 : 0; step < steps; step++) for (const stage of this.#body) take(stage);
+    for (const [i, { from, first, body }] of this.#parts.entries()) {
+      const to = this.#parts[i + 1]?.from ?? steps;
+      for (let step = from; step < to; step++)
+        for (const stage of step === from && first.length > 0 ? first : body) take(stage);
+    }
     // Of a step that was broken off.
     for (const handle of collected.slice(at)) if (handle !== null) addon().dispose(handle);
     return results;

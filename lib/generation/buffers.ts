@@ -33,9 +33,12 @@ interface Plan {
   readonly capacity: number;
 }
 
+/** Tokens that a cache has room for at first; it grows when they have come. */
+const ROOM = 256;
+
 export class Buffers {
   readonly choice: Choice;
-  readonly forward: Forward;
+  forward: Forward;
   readonly chunks: readonly PromptChunk[];
   /** The cache holds nothing that the first chunk must leave there. */
   readonly isEmpty: boolean;
@@ -43,6 +46,9 @@ export class Buffers {
   readonly most: number;
   readonly #prompt: number; // tokens
   readonly #fed: number; // tokens in the cache after the prompt
+  readonly #need: number; // tokens in it after the last step
+  readonly #layout: Layout;
+  readonly #grows: boolean;
   readonly #owned = new Set<{ dispose(): void }>();
 
   /** Allocates what a request needs, rounded up. @throws TraceError for what no Program can work on */
@@ -60,7 +66,12 @@ export class Buffers {
     this.#fed = seen + total - from;
     this.most = (settings.max_length as number) - prompt;
     this.isEmpty = seen === 0;
-    const plan = planFor(run, { seen, from, total, need: this.#fed + this.most - 1 }, given);
+    this.#need = this.#fed + this.most - 1;
+    this.#layout = layout;
+    const fixed = given instanceof StaticCache || settings.cache_implementation === "static";
+    this.#grows = !fixed;
+    const need = fixed ? this.#need : Math.min(this.#need, this.#fed + ROOM);
+    const plan = planFor(run, { seen, from, total, need }, given);
     try {
       const parts = torch.no_grad(() =>
         torch.tidy(() => {
@@ -87,7 +98,8 @@ export class Buffers {
     const [rows, prompt] = input_ids.shape as [number, number];
     const { device } = input_ids;
     const own = (t: Tensor) => this.#own(torch.keep(t));
-    const whole = (sizes: number[], value: number) => own(torch.full(sizes, value, { dtype: "int64", device }));
+    const whole = (sizes: number[], value: number) =>
+      own(torch.full(sizes, value, { dtype: "int64", device }));
 
     const room = roomFor(prompt + this.most);
     const sequences = whole([rows, room], pad_token_id ?? 0);
@@ -106,9 +118,7 @@ export class Buffers {
     let attention_mask: Tensor | undefined;
     if (state.attention_mask) {
       const known = state.attention_mask.shape[1] as number;
-      attention_mask = own(
-        torch.ones([rows, plan.capacity], { dtype: state.attention_mask.dtype, device }),
-      );
+      attention_mask = own(torch.ones([rows, plan.capacity], { dtype: state.attention_mask.dtype, device }));
       attention_mask.narrow(1, 0, known).copy_(state.attention_mask);
     }
     const total = ((inputs_embeds ?? input_ids).shape as [number, number])[1];
@@ -124,8 +134,7 @@ export class Buffers {
     };
     const chunks = plan.parts.map(([begin, end, filled], i): PromptChunk => {
       const length = end - begin;
-      const part = (t: Tensor, fill: Tensor) =>
-        own(filled === length ? t.clone() : torch.cat([t, fill], 1));
+      const part = (t: Tensor, fill: Tensor) => own(filled === length ? t.clone() : torch.cat([t, fill], 1));
       const zeros = (t: Tensor) => {
         const [batch, , ...sizes] = t.shape as [number, number, ...number[]];
         return torch.zeros([batch, filled - length, ...sizes], { dtype: t.dtype, device });
@@ -148,8 +157,42 @@ export class Buffers {
   }
 
   /** While it is set, attention over an empty cache looks at the prompt only. */
-  setPrompt(isPrompt: boolean): void {
-    for (const layer of this.forward.cache.layers) (layer as StaticLayer).is_prompt = isPrompt;
+  setPrompt(cache: StaticCache, isPrompt: boolean): void {
+    for (const layer of cache.layers) (layer as StaticLayer).is_prompt = isPrompt;
+  }
+
+  /** After so many steps the cache is full. */
+  get room(): number {
+    const { max_cache_len } = this.forward.cache.layers[0] as StaticLayer;
+    return this.#grows ? max_cache_len - this.#fed + 1 : this.most;
+  }
+
+  /** Gives the cache more room: what it was before and what it is now, to be filled from there. */
+  grow(model: PreTrainedModel): readonly [from: Forward, to: Forward, release: () => void] {
+    const from = this.forward;
+    const length = (from.cache.layers[0] as StaticLayer).max_cache_len;
+    const max_cache_len = roomFor(Math.min(this.#need, 2 * length));
+    const [rows] = this.choice.ids.shape as [number];
+    torch.no_grad(() =>
+      torch.tidy(() => {
+        const cache = this.#own(new StaticCache({ config: configOf(model), max_cache_len }));
+        for (const [i, layer] of (cache.layers as StaticLayer[]).entries()) {
+          const layout = this.#layout.layers[i];
+          if (layout) layer.allocate(rows, layout);
+        }
+        const { attention_mask: mask } = from;
+        const longer = mask && torch.ones([rows, max_cache_len], { dtype: mask.dtype, device: mask.device });
+        this.forward = { ...from, cache, attention_mask: longer && this.#own(torch.keep(longer)) };
+      }),
+    );
+    const release = () => {
+      for (const item of [from.cache, from.attention_mask]) {
+        if (!item) continue;
+        item.dispose();
+        this.#owned.delete(item);
+      }
+    };
+    return [from, this.forward, release];
   }
 
   /** Prompt and answer [batch, length] after so many steps. */

@@ -7,7 +7,13 @@ import type { PreTrainedModel } from "../modeling/modeling_utils.ts";
 import type { Generator } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
 import { eagerSteps } from "./eager_steps.ts";
-import { checkMode, type GenerateInputs, type GenerateOptions, type Request, readRequest } from "./options.ts";
+import {
+  checkMode,
+  type GenerateInputs,
+  type GenerateOptions,
+  type Request,
+  readRequest,
+} from "./options.ts";
 import { prepare, type Run } from "./prepare.ts";
 import { programSteps } from "./program_steps.ts";
 import { Unrecordable } from "./recorded_steps.ts";

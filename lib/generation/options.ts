@@ -165,7 +165,10 @@ function idTensor(ids: readonly number[] | readonly (readonly number[])[]): Tens
 }
 
 /** Refuses ways of decoding that are not part of this version. */
-export function checkMode(settings: GenerationConfig, { assistant_model, mode: way }: Request["options"]): void {
+export function checkMode(
+  settings: GenerationConfig,
+  { assistant_model, mode: way }: Request["options"],
+): void {
   if (way !== undefined && way !== "program" && way !== "eager") {
     throw new InvalidArgumentError(`generate: mode must be "program" or "eager", got ${String(way)}.`);
   }

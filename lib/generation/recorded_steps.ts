@@ -3,13 +3,19 @@
 // They work on tensors of fixed shape that they update in place, so that few recordings serve all lengths: room for a
 // whole sequence, a static cache, masks as long as the cache. What stands behind the tokens so far means nothing: a causal
 // mask hides it from all tokens before, and it is overwritten before a token comes to see it.
+
+import { modes } from "../compile/compile.ts";
 import { constant } from "../compile/constant.ts";
 import { Recordings } from "../compile/loop.ts";
-import { modes } from "../compile/compile.ts";
 import { type AnyFunction, record } from "../compile/record.ts";
 import { flatten } from "../compile/tree.ts";
 import { TraceError } from "../errors/index.ts";
-import { type CacheConfig, type CacheLayout, StaticCache, type StaticLayer } from "../modeling/cache_utils.ts";
+import {
+  type CacheConfig,
+  type CacheLayout,
+  StaticCache,
+  type StaticLayer,
+} from "../modeling/cache_utils.ts";
 import type { PreTrainedModel } from "../modeling/modeling_utils.ts";
 import type { Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
@@ -200,6 +206,24 @@ export const decode =
     return outputsOf(wanted(run), outputs);
   };
 
+/** Moves what a cache holds to a longer one, which is empty; masks are as long as their cache. */
+export const lengthen = (from: Forward, to: Forward): void => {
+  const move = (a: Tensor | undefined, b: Tensor | undefined) => {
+    if (!a || !b) return;
+    const [had, has] = [a.shape[2] as number, b.shape[2] as number];
+    b.narrow(2, 0, had).copy_(a);
+    b.narrow(2, had, has - had).zero_();
+  };
+  for (const [i, layer] of (from.cache.layers as StaticLayer[]).entries()) {
+    const longer = to.cache.layers[i] as StaticLayer;
+    move(layer.keys, longer.keys);
+    move(layer.values, longer.values);
+    if (layer.cumulative_length) longer.cumulative_length?.copy_(layer.cumulative_length);
+  }
+  if (from.attention_mask)
+    to.attention_mask?.narrow(1, 0, from.attention_mask.shape[1] as number).copy_(from.attention_mask);
+};
+
 /** Chooses a token per row by the last scores, and appends it. */
 export const choice =
   (run: Run) =>
@@ -212,9 +236,7 @@ export const choice =
       if (typeof processor === "function") throw new TraceError("a function among the processors");
       scores = processor.processPadded(sequence, scores);
     }
-    let ids = settings.do_sample
-      ? torch.multinomial(scores.softmax(-1), 1).squeeze(1)
-      : scores.argmax(-1);
+    let ids = settings.do_sample ? torch.multinomial(scores.softmax(-1), 1).squeeze(1) : scores.argmax(-1);
     if (pads(run)) {
       const { unfinished } = at;
       ids = ids.mul(unfinished).add(torch.sub(1, unfinished).mul(pad_token_id as number));

@@ -28,10 +28,11 @@ void Loop::Allow(int64_t limit) {
   Queue();
 }
 
-void Loop::Replace(std::vector<Stage> body, at::Tensor ids, at::Tensor going) {
+void Loop::Replace(std::vector<Stage> first, std::vector<Stage> body) {
+  plan_.first = std::move(first);
   plan_.body = std::move(body);
-  plan_.ids = std::move(ids);
-  plan_.going = std::move(going);
+  in_first_ = !plan_.first.empty();
+  interpreters_.clear();
 }
 
 void Loop::Cancel() {
@@ -60,6 +61,11 @@ LoopNews Loop::TakeNews() {
   return news;
 }
 
+void Loop::Heard() {
+  const std::lock_guard lock(mutex_);
+  told_ = false;
+}
+
 void Loop::Queue() {
   self_ = shared_from_this();
   Executor::Cpu().Enqueue(*this);
@@ -81,8 +87,9 @@ Loop::Turn Loop::TakeTurn() {
   for (;;) {
     if (!RunStage()) return cancelled_ || mailbox_->closed() ? Turn::kEnd : Turn::kAgain;
     Collect();
-    interpreter_.reset();
-    if (++stage_ == (in_first_ ? plan_.first : plan_.body).size()) {
+    running_ = false;
+    interpreters_[stage_]->Clear();
+    if (++stage_ == stages().size()) {
       const Turn turn = EndStep();
       if (turn != Turn::kAgain) return turn;
     }
@@ -92,13 +99,18 @@ Loop::Turn Loop::TakeTurn() {
 
 bool Loop::RunStage() {
   const Executor& executor = Executor::Cpu();
-  const Stage& stage = (in_first_ ? plan_.first : plan_.body)[stage_];
-  if (!interpreter_) {
-    interpreter_.emplace(stage.program, stage.registers);
-    interpreter_->set_generator(plan_.generator);
+  const Stage& stage = stages()[stage_];
+  interpreters_.resize(stages().size());
+  std::unique_ptr<Interpreter>& interpreter = interpreters_[stage_];
+  if (!interpreter) {
+    interpreter = std::make_unique<Interpreter>(stage.program, stage.registers);
+    interpreter->set_generator(plan_.generator);
+  } else if (!running_) {
+    interpreter->Rewind(stage.registers);
   }
+  running_ = true;
   const int64_t turn_ends = NanosecondsNow() + kTurn;
-  const bool finished = interpreter_->Run([&] {
+  const bool finished = interpreter->Run([&] {
     if (cancelled_.load(std::memory_order_relaxed) || mailbox_->closed()) return true;
     return executor.has_waiting() && NanosecondsNow() >= turn_ends;
   });
@@ -106,17 +118,20 @@ bool Loop::RunStage() {
 }
 
 void Loop::Collect() {
-  const Program& program = interpreter_->program();
-  if (!(in_first_ ? plan_.first : plan_.body)[stage_].collects) return;
-  for (const Register at : program.outputs)
-    collected_.push_back(at == kNoRegister ? c10::IValue() : interpreter_->registers()[at]);
+  if (!stages()[stage_].collects) return;
+  const Interpreter& interpreter = *interpreters_[stage_];
+  for (const Register at : interpreter.program().outputs)
+    collected_.push_back(at == kNoRegister ? c10::IValue() : interpreter.registers()[at]);
 }
 
 Loop::Turn Loop::EndStep() {
-  // The prompt's stages hold its tensors, and are not needed again.
-  plan_.first.clear();
-  in_first_ = false;
   stage_ = 0;
+  if (in_first_) {
+    // The prompt's stages hold its tensors, and are not needed again.
+    in_first_ = false;
+    interpreters_.clear();
+    plan_.first.clear();
+  }
   at::Tensor ids;
   bool going = true;
   if (plan_.ids.defined()) ids = plan_.ids.cpu().contiguous();
@@ -139,12 +154,12 @@ Loop::Turn Loop::EndStep() {
 }
 
 void Loop::End(std::optional<Failure> failure) {
-  if (failure && interpreter_) {
-    news_.instruction = interpreter_->position();
+  if (failure && running_) {
+    news_.instruction = interpreters_[stage_]->position();
     const auto stage = static_cast<int64_t>(stage_);
     news_.stage = in_first_ ? stage : -1 - stage;
   }
-  interpreter_.reset();
+  interpreters_.clear();
   // Its memory is free before anybody hears of the end.
   plan_ = LoopPlan();
   const bool cancelled = cancelled_.load(std::memory_order_relaxed);

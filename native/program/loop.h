@@ -59,7 +59,7 @@ struct LoopNews {
   bool cancelled = false;
   std::optional<Failure> failure;
   // Where it failed: number n of the first step's stages, or -1 - n of the others'.
-  int64_t stage = 0;
+  int64_t stage = 1 << 30;  // no stage
   size_t instruction = 0;
   bool any() const { return !ids.empty() || paused || ended; }
 };
@@ -77,13 +77,15 @@ class Loop final : public Executor::Task, public std::enable_shared_from_this<Lo
   void Start(int64_t limit);
   // Leave for `limit` steps in all; goes on when it had paused.
   void Allow(int64_t limit);
-  // While it is paused: other stages from here on.
-  void Replace(std::vector<Stage> body, at::Tensor ids, at::Tensor going);
+  // While it is paused: other stages from here on, and others again (or none) for the next step.
+  void Replace(std::vector<Stage> first, std::vector<Stage> body);
   // It ends before its next operator, also when it was paused or never started.
   void Cancel();
   bool paused();
   bool ended();
   LoopNews TakeNews();
+  // It was listened to, but nobody takes the news yet: it tells of what comes next, too.
+  void Heard();
   // Once it has ended: what the stages that collect have given, in order.
   std::vector<c10::IValue>& collected() { return collected_; }
   uint64_t id() const { return id_; }
@@ -98,6 +100,7 @@ class Loop final : public Executor::Task, public std::enable_shared_from_this<Lo
   // After the last stage of a step.
   Turn EndStep();
   void Collect();
+  const std::vector<Stage>& stages() const { return in_first_ ? plan_.first : plan_.body; }
   void End(std::optional<Failure> failure);
   void Queue();
   void Tell();
@@ -110,7 +113,9 @@ class Loop final : public Executor::Task, public std::enable_shared_from_this<Lo
   LoopPlan plan_;
   bool in_first_;
   size_t stage_ = 0;
-  std::optional<Interpreter> interpreter_;
+  // One per stage of the step under way, kept for the next.
+  std::vector<std::unique_ptr<Interpreter>> interpreters_;
+  bool running_ = false;  // the stage has begun
   std::vector<c10::IValue> collected_;
   std::shared_ptr<Loop> self_;  // while it is in the executor's queue
 

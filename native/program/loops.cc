@@ -84,9 +84,9 @@ void Loops::Start(LoopPlan plan, uint64_t id, int64_t limit) {
   const std::shared_ptr<Loop> loop = entry.loop;
   entries_.emplace(id, std::move(entry));
   environment_.Room<Programs>().Enter(
-      id, std::move(effects), {[loop, limit] { loop->Start(limit); }, [loop] {
-                                 return loop->paused();
-                               }});
+      id,
+      std::move(effects),
+      {[loop, limit] { loop->Start(limit); }, [loop] { return loop->paused(); }});
 }
 
 Loop& Loops::Get(uint64_t id) {
@@ -96,15 +96,18 @@ Loop& Loops::Get(uint64_t id) {
   return *found->second.loop;
 }
 
-void Loops::Replace(uint64_t id, std::vector<Stage> body, at::Tensor ids, at::Tensor going) {
-  Effects effects = EffectsOf({}, body);
-  Get(id).Replace(std::move(body), std::move(ids), std::move(going));
+void Loops::Replace(uint64_t id, std::vector<Stage> first, std::vector<Stage> body) {
+  Effects effects = EffectsOf(first, body);
+  Get(id).Replace(std::move(first), std::move(body));
   environment_.programs()->Change(id, std::move(effects));
 }
 
-void Loops::Cancel(uint64_t id) {
+void Loops::Cancel(uint64_t id, bool forgets) {
   const auto found = entries_.find(id);
-  if (found != entries_.end()) found->second.loop->Cancel();
+  if (found == entries_.end()) return;
+  found->second.forgotten |= forgets;
+  found->second.loop->Cancel();
+  if (forgets) Deliver(found->second);
 }
 
 napi_value Loops::Next(uint64_t id) {
@@ -153,7 +156,10 @@ void Loops::Leave(Entry& entry) {
 void Loops::Deliver(Entry& entry) {
   const napi_env env = environment_.env();
   if (entry.waiting == nullptr) {
-    if (entry.loop->ended()) Leave(entry);
+    entry.loop->Heard();
+    if (!entry.loop->ended()) return;
+    Leave(entry);
+    if (entry.forgotten) entries_.erase(entry.loop->id());
     return;
   }
   const LoopNews news = entry.loop->TakeNews();
@@ -213,6 +219,14 @@ std::vector<Stage> StagesOf(Environment& environment,
   return stages;
 }
 
+// The stages from `first` on, which `stages` loses.
+std::vector<Stage> SplitOff(std::vector<Stage>& stages, int64_t first) {
+  const auto begin = stages.begin() + first;
+  std::vector<Stage> rest(std::make_move_iterator(begin), std::make_move_iterator(stages.end()));
+  stages.erase(begin, stages.end());
+  return rest;
+}
+
 // false: a captured tensor no longer fits, record again.
 bool StartLoop(Environment& environment,
                int64_t id,
@@ -228,9 +242,7 @@ bool StartLoop(Environment& environment,
   std::vector<Stage> stages = StagesOf(environment, programs, inputs, collects);
   if (stages.empty()) return false;
   LoopPlan plan;
-  plan.body.assign(std::make_move_iterator(stages.begin() + first),
-                   std::make_move_iterator(stages.end()));
-  stages.resize(static_cast<size_t>(first));
+  plan.body = SplitOff(stages, first);
   plan.first = std::move(stages);
   plan.ids = ids.value_or(at::Tensor());
   plan.going = going.value_or(at::Tensor());
@@ -251,16 +263,14 @@ bool ReplaceLoop(Environment& environment,
                  const std::vector<ProgramRef>& programs,
                  const std::vector<std::vector<at::Tensor>>& inputs,
                  const std::vector<bool>& collects,
-                 const std::optional<at::Tensor>& ids,
-                 const std::optional<at::Tensor>& going) {
+                 int64_t first) {
   std::vector<Stage> stages = StagesOf(environment, programs, inputs, collects);
   if (stages.empty()) return false;
-  Loop& loop = environment.Room<Loops>().Get(static_cast<uint64_t>(id));
-  if (!loop.paused()) throw Failure(code::kTensorBusy, "[replaceLoop] the loop is not paused");
-  environment.Room<Loops>().Replace(static_cast<uint64_t>(id),
-                                    std::move(stages),
-                                    ids.value_or(at::Tensor()),
-                                    going.value_or(at::Tensor()));
+  Loops& loops = environment.Room<Loops>();
+  if (!loops.Get(static_cast<uint64_t>(id)).paused())
+    throw Failure(code::kTensorBusy, "[replaceLoop] the loop is not paused");
+  std::vector<Stage> body = SplitOff(stages, first);
+  loops.Replace(static_cast<uint64_t>(id), std::move(stages), std::move(body));
   return true;
 }
 
@@ -272,8 +282,8 @@ void AllowLoop(Environment& environment, int64_t id, int64_t limit) {
   environment.Room<Loops>().Get(static_cast<uint64_t>(id)).Allow(limit);
 }
 
-void CancelLoop(Environment& environment, int64_t id) {
-  environment.Room<Loops>().Cancel(static_cast<uint64_t>(id));
+void CancelLoop(Environment& environment, int64_t id, bool forgets) {
+  environment.Room<Loops>().Cancel(static_cast<uint64_t>(id), forgets);
 }
 
 }  // namespace

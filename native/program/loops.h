@@ -27,9 +27,10 @@ class Loops {
   // A promise for what came since the last one; it settles when there is something.
   napi_value Next(uint64_t id);
   Loop& Get(uint64_t id);
-  void Cancel(uint64_t id);
-  // While it is paused: other stages, ids and flag from here on.
-  void Replace(uint64_t id, std::vector<Stage> body, at::Tensor ids, at::Tensor going);
+  // `forgets`: nobody will ask for its news.
+  void Cancel(uint64_t id, bool forgets);
+  // While it is paused: other stages from here on, and others again (or none) for the next step.
+  void Replace(uint64_t id, std::vector<Stage> first, std::vector<Stage> body);
 
  private:
   struct Entry {
@@ -37,7 +38,8 @@ class Loops {
     napi_deferred waiting = nullptr;
     // Of the default generator, when it draws from that.
     std::unique_ptr<GeneratorLease> lease;
-    bool left = false;  // its memory may be used again
+    bool left = false;       // its memory may be used again
+    bool forgotten = false;  // nobody will ask for its news
   };
 
   static void Wake(napi_env env, napi_value, void* mailbox, void*);

@@ -281,7 +281,8 @@ void Programs::Wake(napi_env env, napi_value, void* context, void*) {
   Environment& environment = Environment::Of(env);
   Guard(environment, [&]() -> napi_value {
     Programs& programs = environment.Room<Programs>();
-    for (const auto& run : static_cast<Mailbox*>(static_cast<Doorbell*>(context))->Take()) programs.Deliver(*run);
+    for (const auto& run : static_cast<Mailbox*>(static_cast<Doorbell*>(context))->Take())
+      programs.Deliver(*run);
     return nullptr;
   });
 }
@@ -331,10 +332,10 @@ napi_value Programs::Outcome(ProgramRun& run) {
   for (size_t i = 0; i < run.program().results; ++i) {
     const Register at = run.program().outputs[i];
     const bool none = at == kNoRegister || !run.interpreter().registers()[at].isTensor();
-    handles.push_back(
-        none ? Null(environment_.env())
-             : ToJs(environment_,
-                    environment_.tensors().Add(run.interpreter().registers()[at].toTensor(), nullptr)));
+    handles.push_back(none ? Null(environment_.env())
+                           : ToJs(environment_,
+                                  environment_.tensors().Add(
+                                      run.interpreter().registers()[at].toTensor(), nullptr)));
   }
   std::vector<double> spans;
   for (const Span& span : run.interpreter().spans()) {

@@ -19,9 +19,7 @@ ProgramRun::ProgramRun(std::shared_ptr<const Program> program,
       mailbox_(std::move(mailbox)),
       id_(id) {}
 
-void ProgramRun::Start(std::unique_ptr<ProgramRun> run) {
-  Executor::Cpu().Enqueue(*run.release());
-}
+void ProgramRun::Start(std::unique_ptr<ProgramRun> run) { Executor::Cpu().Enqueue(*run.release()); }
 
 void ProgramRun::Run() noexcept {
   std::unique_ptr<ProgramRun> self(this);

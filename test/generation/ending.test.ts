@@ -114,6 +114,7 @@ t.test("random endings", { timeout: 3_600_000 }, async (t) => {
     port.postMessage(torch.memory_stats().live_tensors - before);`;
   const workers = Array.from({ length: soak ? 4 : 2 }, () => worker(body));
   const before = live_tensors();
-  for (const leaked of await Promise.all(workers.map(message))) t.ok(Number(leaked) <= 0, `${leaked} tensors`);
+  for (const leaked of await Promise.all(workers.map(message)))
+    t.ok(Number(leaked) <= 0, `${leaked} tensors`);
   t.equal(live_tensors(), before);
 });

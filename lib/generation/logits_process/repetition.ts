@@ -135,10 +135,7 @@ function banPadded(
 ): Tensor {
   const windows = (sequence.ids.shape[1] as number) + 1 - n;
   if (windows < 1) return scores;
-  const counts = torch
-    .arange(windows, { device: scores.device })
-    .le(end.sub(n))
-    .bitwise_and(applies);
+  const counts = torch.arange(windows, { device: scores.device }).le(end.sub(n)).bitwise_and(applies);
   return banFollowers(scores, sequence.ids, sequence.last(n - 1), n, counts);
 }
 
