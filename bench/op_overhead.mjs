@@ -139,11 +139,28 @@ for (const [name, js, py, direct] of trials) {
   }
   const [ours, theirs] = [median(times.ours), median(times.theirs)];
   const least = [Math.min(...times.ours), Math.min(...times.theirs)];
-  rows.push([hot.has(name) ? `${name} *` : name, ours, theirs, ours / theirs, ...least, least[0] / least[1], operatorTime(direct)]);
+  rows.push([
+    hot.has(name) ? `${name} *` : name,
+    ours,
+    theirs,
+    ours / theirs,
+    ...least,
+    least[0] / least[1],
+    operatorTime(direct),
+  ]);
 }
 peer.close();
 table(
-  ["operator (* = hot)", "ours µs", "Python µs", "ratio", "ours min", "Python min", "ratio of minima", "ATen µs"],
+  [
+    "operator (* = hot)",
+    "ours µs",
+    "Python µs",
+    "ratio",
+    "ours min",
+    "Python min",
+    "ratio of minima",
+    "ATen µs",
+  ],
   rows,
 );
 const report = (title, chosen, limit) => {
@@ -158,4 +175,8 @@ if (hottest.length > 0) report(`the ${hottest.length} hottest`, hottest, 0.7);
 const LIGHT = 0.35;
 const light = rows.filter((row) => row[7] < LIGHT);
 if (light.length > 0)
-  report(`the ${light.length} of which ATen takes less than ${LIGHT} µs (${light.map(([name]) => name).join(", ")})`, light, 0.6);
+  report(
+    `the ${light.length} of which ATen takes less than ${LIGHT} µs (${light.map(([name]) => name).join(", ")})`,
+    light,
+    0.6,
+  );

@@ -118,9 +118,8 @@ bool CallUnboxed(Environment& environment,
                  at::Tensor& result) {
   if (op.unboxed == nullptr || environment.programs() != nullptr) return false;
   bool done = false;
-  RetryOutOfMemory(
-      [&] { done = op.unboxed->Run(environment, op, arguments, count, result); },
-      [&] { environment.tensors().CollectNow(); });
+  RetryOutOfMemory([&] { done = op.unboxed->Run(environment, op, arguments, count, result); },
+                   [&] { environment.tensors().CollectNow(); });
   if (!done) return false;
   io::CheckMappingFaults();
   if (op.writes) RecountWritten(environment, op, arguments, count);

@@ -61,7 +61,7 @@ struct OpPlan {
   bool skips_autograd = false;  // may be run below autograd's layer when gradients are off
   bool heavy = false;           // many operations per element: products, convolutions, attention
   std::unique_ptr<const UnboxedCall> unboxed;  // null for most signatures
-  bool picks = false;           // copies rows of its first argument, named by its second
+  bool picks = false;  // copies rows of its first argument, named by its second
 };
 
 // Process-wide, append-only, safe from all threads. Plans live for ever.

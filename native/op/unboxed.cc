@@ -308,8 +308,8 @@ struct Items {
 template <>
 struct Parameter<c10::SymIntArrayRef> {
   static bool Fits(const ArgumentPlan& plan) {
-    return plan.kind == ArgumentKind::kInt && plan.symbolic && plan.list &&
-           !plan.optional && plan.count == 0;
+    return plan.kind == ArgumentKind::kInt && plan.symbolic && plan.list && !plan.optional &&
+           plan.count == 0;
   }
   bool Read(Reader& reader, const ArgumentPlan&) {
     while (items.length < kMaxItems && reader.Whole(items.values[items.length])) ++items.length;
@@ -323,8 +323,8 @@ struct Parameter<c10::SymIntArrayRef> {
 template <>
 struct Parameter<at::OptionalIntArrayRef> {
   static bool Fits(const ArgumentPlan& plan) {
-    return plan.kind == ArgumentKind::kInt && !plan.symbolic && plan.list &&
-           plan.optional && plan.count == 1;
+    return plan.kind == ArgumentKind::kInt && !plan.symbolic && plan.list && plan.optional &&
+           plan.count == 1;
   }
   bool Read(Reader& reader, const ArgumentPlan&) {
     given = true;
@@ -457,28 +457,28 @@ std::unique_ptr<const UnboxedCall> UnboxedCall::For(const OpPlan& plan) {
   if (plan.heavy && one) return nullptr;
   // Lists of tensors have one of two types in C++, which the schema does not tell.
   if (arguments[0].list && plan.name != "aten::cat") return nullptr;
-  return FirstOf<at::Tensor(T),                            // neg, exp, silu
-                 at::Tensor(T, T),                         // mul, matmul
-                 at::Tensor(T, T, S),                      // add, masked_fill
-                 at::Tensor(T, T, T),                      // where
-                 at::Tensor(T, T, Maybe),                  // linear
-                 at::Tensor(T, T, c10::SymInt, bool, bool),  // embedding
-                 at::Tensor(T, S),                         // pow
-                 at::Tensor(T, Dtype),                     // sum
-                 at::Tensor(T, Dims, bool, Dtype),         // sum, mean
-                 at::Tensor(T, std::optional<int64_t>, bool),  // argmax
-                 at::Tensor(T, int64_t),                   // unsqueeze
-                 at::Tensor(T, int64_t, T),                // index_select
-                 at::Tensor(T, int64_t, int64_t),          // transpose
-                 at::Tensor(T, int64_t, c10::SymInt),      // select
-                 at::Tensor(T, int64_t, Dtype),            // softmax
-                 at::Tensor(T, at::MemoryFormat),          // contiguous
-                 at::Tensor(T, Sizes),                     // view, reshape
-                 at::Tensor(T, Sizes, bool),               // expand
+  return FirstOf<at::Tensor(T),                                     // neg, exp, silu
+                 at::Tensor(T, T),                                  // mul, matmul
+                 at::Tensor(T, T, S),                               // add, masked_fill
+                 at::Tensor(T, T, T),                               // where
+                 at::Tensor(T, T, Maybe),                           // linear
+                 at::Tensor(T, T, c10::SymInt, bool, bool),         // embedding
+                 at::Tensor(T, S),                                  // pow
+                 at::Tensor(T, Dtype),                              // sum
+                 at::Tensor(T, Dims, bool, Dtype),                  // sum, mean
+                 at::Tensor(T, std::optional<int64_t>, bool),       // argmax
+                 at::Tensor(T, int64_t),                            // unsqueeze
+                 at::Tensor(T, int64_t, T),                         // index_select
+                 at::Tensor(T, int64_t, int64_t),                   // transpose
+                 at::Tensor(T, int64_t, c10::SymInt),               // select
+                 at::Tensor(T, int64_t, Dtype),                     // softmax
+                 at::Tensor(T, at::MemoryFormat),                   // contiguous
+                 at::Tensor(T, Sizes),                              // view, reshape
+                 at::Tensor(T, Sizes, bool),                        // expand
                  at::Tensor(T, Sizes, Maybe, Maybe, double, bool),  // layer_norm
                  at::Tensor(const at::ITensorListRef&, int64_t),    // cat
-                 at::Tensor&(at::Tensor&, T),              // mul_
-                 at::Tensor&(at::Tensor&, T, S)>(plan);    // add_
+                 at::Tensor&(at::Tensor&, T),                       // mul_
+                 at::Tensor&(at::Tensor&, T, S)>(plan);             // add_
 }
 
 }  // namespace tf

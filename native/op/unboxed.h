@@ -1,5 +1,5 @@
-// The straight way to the operators of the commonest signatures: arguments go from JavaScript to their C++ types, without a
-// stack of boxed values between.
+// The straight way to the operators of the commonest signatures: arguments go from JavaScript to
+// their C++ types, without a stack of boxed values between.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -13,8 +13,9 @@ namespace tf {
 
 class Environment;
 
-// Chosen by an operator's signature, once, when it is looked up. The boxed call stays the rule: it takes what is unusual
-// here (a bigint, a missing argument, work for the executor), and it alone is recorded and says what is wrong.
+// Chosen by an operator's signature, once, when it is looked up. The boxed call stays the rule: it
+// takes what is unusual here (a bigint, a missing argument, work for the executor), and it alone is
+// recorded and says what is wrong.
 class UnboxedCall {
  public:
   virtual ~UnboxedCall() = default;
@@ -27,8 +28,8 @@ class UnboxedCall {
                    size_t count,
                    at::Tensor& result) const = 0;
 
-  // Microseconds of one of `times` runs, with nothing of JavaScript between: the operator's own time, for benchmarks.
-  // Negative where the boxed call would have to do it.
+  // Microseconds of one of `times` runs, with nothing of JavaScript between: the operator's own
+  // time, for benchmarks. Negative where the boxed call would have to do it.
   virtual double Time(Environment& environment,
                       const OpPlan& plan,
                       const napi_value* values,
