@@ -351,6 +351,8 @@ void OpenCheckpoint(Environment& environment,
                     bool early_stop,
                     bool check) {
   RefuseRecording(environment, "checkpoint");
+  if (TypeOf(environment.env(), forward.value) != napi_function)
+    FailArgument(environment, Where{"openCheckpoint", 2}, "a function", forward.value);
   std::vector<c10::Device> devices;
   if (preserve_random) {
     devices.emplace_back(at::kCPU);
