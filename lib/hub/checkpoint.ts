@@ -3,8 +3,8 @@
 import path from "node:path";
 import { CheckpointError, EntryNotFoundError } from "../errors/index.ts";
 import { type Json, parseJson } from "../json/json.ts";
-import { assertInside } from "./links.ts";
 import { assertSafeName, findFile, type HubOptions, readText } from "./files.ts";
+import { assertInside } from "./links.ts";
 
 export const SAFE_WEIGHTS_NAME = "model.safetensors";
 export const SAFE_WEIGHTS_INDEX_NAME = "model.safetensors.index.json";
@@ -71,7 +71,8 @@ export async function findCheckpoint(
   throw await noWeights(dirOrRepo, candidates, options);
 }
 
-const shellQuoted = (text: string) => (/^[\w./:@%+=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+const shellQuoted = (text: string) =>
+  /^[\w./:@%+=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 
 function checkedWeightsName(name: string): string {
   assertSafeName(name, "transformers_weights");
