@@ -47,6 +47,8 @@ async function run(input: string, output: string | undefined, { key, force, json
   }
   for (const file of result.files) console.log(file);
   console.log(`${result.tensors} tensors, ${formatBytes(result.bytes)}`);
-  for (const [name, kept] of Object.entries(result.aliases)) console.log(`${name} is ${kept}, which is written once`);
-  if (result.dropped.length > 0) console.log(`Left out, since they are no tensors: ${result.dropped.join(", ")}`);
+  for (const [name, kept] of Object.entries(result.aliases))
+    console.log(`${name} is ${kept}, which is written once`);
+  if (result.dropped.length > 0)
+    console.log(`Left out, since they are no tensors: ${result.dropped.join(", ")}`);
 }

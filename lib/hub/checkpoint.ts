@@ -74,7 +74,8 @@ export async function findCheckpoint(
   throw await noWeights(source, candidates, quiet);
 }
 
-const shellQuoted = (text: string) => (/^[\w./:@%+=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+const shellQuoted = (text: string) =>
+  /^[\w./:@%+=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 
 function checkedWeightsName(name: string): string {
   assertSafeName(name, "transformers_weights");

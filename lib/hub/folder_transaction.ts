@@ -76,7 +76,8 @@ function typed(error: unknown, directory: string): unknown {
 async function replace(directory: string, { write, replaces, tools }: FolderReplacement): Promise<void> {
   const target = await resolved(directory);
   const before = await stat(target).catch(() => undefined);
-  if (before && !before.isDirectory()) throw new FileError(`'${directory}' is a file; a folder was expected.`);
+  if (before && !before.isDirectory())
+    throw new FileError(`'${directory}' is a file; a folder was expected.`);
   if (before) {
     await access(target, constants.W_OK | constants.X_OK);
     await finishReplacement(target, tools);
@@ -229,7 +230,13 @@ async function linkOthers(
     } catch (error) {
       const code = codeOf(error);
       if (code === "ENOENT") continue; // removed meanwhile
-      if (code === "EPERM" || code === "EMLINK" || code === "ENOTSUP" || code === "EACCES" || code === "EXDEV")
+      if (
+        code === "EPERM" ||
+        code === "EMLINK" ||
+        code === "ENOTSUP" ||
+        code === "EACCES" ||
+        code === "EXDEV"
+      )
         return false;
       throw error;
     }
@@ -325,10 +332,13 @@ export async function finishReplacement(folder: string, tools?: FolderTools): Pr
   try {
     await applyJournals(folder);
   } catch (error) {
-    throw new FileError(`A save to '${folder}' was interrupted and cannot be finished: ${(error as Error).message}.`, {
-      cause: error,
-      hint: "Load the folder once from an account that may write to it.",
-    });
+    throw new FileError(
+      `A save to '${folder}' was interrupted and cannot be finished: ${(error as Error).message}.`,
+      {
+        cause: error,
+        hint: "Load the folder once from an account that may write to it.",
+      },
+    );
   } finally {
     if (lock >= 0) tools?.unlock(lock);
   }
@@ -369,7 +379,11 @@ function parseJournal(text: string, file: string): Journal {
     Array.isArray(names) &&
     names.every((name) => typeof name === "string" && PLAIN_NAME.test(name) && name !== "." && name !== "..");
   if (typeof stage !== "string" || !new RegExp(`^\\.${STAGE}-[0-9a-f]{12}$`).test(stage)) throw refuse();
-  if (!plain(files) || !plain(remove) || remove.some((name) => !/\.safetensors(\.index(\..+)?\.json)?$/.test(name)))
+  if (
+    !plain(files) ||
+    !plain(remove) ||
+    remove.some((name) => !/\.safetensors(\.index(\..+)?\.json)?$/.test(name))
+  )
     throw refuse();
   return { stage, files, remove };
 }

@@ -7,7 +7,10 @@ import { CheckpointError } from "../errors/index.ts";
 /** The hub's cache keeps files under their hash, and links to them from its snapshots: that is where links may lead. */
 const isBlob = (real: string): boolean => {
   const folder = path.dirname(real);
-  return path.basename(folder) === "blobs" && /^(models|datasets|spaces)--/.test(path.basename(path.dirname(folder)));
+  return (
+    path.basename(folder) === "blobs" &&
+    /^(models|datasets|spaces)--/.test(path.basename(path.dirname(folder)))
+  );
 };
 
 /**

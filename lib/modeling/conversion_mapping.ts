@@ -12,7 +12,10 @@ const LEGACY: readonly WeightTransform[] = [
   new WeightRenaming("LayerNorm.beta", "LayerNorm.bias"),
   new WeightRenaming(".weight_g", ".parametrizations.weight.original0"),
   new WeightRenaming(".weight_v", ".parametrizations.weight.original1"),
-  new WeightRenaming(["^model\\.language_model\\.model", "^language_model\\.model\\.model"], "model.language_model"),
+  new WeightRenaming(
+    ["^model\\.language_model\\.model", "^language_model\\.model\\.model"],
+    "model.language_model",
+  ),
 ];
 
 /**
@@ -31,7 +34,9 @@ export function register_checkpoint_conversion_mapping(
   { overwrite = false }: { overwrite?: boolean } = {},
 ): void {
   if (registry.has(name) && !overwrite)
-    throw new InvalidArgumentError(`A conversion mapping for '${name}' exists; pass { overwrite: true } to replace it.`);
+    throw new InvalidArgumentError(
+      `A conversion mapping for '${name}' exists; pass { overwrite: true } to replace it.`,
+    );
   registry.set(name, mapping);
 }
 
@@ -43,7 +48,10 @@ export const get_checkpoint_conversion_mapping = (name: string): WeightTransform
 export function get_model_conversion_mapping(
   model: PreTrainedModel,
   isModel: (module: unknown) => module is PreTrainedModel,
-  { key_mapping = {}, add_legacy = true }: { key_mapping?: Readonly<Record<string, string>>; add_legacy?: boolean } = {},
+  {
+    key_mapping = {},
+    add_legacy = true,
+  }: { key_mapping?: Readonly<Record<string, string>>; add_legacy?: boolean } = {},
 ): WeightTransform[] {
   const transforms: WeightTransform[] = Object.entries(key_mapping).map(
     ([source, target]) => new WeightRenaming(source, target),

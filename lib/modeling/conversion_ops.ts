@@ -5,9 +5,11 @@ import { CheckpointError, InvalidArgumentError } from "../errors/index.ts";
 import { JoinedWeight, type LazyWeight } from "./lazy_weight.ts";
 import type { PreTrainedModel } from "./modeling_utils.ts";
 
+// biome-ignore lint/suspicious/noExplicitAny: conversions do not look at where a weight is read from
+export type AnyWeight = LazyWeight<any>;
+
 /** Unread weights by pattern or, at the end of a conversion, by target: one each, or the list that a pattern with `*` found. */
-// biome-ignore lint/suspicious/noExplicitAny: operations do not look at sources
-export type Weights = Map<string, LazyWeight<any>[]>;
+export type Weights = Map<string, AnyWeight[]>;
 
 /** What an operation may look at beside the weights. */
 export interface ConversionContext {
@@ -64,7 +66,10 @@ export class Chunk extends ConversionOps {
   readonly dim: number;
   readonly num_shards_attribute: string | null;
 
-  constructor({ dim = 0, num_shards_attribute = null }: { dim?: number; num_shards_attribute?: string | null } = {}) {
+  constructor({
+    dim = 0,
+    num_shards_attribute = null,
+  }: { dim?: number; num_shards_attribute?: string | null } = {}) {
     super();
     this.dim = dim;
     this.num_shards_attribute = num_shards_attribute;
@@ -100,13 +105,18 @@ export class Split extends ConversionOps {
     this.dim = dim;
   }
 
-  override convert(weights: Weights, { target_patterns, full_layer_name, model }: ConversionContext): Weights {
+  override convert(
+    weights: Weights,
+    { target_patterns, full_layer_name, model }: ConversionContext,
+  ): Weights {
     const sizes = target_patterns.map((target) => {
       const name = full_layer_name.replace(target_patterns[0] as string, () => target);
       return model.get_parameter(name).shape.at(this.dim) as number;
     });
     const parts = this.single(weights).split(sizes, this.dim);
-    return new Map(target_patterns.map((target, i) => [target, [(parts[i] as (typeof parts)[0]).contiguous()]]));
+    return new Map(
+      target_patterns.map((target, i) => [target, [(parts[i] as (typeof parts)[0]).contiguous()]]),
+    );
   }
 
   override get reverse_op(): ConversionOps {
@@ -119,7 +129,10 @@ export class Concatenate extends ConversionOps {
   readonly dim: number;
   readonly num_shards_attribute: string | null;
 
-  constructor({ dim = 0, num_shards_attribute = null }: { dim?: number; num_shards_attribute?: string | null } = {}) {
+  constructor({
+    dim = 0,
+    num_shards_attribute = null,
+  }: { dim?: number; num_shards_attribute?: string | null } = {}) {
     super();
     this.dim = dim;
     this.num_shards_attribute = num_shards_attribute;
@@ -280,8 +293,7 @@ export class PermuteForRope extends ConversionOps {
     return output;
   }
 
-  // biome-ignore lint/suspicious/noExplicitAny: operations do not look at sources
-  #permuted(weight: LazyWeight<any>, config: PretrainedConfig): LazyWeight<any> {
+  #permuted(weight: AnyWeight, config: PretrainedConfig): AnyWeight {
     const { subconfig_key: key } = this;
     const fields = config as unknown as Record<string, unknown>;
     const from = key === null ? fields : ((fields[key] as Record<string, unknown> | undefined) ?? fields);
@@ -312,7 +324,10 @@ export class Conv3dToLinear extends ConversionOps {
   readonly in_channels: number;
   readonly kernel_size: readonly [number, number, number];
 
-  constructor({ in_channels, kernel_size }: { in_channels: number; kernel_size: readonly [number, number, number] }) {
+  constructor({
+    in_channels,
+    kernel_size,
+  }: { in_channels: number; kernel_size: readonly [number, number, number] }) {
     super();
     this.in_channels = in_channels;
     this.kernel_size = kernel_size;
@@ -336,7 +351,10 @@ export class LinearToConv3d extends ConversionOps {
   readonly in_channels: number;
   readonly kernel_size: readonly [number, number, number];
 
-  constructor({ in_channels, kernel_size }: { in_channels: number; kernel_size: readonly [number, number, number] }) {
+  constructor({
+    in_channels,
+    kernel_size,
+  }: { in_channels: number; kernel_size: readonly [number, number, number] }) {
     super();
     this.in_channels = in_channels;
     this.kernel_size = kernel_size;

@@ -204,7 +204,9 @@ async function fill(
   options: FillOptions,
 ): Promise<LoadingInfo> {
   const cls = model.constructor as typeof PreTrainedModel;
-  const transforms = get_model_conversion_mapping(model, isPreTrainedModel, { key_mapping: options.key_mapping });
+  const transforms = get_model_conversion_mapping(model, isPreTrainedModel, {
+    key_mapping: options.key_mapping,
+  });
   const plan = await planWeights(model, checkpoint, transforms, options.signal);
   const { info } = plan;
   if (info.mismatched_keys.size > 0 && !options.ignore) throw mismatch(info, options.source);

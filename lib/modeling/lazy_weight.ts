@@ -101,7 +101,9 @@ export abstract class LazyWeight<Source> {
     const at = this.dim(dim);
     const total = sizes.reduce((a, b) => a + b, 0);
     if (total !== this.shape[at]) {
-      throw new CheckpointError(`A weight of shape [${this.shape}] does not split into ${sizes} along ${dim}.`);
+      throw new CheckpointError(
+        `A weight of shape [${this.shape}] does not split into ${sizes} along ${dim}.`,
+      );
     }
     let start = 0;
     return sizes.map((size) => {
@@ -230,7 +232,9 @@ export class JoinedWeight<Source> extends LazyWeight<Source> {
         shape.length === first.shape.length &&
         shape.every((size, i) => i === this.along || size === first.shape[i]);
       if (!fits)
-        throw new CheckpointError(`Weights of shapes [${first.shape}] and [${shape}] do not join along ${dim}.`);
+        throw new CheckpointError(
+          `Weights of shapes [${first.shape}] and [${shape}] do not join along ${dim}.`,
+        );
     }
     const total = parts.reduce((sum, { shape }) => sum + (shape[this.along] as number), 0);
     this.shape = replaced(first.shape, this.along, total);
@@ -344,7 +348,8 @@ class Flattened<Source> extends LazyWeight<Source> {
 
   override narrow(dim: number, start: number, length: number): LazyWeight<Source> {
     const at = this.dim(dim);
-    if (at !== this.at) return new Flattened(this.inner.narrow(this.#outer(at), start, length), this.at, this.count);
+    if (at !== this.at)
+      return new Flattened(this.inner.narrow(this.#outer(at), start, length), this.at, this.count);
     const row = product(this.inner.shape.slice(this.at + 1, this.at + this.count));
     if (start % row !== 0 || length % row !== 0)
       throw new CheckpointError(`A rearranged weight of shape [${this.shape}] cannot be cut at ${start}.`);
@@ -355,7 +360,9 @@ class Flattened<Source> extends LazyWeight<Source> {
     const [x, y] = [this.dim(a), this.dim(b)];
     if (x === y) return this;
     if (x === this.at || y === this.at)
-      throw new CheckpointError(`A rearranged dimension of a weight of shape [${this.shape}] cannot be moved.`);
+      throw new CheckpointError(
+        `A rearranged dimension of a weight of shape [${this.shape}] cannot be moved.`,
+      );
     return new Flattened(this.inner.transpose(this.#outer(x), this.#outer(y)), this.at, this.count);
   }
 
@@ -370,7 +377,11 @@ class Flattened<Source> extends LazyWeight<Source> {
     const at = this.dim(dim);
     if (at === this.at)
       throw new CheckpointError(`A rearranged dimension of a weight of shape [${this.shape}] cannot go.`);
-    return new Flattened(this.inner.squeeze(this.#outer(at)), at < this.at ? this.at - 1 : this.at, this.count);
+    return new Flattened(
+      this.inner.squeeze(this.#outer(at)),
+      at < this.at ? this.at - 1 : this.at,
+      this.count,
+    );
   }
 
   override unflatten(dim: number, sizes: readonly number[]): LazyWeight<Source> {

@@ -133,7 +133,8 @@ export async function planWeights(
 function prefixMatcher(has: (name: string) => boolean, prefix: string): (key: string) => string {
   return (key) => {
     if (prefix === "") return key;
-    if (key.startsWith(`${prefix}.`) && has(key.slice(prefix.length + 1))) return key.slice(prefix.length + 1);
+    if (key.startsWith(`${prefix}.`) && has(key.slice(prefix.length + 1)))
+      return key.slice(prefix.length + 1);
     return has(`${prefix}.${key}`) ? `${prefix}.${key}` : key;
   };
 }
@@ -160,7 +161,8 @@ export async function placeWeights(
     else {
       tidily(() => {
         tensor.data = view.source.file.get_tensor(view.source.name);
-        if (!isWhole(view)) tensor.data = tensor.as_strided(view.view.sizes, view.view.strides, view.view.offset);
+        if (!isWhole(view))
+          tensor.data = tensor.as_strided(view.view.sizes, view.view.strides, view.view.offset);
       });
       mark_loaded(tensor);
       mapped.push(each);
@@ -255,10 +257,14 @@ function readAhead(mapped: readonly Planned[]): void {
 
 function conversionFailure(errors: ReadonlyMap<string, Error>, source: string): CheckpointError {
   const [[name, error]] = [...errors] as [[string, Error]];
-  const more = errors.size > 1 ? ` ${errors.size - 1} more failed: ${[...errors.keys()].slice(1, 6).join(", ")}.` : "";
-  return new CheckpointError(`The weights of ${source} could not be converted. ${name}: ${error.message}${more}`, {
-    cause: error,
-  });
+  const more =
+    errors.size > 1 ? ` ${errors.size - 1} more failed: ${[...errors.keys()].slice(1, 6).join(", ")}.` : "";
+  return new CheckpointError(
+    `The weights of ${source} could not be converted. ${name}: ${error.message}${more}`,
+    {
+      cause: error,
+    },
+  );
 }
 
 /** Bytes read, over all files and within the file at hand. */
@@ -273,7 +279,8 @@ class Progress {
   constructor(planned: readonly Planned[], report: Report) {
     this.#report = report;
     for (const { weight } of planned)
-      for (const [file, bytes] of filesOf(weight)) this.#totals.set(file, (this.#totals.get(file) ?? 0) + bytes);
+      for (const [file, bytes] of filesOf(weight))
+        this.#totals.set(file, (this.#totals.get(file) ?? 0) + bytes);
     this.#total = [...this.#totals.values()].reduce((a, b) => a + b, 0);
   }
 
@@ -291,7 +298,14 @@ class Progress {
   }
 
   #tell(file: string): void {
-    this.#report("read", file, this.#loaded.get(file) ?? 0, this.#totals.get(file) ?? 0, this.#done, this.#total);
+    this.#report(
+      "read",
+      file,
+      this.#loaded.get(file) ?? 0,
+      this.#totals.get(file) ?? 0,
+      this.#done,
+      this.#total,
+    );
   }
 }
 

@@ -82,7 +82,9 @@ export async function writePretrained(
   const index = withVariant(SAFE_WEIGHTS_INDEX_NAME, variant);
   const { shards, total_size } = splitIntoShards(weights, limit);
   const files = shards.map((_, i) =>
-    shards.length === 1 ? `${stem}.safetensors` : `${stem}-${pad(i + 1)}-of-${pad(shards.length)}.safetensors`,
+    shards.length === 1
+      ? `${stem}.safetensors`
+      : `${stem}-${pad(i + 1)}-of-${pad(shards.length)}.safetensors`,
   );
   model.config.dtype = model.dtype;
   model.config.architectures = [model.constructor.name];
@@ -115,7 +117,11 @@ const pad = (n: number) => String(n).padStart(5, "0");
 const isPreTrainedModel = (module: unknown): module is PreTrainedModel =>
   typeof (module as Partial<PreTrainedModel>)._finish_loading === "function";
 
-async function inParallel<T>(items: readonly T[], count: number, work: (item: T, i: number) => Promise<void>) {
+async function inParallel<T>(
+  items: readonly T[],
+  count: number,
+  work: (item: T, i: number) => Promise<void>,
+) {
   let next = 0;
   let failed = false;
   const worker = async () => {
@@ -187,7 +193,10 @@ function stateToSave(
 }
 
 /** Each tensor as a weight, with the memory that it shares with others. */
-function parts(state: Readonly<Record<string, Tensor>>, order: readonly string[]): Map<string, LazyWeight<string>> {
+function parts(
+  state: Readonly<Record<string, Tensor>>,
+  order: readonly string[],
+): Map<string, LazyWeight<string>> {
   const memories = new Map<number, Memory>();
   return new Map(
     order.map((name) => {
@@ -228,7 +237,10 @@ function unconverted(
   for (const [name, each] of found) {
     if (!("converter" in each)) result.set(name, each);
     else
-      for (const [target, weight] of each.converter.convert(each.weights, name, { model, config: model.config }))
+      for (const [target, weight] of each.converter.convert(each.weights, name, {
+        model,
+        config: model.config,
+      }))
         result.set(all.rename(target), weight);
   }
   return result;
@@ -284,7 +296,8 @@ async function writeShard(
       for (const { source } of (weights.get(name) as LazyWeight<string>).sources()) {
         const own = state[source] as Tensor;
         if (!own.is_meta) brought.set(source, own);
-        else if (tensor_of !== undefined && !brought.has(source)) brought.set(source, await tensor_of(source));
+        else if (tensor_of !== undefined && !brought.has(source))
+          brought.set(source, await tensor_of(source));
       }
     }
     const tensors = torch.no_grad(() =>
@@ -298,7 +311,8 @@ async function writeShard(
     await save_file(new Map(tensors), file, { metadata: { format: "pt" } });
   } finally {
     for (const tensor of made) tensor.dispose();
-    for (const [name, tensor] of brought) if (tensor !== state[name] && state[name]?.is_meta) tensor.dispose();
+    for (const [name, tensor] of brought)
+      if (tensor !== state[name] && state[name]?.is_meta) tensor.dispose();
   }
 }
 
@@ -308,7 +322,8 @@ function materialized(weight: LazyWeight<string>, source: (name: string) => Tens
   if (only !== undefined) {
     const tensor = source(only.source);
     const { offset, sizes } = only.view;
-    const isWhole = offset === 0 && sizes.length === tensor.shape.length && sizes.every((n, i) => n === tensor.shape[i]);
+    const isWhole =
+      offset === 0 && sizes.length === tensor.shape.length && sizes.every((n, i) => n === tensor.shape[i]);
     if (isWhole && only.is_contiguous) return tensor;
     // Parts that lie between one another would look like overlapping ones.
     return torch.tidy(() => part(tensor, only.view).contiguous());

@@ -1,8 +1,7 @@
 // Renaming and converting weights between a checkpoint and a model, and back. Patterns, their order and what is done to
 // them when a transform is reversed follow the reference's core_model_loading.py, so that its tables carry over.
 import { CheckpointError, InvalidArgumentError } from "../errors/index.ts";
-import type { ConversionContext, ConversionOps, Weights } from "./conversion_ops.ts";
-import type { LazyWeight } from "./lazy_weight.ts";
+import type { AnyWeight, ConversionContext, ConversionOps, Weights } from "./conversion_ops.ts";
 
 /** A Python pattern as JavaScript's: named groups are written another way. */
 const regex = (pattern: string) => new RegExp(pattern.replaceAll("(?P<", "(?<"));
@@ -49,14 +48,18 @@ export abstract class WeightTransform {
     this.target_patterns = replacements.map(([text]) => text);
     const groups = new Set(replacements.flatMap(([, group]) => group ?? []));
     if (groups.size > 1)
-      throw new InvalidArgumentError(`All target patterns must have the same group, got ${[...groups].join(", ")}.`);
+      throw new InvalidArgumentError(
+        `All target patterns must have the same group, got ${[...groups].join(", ")}.`,
+      );
     const [group] = groups;
     const paired = this.original_sources.length === this.original_targets.length;
     this.source_patterns = this.original_sources.map((pattern, i) => {
       let source = pattern;
       if (source.includes("\\1")) {
         if (group === undefined)
-          throw new InvalidArgumentError(`The source pattern '${pattern}' has \\1, and no target pattern has a group.`);
+          throw new InvalidArgumentError(
+            `The source pattern '${pattern}' has \\1, and no target pattern has a group.`,
+          );
         source = source.replace("\\1", () => group);
       }
       const fromStart = paired && this.original_targets[i]?.startsWith("^") && !source.startsWith("^");
@@ -188,7 +191,11 @@ export class GroupWeightRename extends WeightRenaming {
 
 /** Adds or removes a part at the start of names (after `model_prefix`). */
 export class PrefixChange extends WeightRenaming {
-  readonly #change: { prefix_to_add?: string | undefined; prefix_to_remove?: string | undefined; model_prefix: string };
+  readonly #change: {
+    prefix_to_add?: string | undefined;
+    prefix_to_remove?: string | undefined;
+    model_prefix: string;
+  };
 
   constructor({
     prefix_to_add,
@@ -240,7 +247,8 @@ export class WeightConverter extends WeightTransform {
     operations: readonly ConversionOps[],
   ) {
     super(source_patterns, target_patterns);
-    if (operations.length === 0) throw new InvalidArgumentError("WeightConverter needs at least one operation.");
+    if (operations.length === 0)
+      throw new InvalidArgumentError("WeightConverter needs at least one operation.");
     const manyToMany = this.source_patterns.length > 1 && this.target_patterns.length > 1;
     if (manyToMany && !operations.some(({ supports_many_to_many }) => supports_many_to_many))
       throw new InvalidArgumentError("WeightConverter makes one of one, several of one, or one of several.");
@@ -248,8 +256,11 @@ export class WeightConverter extends WeightTransform {
   }
 
   /** The weights that the collected ones become, by the model's names; `name` is that of the first target. */
-  // biome-ignore lint/suspicious/noExplicitAny: see Weights
-  convert(collected: Weights, name: string, context: Pick<ConversionContext, "model" | "config">): Map<string, LazyWeight<any>> {
+  convert(
+    collected: Weights,
+    name: string,
+    context: Pick<ConversionContext, "model" | "config">,
+  ): Map<string, AnyWeight> {
     let weights = collected;
     for (const op of this.operations) {
       weights = op.convert(weights, {

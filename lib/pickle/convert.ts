@@ -47,9 +47,15 @@ const PICKLE = /\.(bin|pt|pth|ckpt)$/i;
  * @throws CheckpointError when a file holds more than plain data, is damaged or has no tensors; FileError when an output
  *   exists or cannot be written.
  */
-export async function convert(input: string, output?: string, options: ConvertOptions = {}): Promise<Conversion> {
+export async function convert(
+  input: string,
+  output?: string,
+  options: ConvertOptions = {},
+): Promise<Conversion> {
   const found = await findInput(input);
-  return found.endsWith(".json") ? convertShards(found, output, options) : convertFile(found, output, options);
+  return found.endsWith(".json")
+    ? convertShards(found, output, options)
+    : convertFile(found, output, options);
 }
 
 async function isFolder(file: string): Promise<boolean> {
@@ -61,11 +67,14 @@ async function findInput(input: string): Promise<string> {
   if (status === undefined) throw new EntryNotFoundError(`'${input}' does not exist.`);
   if (!status.isDirectory()) return input;
   const names = (await readdir(input)).sort();
-  const found = names.find((name) => INDEX.test(name)) ?? names.find((name) => /^pytorch_model.*\.bin$/.test(name));
+  const found =
+    names.find((name) => INDEX.test(name)) ?? names.find((name) => /^pytorch_model.*\.bin$/.test(name));
   const only = names.filter((name) => PICKLE.test(name));
   const chosen = found ?? (only.length === 1 ? only[0] : undefined);
   if (chosen === undefined)
-    throw new EntryNotFoundError(`'${input}' holds no pytorch_model.bin, nor its index. Name the file to convert.`);
+    throw new EntryNotFoundError(
+      `'${input}' holds no pytorch_model.bin, nor its index. Name the file to convert.`,
+    );
   return path.join(input, chosen);
 }
 
@@ -81,7 +90,11 @@ async function refuseExisting(files: readonly string[], { force = false }: Conve
   }
 }
 
-async function convertFile(input: string, output: string | undefined, options: ConvertOptions): Promise<Conversion> {
+async function convertFile(
+  input: string,
+  output: string | undefined,
+  options: ConvertOptions,
+): Promise<Conversion> {
   const intoFolder = output === undefined || !output.endsWith(".safetensors");
   const folder = output === undefined ? path.dirname(input) : intoFolder ? output : path.dirname(output);
   const file = intoFolder ? path.join(folder, outputName(path.basename(input))) : output;
@@ -96,15 +109,25 @@ async function convertFile(input: string, output: string | undefined, options: C
   return { files: [file], tensors: names.length, bytes, aliases, dropped: weights.dropped };
 }
 
-async function convertShards(index: string, output: string | undefined, options: ConvertOptions): Promise<Conversion> {
+async function convertShards(
+  index: string,
+  output: string | undefined,
+  options: ConvertOptions,
+): Promise<Conversion> {
   const from = path.dirname(index);
   const folder = output ?? from;
   if (folder.endsWith(".safetensors"))
     throw new InvalidArgumentError("Several files become several files: name a folder for them.");
   const shards = await readShards(index);
-  const goal = path.basename(index).replace(/^pytorch_model/, "model").replace(INDEX, ".safetensors$1");
+  const goal = path
+    .basename(index)
+    .replace(/^pytorch_model/, "model")
+    .replace(INDEX, ".safetensors$1");
   const goals = shards.map(outputName);
-  await refuseExisting([...goals, goal].map((name) => path.join(folder, name)), options);
+  await refuseExisting(
+    [...goals, goal].map((name) => path.join(folder, name)),
+    options,
+  );
 
   const result = { tensors: 0, bytes: 0, aliases: {} as Record<string, string>, dropped: new Set<string>() };
   const weight_map: Record<string, string> = {};
@@ -141,7 +164,9 @@ async function readShards(index: string): Promise<string[]> {
   const shards = [...new Set(Object.values(map))].sort();
   for (const shard of shards) {
     if (typeof shard !== "string" || !PICKLE.test(shard) || /[\\/\0]/.test(shard))
-      throw new CheckpointError(`${index} names '${String(shard)}'; a shard must lie in the checkpoint's own folder.`);
+      throw new CheckpointError(
+        `${index} names '${String(shard)}'; a shard must lie in the checkpoint's own folder.`,
+      );
   }
   return shards as string[];
 }
@@ -177,7 +202,8 @@ function findWeights(
   return { tensors, dropped };
 }
 
-const same = (a: readonly number[], b: readonly number[]) => a.length === b.length && a.every((n, i) => n === b[i]);
+const same = (a: readonly number[], b: readonly number[]) =>
+  a.length === b.length && a.every((n, i) => n === b[i]);
 
 /** Writes the tensors of one file; of several names for one tensor the first is kept. */
 async function write(

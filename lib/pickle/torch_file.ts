@@ -4,8 +4,8 @@ import { addon } from "../addon/loader.ts";
 import { CheckpointError, SetupError } from "../errors/index.ts";
 import { type ZipEntry, ZipReader } from "../setup/zip.ts";
 import { dtypeBytes } from "../torch/dtype.ts";
-import { Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
+import { Tensor } from "../torch/index.ts";
 import { type StorageRef, type TensorRef, unpickle, type Value } from "./unpickle.ts";
 
 /** Longer ones hold no checkpoint: they are read whole. */
@@ -59,8 +59,11 @@ export class TorchFile {
     const width = dtypeBytes(dtype);
     const skipped = storage.offset * dtypeBytes(storage.dtype);
     const available = Math.min(storage.length * dtypeBytes(storage.dtype), place.bytes - skipped);
-    const last = size.includes(0) ? -1 : size.reduce((at, n, i) => at + (n - 1) * (stride[i] as number), offset);
-    if (!((last + 1) * width <= available)) throw this.#fail(`a tensor does not fit into storage '${storage.key}'`);
+    const last = size.includes(0)
+      ? -1
+      : size.reduce((at, n, i) => at + (n - 1) * (stride[i] as number), offset);
+    if (!((last + 1) * width <= available))
+      throw this.#fail(`a tensor does not fit into storage '${storage.key}'`);
     return torch.no_grad(() =>
       torch.tidy(() => {
         if (last < 0) return torch.empty([...size], { dtype });
@@ -96,7 +99,8 @@ async function beginsWith(path: string, text: string): Promise<boolean> {
 }
 
 async function readAt(path: string, begin: number, length: number): Promise<Uint8Array> {
-  if (length > MOST_PICKLE_BYTES) throw new CheckpointError(`'${path}' has a pickle of ${length} bytes: too long.`);
+  if (length > MOST_PICKLE_BYTES)
+    throw new CheckpointError(`'${path}' has a pickle of ${length} bytes: too long.`);
   const file = await open(path, "r");
   try {
     const bytes = Buffer.alloc(length);
@@ -116,11 +120,14 @@ async function readAt(path: string, begin: number, length: number): Promise<Uint
 async function readZip(path: string): Promise<{ value: Value; storages: Map<string, Place> }> {
   await using zip = await ZipReader.open(path);
   const pickle = zip.entries.find(({ name }) => /^[^/]+\/data\.pkl$/.test(name));
-  if (pickle === undefined) throw new CheckpointError(`'${path}' is a zip archive, but not one of torch.save.`);
+  if (pickle === undefined)
+    throw new CheckpointError(`'${path}' is a zip archive, but not one of torch.save.`);
   const root = pickle.name.slice(0, -"data.pkl".length);
   const named = (name: string) => zip.entries.find((entry) => entry.name === root + name);
   if (named("constants.pkl"))
-    throw new CheckpointError(`'${path}' is a TorchScript program, not a checkpoint: only weights are converted.`);
+    throw new CheckpointError(
+      `'${path}' is a TorchScript program, not a checkpoint: only weights are converted.`,
+    );
   const order = named("byteorder");
   if (order && new TextDecoder().decode(await readMember(zip, order)) !== "little")
     throw new CheckpointError(`'${path}' was written by a big-endian machine.`);
@@ -129,7 +136,10 @@ async function readZip(path: string): Promise<{ value: Value; storages: Map<stri
   for (const entry of zip.entries) {
     if (!entry.name.startsWith(`${root}data/`) || entry.directory) continue;
     if (entry.deflated) throw new CheckpointError(`'${path}' is compressed, which torch.save never does.`);
-    storages.set(entry.name.slice(`${root}data/`.length), { begin: await zip.locate(entry), bytes: entry.size });
+    storages.set(entry.name.slice(`${root}data/`.length), {
+      begin: await zip.locate(entry),
+      bytes: entry.size,
+    });
   }
   return { value, storages };
 }

@@ -101,7 +101,11 @@ const isStorage = (value: Value | undefined): value is StorageRef =>
   typeof value === "object" && value !== null && "kind" in value && value.kind === "storage";
 
 /** Reads the pickle that begins at `start`; gives its value and where it ends. */
-export function unpickle(bytes: Uint8Array, file: string, start = 0): { readonly value: Value; readonly end: number } {
+export function unpickle(
+  bytes: Uint8Array,
+  file: string,
+  start = 0,
+): { readonly value: Value; readonly end: number } {
   const reader = new Unpickler(bytes, file, start);
   return { value: reader.run(), end: reader.at };
 }
@@ -254,7 +258,9 @@ class Unpickler {
         if (!(this.#top() instanceof Map)) throw this.#fail("it sets attributes of an object");
         break;
       default:
-        throw this.#fail(`instruction 0x${opcode.toString(16).padStart(2, "0")} makes no tensor, number, text or list`);
+        throw this.#fail(
+          `instruction 0x${opcode.toString(16).padStart(2, "0")} makes no tensor, number, text or list`,
+        );
     }
   }
 
@@ -332,7 +338,8 @@ class Unpickler {
 
   #setItems(items: readonly Value[]): void {
     const dict = this.#top();
-    if (!(dict instanceof Map) || items.length % 2 !== 0) throw this.#fail("it sets an item of what is no dict");
+    if (!(dict instanceof Map) || items.length % 2 !== 0)
+      throw this.#fail("it sets an item of what is no dict");
     for (let i = 0; i < items.length; i += 2) dict.set(items[i] as Value, items[i + 1] as Value);
   }
 
@@ -367,10 +374,12 @@ class Unpickler {
     const dict: Dict = new Map();
     if (items.length === 0) return dict;
     const [pairs] = items;
-    if (items.length > 1 || !Array.isArray(pairs)) throw this.#fail("an OrderedDict is not made of a list of pairs");
+    if (items.length > 1 || !Array.isArray(pairs))
+      throw this.#fail("an OrderedDict is not made of a list of pairs");
     for (const pair of pairs) {
       const values = pair instanceof Tuple ? pair.items : pair;
-      if (!Array.isArray(values) || values.length !== 2) throw this.#fail("an OrderedDict's item is not a pair");
+      if (!Array.isArray(values) || values.length !== 2)
+        throw this.#fail("an OrderedDict's item is not a pair");
       dict.set(values[0] as Value, values[1] as Value);
     }
     return dict;
@@ -398,7 +407,8 @@ class Unpickler {
     if (view instanceof Tuple) {
       offset = this.#size(view.items[1]);
       elements = this.#size(view.items[2]);
-    } else if (view !== undefined && view !== null) throw this.#fail("a part of a storage is not described as one");
+    } else if (view !== undefined && view !== null)
+      throw this.#fail("a part of a storage is not described as one");
     return { kind: "storage", key: String(key), dtype, length: elements, offset };
   }
 
@@ -409,7 +419,8 @@ class Unpickler {
 
   #sizes(value: Value | undefined): number[] {
     const items = value instanceof Tuple ? value.items : Array.isArray(value) ? value : undefined;
-    if (items === undefined || items.length > MOST_DIMENSIONS) throw this.#fail("a shape is not a tuple of numbers");
+    if (items === undefined || items.length > MOST_DIMENSIONS)
+      throw this.#fail("a shape is not a tuple of numbers");
     return items.map((item) => this.#size(item));
   }
 
@@ -419,6 +430,13 @@ class Unpickler {
     if (!isStorage(storage) || items.length < 4) throw this.#fail("a tensor has no storage");
     const [size, stride] = [this.#sizes(items[2]), this.#sizes(items[3])];
     if (size.length !== stride.length) throw this.#fail("a tensor's shape and strides differ in length");
-    return { kind: "tensor", storage, dtype: given ?? storage.dtype, offset: this.#size(items[1]), size, stride };
+    return {
+      kind: "tensor",
+      storage,
+      dtype: given ?? storage.dtype,
+      offset: this.#size(items[1]),
+      size,
+      stride,
+    };
   }
 }

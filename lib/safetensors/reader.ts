@@ -4,8 +4,8 @@ import type { FileHandle, SafetensorsEntry } from "../addon/addon.ts";
 import { addon } from "../addon/loader.ts";
 import { DisposedError, EntryNotFoundError } from "../errors/index.ts";
 import { suggest } from "../errors/suggest.ts";
-import { type Device, type Dtype, Tensor } from "../torch/index.ts";
 import { dtypeBytes } from "../torch/dtype.ts";
+import { type Device, type Dtype, Tensor } from "../torch/index.ts";
 import { readOptions } from "../torch/options.ts";
 
 /** What a file says of a tensor, without reading it. */

@@ -6,7 +6,6 @@
 #include <c10/core/InferenceMode.h>
 #include <c10/core/StreamGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -39,7 +38,6 @@ namespace {
 constexpr size_t kCpuPiece = size_t{1} << 20;
 constexpr size_t kDevicePiece = size_t{16} << 20;
 constexpr unsigned kMostThreads = 4;
-constexpr size_t kHugePage = size_t{2} << 20;
 
 // A file of the transfer, opened once for all threads. When its path names another file by now, it
 // is read through its mapping.
@@ -106,16 +104,6 @@ bool FitsEntry(const io::View& view, const std::vector<int64_t>& shape) {
     last += static_cast<uint64_t>((size - 1) * stride);
   }
   return last < elements;
-}
-
-// Fresh memory of this size is filled twice as fast in huge pages, and read with fewer misses later.
-void WantHugePages(const at::Tensor& tensor) {
-  if (!tensor.is_cpu() || tensor.nbytes() < 2 * kHugePage) return;
-  const auto begin = reinterpret_cast<uintptr_t>(tensor.storage().data());
-  const uintptr_t first = (begin + kHugePage - 1) & ~(kHugePage - 1);
-  const uintptr_t last = (begin + tensor.storage().nbytes()) & ~(kHugePage - 1);
-  if (first < last)
-    (void)madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
 }
 
 at::Tensor Narrow(at::Tensor tensor, const io::Piece& piece) {
@@ -308,7 +296,6 @@ napi_value ReadTensors(Environment& environment,
             return each.first == device;
           });
           if (found == devices.end()) found = devices.insert(found, {device, {}});
-          WantHugePages(job.into);
           const size_t piece = device.is_cpu() ? kCpuPiece : kDevicePiece;
           io::EachPiece(job.view, piece / c10::elementSize(job.dtype), [&](io::Piece part) {
             found->second.push_back({&job, std::move(part)});

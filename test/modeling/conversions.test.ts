@@ -10,8 +10,8 @@ import {
   GroupWeightRename,
   nn,
   PrefixChange,
-  PretrainedConfig,
   PreTrainedModel,
+  PretrainedConfig,
   register_checkpoint_conversion_mapping,
   safetensors,
   type Tensor,
@@ -31,7 +31,12 @@ class ShellConfig extends PretrainedConfig {
   declare num_attention_heads: number;
   declare num_parts: number;
 
-  constructor({ shapes = {}, num_attention_heads = 2, num_parts = 3, ...kwargs }: Record<string, unknown> = {}) {
+  constructor({
+    shapes = {},
+    num_attention_heads = 2,
+    num_parts = 3,
+    ...kwargs
+  }: Record<string, unknown> = {}) {
     super(kwargs);
     this.shapes = shapes as ShellConfig["shapes"];
     this.num_attention_heads = num_attention_heads as number;
@@ -91,7 +96,9 @@ function made({ kind, sources = [], targets = [], operations, ...rest }: Descrip
     targets,
     operations.map(({ op, ...options }) => {
       if (op === "Transpose") return new Transpose(options.dim0 as number, options.dim1 as number);
-      const Op = (torchformers as unknown as Record<string, new (options: unknown) => ConversionOps>)[op as string];
+      const Op = (torchformers as unknown as Record<string, new (options: unknown) => ConversionOps>)[
+        op as string
+      ];
       return new (Op as new (options: unknown) => ConversionOps)(options);
     }),
   );
@@ -140,7 +147,10 @@ for (const { name, transforms, limit, missing, unexpected, saved } of read("case
   t.test(`${name}: loaded as the reference loads it, saved byte for byte`, async (t) => {
     register_checkpoint_conversion_mapping("Shell", transforms.map(made), { overwrite: true });
     for (const dtype of ["auto", "float64"] as const) {
-      const [model, info] = await Shell.from_pretrained(join(folder, name), { output_loading_info: true, dtype });
+      const [model, info] = await Shell.from_pretrained(join(folder, name), {
+        output_loading_info: true,
+        dtype,
+      });
       t.same([...info.missing_keys].sort(), missing);
       t.same([...info.unexpected_keys].sort(), unexpected);
       const state = model.state_dict();
@@ -162,7 +172,8 @@ for (const { name, transforms, limit, missing, unexpected, saved } of read("case
       fresh.load_state_dict(model.state_dict());
       await fresh.save_pretrained(join(out, "fresh"));
       const again = await Shell.from_pretrained(join(out, "fresh"));
-      for (const [key, tensor] of Object.entries(again.state_dict())) t.ok(torch.equal(tensor, state[key] as Tensor));
+      for (const [key, tensor] of Object.entries(again.state_dict()))
+        t.ok(torch.equal(tensor, state[key] as Tensor));
     }
   });
 }
@@ -229,21 +240,35 @@ t.test("a conversion that does not work out is an error that names the weight", 
   );
   const out = t.testdir();
   await new ShellConfig({ shapes: { c: [4, 3] }, dtype: "float32" }).save_pretrained(out);
-  await safetensors.save_file({ "a.w": torch.ones([2, 3]), "b.w": torch.ones([2, 4]) }, join(out, "model.safetensors"));
+  await safetensors.save_file(
+    { "a.w": torch.ones([2, 3]), "b.w": torch.ones([2, 4]) },
+    join(out, "model.safetensors"),
+  );
   await t.rejects(Shell.from_pretrained(out), { code: "ERR_CHECKPOINT", message: /c: .*\[2,3\].*\[2,4\]/ });
 });
 
 t.test("key_mapping is a list of renamings, and undone on save", async (t) => {
   register_checkpoint_conversion_mapping("Shell", [], { overwrite: true });
   const out = t.testdir();
-  await new ShellConfig({ shapes: { "layers.3.w": [2], "model.x": [1] }, dtype: "float32" }).save_pretrained(out);
-  await safetensors.save_file({ "h3.w": torch.ones([2]), x: torch.ones([1]) }, join(out, "model.safetensors"));
-  const model = await Shell.from_pretrained(out, { strict: true, key_mapping: { "^h(\\d+)\\.": "layers.\\1." } });
+  await new ShellConfig({ shapes: { "layers.3.w": [2], "model.x": [1] }, dtype: "float32" }).save_pretrained(
+    out,
+  );
+  await safetensors.save_file(
+    { "h3.w": torch.ones([2]), x: torch.ones([1]) },
+    join(out, "model.safetensors"),
+  );
+  const model = await Shell.from_pretrained(out, {
+    strict: true,
+    key_mapping: { "^h(\\d+)\\.": "layers.\\1." },
+  });
   await model.save_pretrained(join(out, "again"));
   const names = Object.keys(await safetensors.load_file(join(out, "again", "model.safetensors")));
   t.same(names.sort(), ["h3.w", "model.x"]);
   await model.save_pretrained(join(out, "ours"), { save_original_format: false });
-  t.same(Object.keys(await safetensors.load_file(join(out, "ours", "model.safetensors"))).sort(), ["layers.3.w", "model.x"]);
+  t.same(Object.keys(await safetensors.load_file(join(out, "ours", "model.safetensors"))).sort(), [
+    "layers.3.w",
+    "model.x",
+  ]);
 });
 
 t.test("a part of a file's tensor is the mapped file where it lies in order", async (t) => {
@@ -253,7 +278,10 @@ t.test("a part of a file's tensor is the mapped file where it lies in order", as
     { overwrite: true },
   );
   const out = t.testdir();
-  await new ShellConfig({ shapes: { q: [400, 300], k: [400, 300], v: [400, 300] }, dtype: "float32" }).save_pretrained(out);
+  await new ShellConfig({
+    shapes: { q: [400, 300], k: [400, 300], v: [400, 300] },
+    dtype: "float32",
+  }).save_pretrained(out);
   await safetensors.save_file({ qkv: torch.ones([1200, 300]) }, join(out, "model.safetensors"));
   const before = torch.memory_stats().mapped_bytes;
   const model = await Shell.from_pretrained(out);
@@ -264,7 +292,12 @@ t.test("a part of a file's tensor is the mapped file where it lies in order", as
   // A file in another order, or unaligned, is read.
   const bytes = readFileSync(join(out, "model.safetensors"));
   const header = bytes.readBigUInt64LE(0);
-  const shifted = Buffer.concat([Buffer.alloc(8), bytes.subarray(8, 8 + Number(header)), Buffer.from(" "), bytes.subarray(8 + Number(header))]);
+  const shifted = Buffer.concat([
+    Buffer.alloc(8),
+    bytes.subarray(8, 8 + Number(header)),
+    Buffer.from(" "),
+    bytes.subarray(8 + Number(header)),
+  ]);
   shifted.writeBigUInt64LE(header + 1n);
   mkdirSync(join(out, "unaligned"));
   cpSync(join(out, "config.json"), join(out, "unaligned", "config.json"));
