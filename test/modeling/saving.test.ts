@@ -184,6 +184,7 @@ t.test("killed at any moment, a folder has one whole set of weights", async (t) 
 t.test("two processes that save to one folder", async (t) => {
   const out = t.testdir({ m: {} });
   const folder = join(out, "m");
+  await filled(1).save_pretrained(folder);
   const children = ["a", "b"].map((name) => startProgram(SAVER(folder, 1), join(out, name)));
   for (const child of children) await new Promise((resolve) => child.stdout?.once("data", resolve));
   for (const until = performance.now() + 1500; performance.now() < until; )
