@@ -236,7 +236,11 @@ t.test("norms", async (t) => {
     "in float32, without casts",
   );
   const half = (): [Tensor] => [torch.randn(2, 3, 16).to("float16")];
-  t.ok((await run(t, ["norms"], forward, half)).includes("rsqrt"), "float16 stays: there is no kernel");
+  t.same(
+    (await run(t, ["identities", "norms"], forward, half, { within: 1 })).filter((op) => !op.startsWith("to.")),
+    ["torchformers::rms_norm", "mul.Tensor"],
+    "float16 has no kernel: its float32 part has",
+  );
   const rounded = new nn.RMSNorm(16).to("bfloat16");
   t.same(await run(t, ["norms"], (x: Tensor) => rounded.forward(x), bf16), ["rms_norm"], "rounds after the scaling");
   const looked = (x: Tensor) => {
@@ -282,7 +286,8 @@ t.test("rotary", async (t) => {
   };
   const fn = (q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) => {
     const [c, s] = [cos.unsqueeze(1), sin.unsqueeze(1)];
-    return [q, k].map((x) => x.mul(c).add(half(x).mul(s)).exp());
+    const turned = [q, k].map((x) => x.mul(c).add(half(x).mul(s)));
+    return turned.map((x) => x.exp());
   };
   for (const dtype of ["float32", "bfloat16"] as const) {
     const args = (): [Tensor, Tensor, Tensor, Tensor] => [
@@ -299,7 +304,8 @@ t.test("rotary", async (t) => {
       const [a, b] = x.chunk(2, -1) as [Tensor, Tensor];
       return torch.cat([b, a.neg()], -1);
     };
-    return [q, k].map((x) => x.mul(c).add(other(x).mul(s)).exp());
+    const turned = [q, k].map((x) => x.mul(c).add(other(x).mul(s)));
+    return turned.map((x) => x.exp());
   };
   const args = (): [Tensor, Tensor, Tensor, Tensor] => [
     torch.randn(1, 4, 3, 8),
@@ -558,7 +564,8 @@ t.test("in_place", async (t) => {
 });
 
 t.test("where gradients are needed, operators stay", async (t) => {
-  await torch.enable_grad(async () => {
+  torch.set_grad_enabled(true);
+  try {
     const [q, k] = [new nn.Linear(16, 16), new nn.Linear(16, 16)];
     const norm = new nn.RMSNorm(16);
     const fn = (x: Tensor) => {
@@ -576,7 +583,9 @@ t.test("where gradients are needed, operators stay", async (t) => {
     const ops = operators(compiled.programs()[0]);
     t.notOk(ops.some((op) => op.startsWith("torchformers::")));
     t.notOk(ops.includes("arange"), "constants are folded");
-  });
+  } finally {
+    torch.set_grad_enabled(false);
+  }
 });
 
 t.test("llama: a step of one token is few operators, and the same numbers", async (t) => {
@@ -661,7 +670,7 @@ t.test("encoders and convolutions", async (t) => {
     t.ok(torch.allclose(await compiled(x), pooled(x), { atol: 1e-5 }), `pooled ${shape}`);
     const text = String(compiled.programs()[0]);
     t.match(text, /torchformers::linear_group/);
-    t.match(text, new RegExp(`\\[${shape[0]}, 1, 64\\] = aten::gelu`), "the last feed-forward is for one position");
+    t.match(text, new RegExp(`\\[${shape[0]}, 1, 64\\] = (?:torchformers::linear_group|aten::linear)\\(`), "the last feed-forward is for one position");
   }
   const net = new nn.Sequential(
     new nn.Conv2d(3, 8, 3, { padding: 1 }),
