@@ -102,7 +102,7 @@ class Program {
   std::vector<at::ThreadLocalState> modes;
   std::vector<ModeFacts> mode_facts;  // one per mode
   int32_t storages = 0;               // so many numbers of TensorFacts::storage are taken
-  Register inputs = 0;  // so many of the first registers
+  Register inputs = 0;                // so many of the first registers
   bool draws = false;
   bool writes = false;  // something, that may be there before and after the run
   // Per register: whether the memory of the tensor that is in it beforehand is written.
