@@ -31,27 +31,21 @@ bool Meet(const std::vector<c10::Storage>& some, const std::vector<c10::Storage>
 }  // namespace
 
 std::vector<bool> WrittenRegisters(const Program& program) {
-  // Whose memory a register may look at.
-  std::vector<std::vector<Register>> roots(program.registers.size());
-  for (Register at = 0; at < program.inputs; ++at) roots[at] = {at};
-  for (const CapturedTensor& capture : program.captures) roots[capture.to] = {capture.to};
-  std::vector<bool> written(program.registers.size(), false);
+  // Shared memory has one number, whatever made the views.
+  std::vector<bool> storages(program.storages, false);
   for (const Instruction& instruction : program.code) {
     const OpPlan& op = *instruction.op;
-    std::vector<Register> seen;
+    if (!op.writes) continue;
     for (size_t i = 0; i < instruction.operands.size(); ++i) {
-      for (const Register at : instruction.operands[i].registers) {
-        if (at == kNoRegister) continue;
-        if (op.may_alias) seen.insert(seen.end(), roots[at].begin(), roots[at].end());
-        if (!op.writes || !op.arguments[i].written) continue;
-        for (const Register root : roots[at]) written[root] = true;
-      }
+      if (!op.arguments[i].written) continue;
+      for (const Register at : instruction.operands[i].registers)
+        if (at != kNoRegister) storages[program.registers[at].storage] = true;
     }
-    if (seen.empty()) continue;
-    for (const Result& result : instruction.results)
-      for (const Register at : result.registers)
-        if (at != kNoRegister) roots[at] = seen;
   }
+  std::vector<bool> written(program.registers.size(), false);
+  const auto look = [&](Register at) { written[at] = storages[program.registers[at].storage]; };
+  for (Register at = 0; at < program.inputs; ++at) look(at);
+  for (const CapturedTensor& capture : program.captures) look(capture.to);
   return written;
 }
 

@@ -17,6 +17,10 @@ struct Effects {
   bool draws = false;
   std::vector<at::Generator> generators;
 
+  void AddWrite(c10::Storage storage) {
+    sorted_ = false;
+    writes.push_back(std::move(storage));
+  }
   // Adds what a Program does to the tensors in its first registers and to those that it captured.
   void Add(const Program& program, const std::vector<c10::IValue>& registers);
   bool ConflictsWith(const Effects& other) const;

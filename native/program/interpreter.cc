@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/autocast_mode.h>
+#include <omp.h>
 
 #include <chrono>
 
@@ -9,6 +10,26 @@
 #include "native/io/mapped_tensors.h"
 
 namespace tf {
+namespace {
+
+// For the time of one operator: no parallel region begins with more than this thread. The team
+// stays as it is. (libtorch's own setter would also empty oneDNN's caches.)
+class OneThread {
+ public:
+  OneThread() : before_(omp_get_max_threads()) {
+    if (before_ > 1) omp_set_num_threads(1);
+  }
+  ~OneThread() {
+    if (before_ > 1) omp_set_num_threads(before_);
+  }
+  OneThread(const OneThread&) = delete;
+  OneThread& operator=(const OneThread&) = delete;
+
+ private:
+  int before_;
+};
+
+}  // namespace
 
 int64_t NanosecondsNow() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(
@@ -40,17 +61,34 @@ void Interpreter::Rewind(const std::vector<c10::IValue>& registers) {
 
 void Interpreter::Execute(const Instruction& instruction) {
   if (!guard_ || modes_ != instruction.modes) {
+    if (program_->cast_epochs[instruction.modes] != program_->cast_epochs[modes_])
+      at::autocast::clear_cache();
     guard_.reset();
     guard_.emplace(program_->modes[instruction.modes]);
     modes_ = instruction.modes;
   }
   if (!spans_.empty()) spans_[position_].begin = NanosecondsNow() - began_;
-  stack_.clear();
-  for (size_t i = 0; i < instruction.operands.size(); ++i) stack_.push_back(Load(instruction, i));
-  for (const Register at : instruction.dies) registers_[at] = c10::IValue();
+  if (instruction.way == Instruction::Way::kView) {
+    MakeView(instruction);
+  } else {
+    Load(instruction);
+    Call(instruction);
+    Store(instruction);
+  }
+  if (!spans_.empty()) spans_[position_].end = NanosecondsNow() - began_;
+}
+
+void Interpreter::Call(const Instruction& instruction) {
   try {
     io::CheckMapped(stack_);
-    instruction.op->handle.callBoxed(&stack_);
+    std::optional<OneThread> alone;
+    if (instruction.alone) alone.emplace();
+    if (instruction.way == Instruction::Way::kCallBelow) {
+      const at::AutoDispatchBelowAutograd below;
+      instruction.op->handle.callBoxed(&stack_);
+    } else {
+      instruction.op->handle.callBoxed(&stack_);
+    }
     io::CheckMappingFaults();
   } catch (...) {
     Failure failure = CurrentFailure();
@@ -62,39 +100,63 @@ void Interpreter::Execute(const Instruction& instruction) {
     Clear();
     throw failure;
   }
-  Store(instruction);
-  if (!spans_.empty()) spans_[position_].end = NanosecondsNow() - began_;
 }
 
-c10::IValue Interpreter::Load(const Instruction& instruction, size_t index) const {
-  const Operand& operand = instruction.operands[index];
-  switch (operand.kind) {
-    case Operand::Kind::kConstant:
-      if (generator_ && instruction.draws && operand.constant.isNone() &&
-          instruction.op->arguments[index].kind == ArgumentKind::kGenerator) {
-        return *generator_;
+// As ATen's own views are made below autograd's layer, without the way there.
+void Interpreter::MakeView(const Instruction& instruction) {
+  const Operand& operand = instruction.operands[0];
+  const Register to = instruction.results[0].registers[0];
+  const TensorFacts& facts = program_->registers[to];
+  const at::Tensor& base = registers_[operand.registers[0]].toTensor();
+  at::Tensor view = at::detail::make_tensor<c10::TensorImpl>(
+      c10::TensorImpl::VIEW, c10::Storage(base.storage()), base.key_set(), base.dtype());
+  view.unsafeGetTensorImpl()->set_sizes_and_strides(
+      facts.sizes, facts.strides, base.storage_offset() + instruction.operands[3].constant.toInt());
+  registers_[to] = std::move(view);
+  if (operand.moves) registers_[operand.registers[0]] = c10::IValue();
+  for (const Register at : instruction.unused) registers_[at] = c10::IValue();
+}
+
+void Interpreter::Load(const Instruction& instruction) {
+  stack_.clear();
+  for (size_t i = 0; i < instruction.operands.size(); ++i) {
+    const Operand& operand = instruction.operands[i];
+    switch (operand.kind) {
+      case Operand::Kind::kConstant:
+        if (instruction.draws && generator_ && operand.constant.isNone() &&
+            instruction.op->arguments[i].kind == ArgumentKind::kGenerator) {
+          stack_.emplace_back(*generator_);
+        } else {
+          stack_.push_back(operand.constant);
+        }
+        break;
+      case Operand::Kind::kTensor:
+        if (operand.moves) {
+          stack_.push_back(std::move(registers_[operand.registers[0]]));
+        } else {
+          stack_.push_back(registers_[operand.registers[0]]);
+        }
+        break;
+      case Operand::Kind::kTensors: {
+        c10::List<at::Tensor> list;
+        list.reserve(operand.registers.size());
+        for (const Register at : operand.registers)
+          list.push_back(at == kNoRegister ? at::Tensor() : registers_[at].toTensor());
+        stack_.emplace_back(std::move(list));
+        break;
       }
-      return operand.constant;
-    case Operand::Kind::kTensor:
-      return registers_[operand.registers[0]];
-    case Operand::Kind::kTensors: {
-      c10::List<at::Tensor> list;
-      list.reserve(operand.registers.size());
-      for (const Register at : operand.registers) {
-        list.push_back(at == kNoRegister ? at::Tensor() : registers_[at].toTensor());
+      case Operand::Kind::kOptionalTensors: {
+        c10::List<std::optional<at::Tensor>> list;
+        list.reserve(operand.registers.size());
+        for (const Register at : operand.registers)
+          list.push_back(at == kNoRegister ? std::optional<at::Tensor>()
+                                           : registers_[at].toTensor());
+        stack_.emplace_back(std::move(list));
+        break;
       }
-      return list;
-    }
-    case Operand::Kind::kOptionalTensors: {
-      c10::List<std::optional<at::Tensor>> list;
-      list.reserve(operand.registers.size());
-      for (const Register at : operand.registers) {
-        list.push_back(at == kNoRegister ? std::optional<at::Tensor>() : registers_[at].toTensor());
-      }
-      return list;
     }
   }
-  return {};
+  for (const Register at : instruction.dies) registers_[at] = c10::IValue();
 }
 
 void Interpreter::Store(const Instruction& instruction) {
@@ -106,7 +168,7 @@ void Interpreter::Store(const Instruction& instruction) {
         registers_[result.registers[0]] = std::move(stack_[i]);
       continue;
     }
-    const auto tensors = stack_[i].toTensorVector();
+    const c10::ArrayRef<c10::IValue> tensors = stack_[i].toListRef();
     for (size_t k = 0; k < result.registers.size() && k < tensors.size(); ++k)
       if (result.registers[k] != kNoRegister) registers_[result.registers[k]] = tensors[k];
   }

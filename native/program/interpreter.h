@@ -11,6 +11,7 @@
 #include <optional>
 #include <vector>
 
+#include "native/device/run_generator.h"
 #include "native/program/program.h"
 
 namespace tf {
@@ -37,6 +38,7 @@ class Interpreter {
   template <class Pause>
   bool Run(Pause&& pause) {
     const ModesHere modes(*this);
+    const DrawFrom draws(generator_ && generator_->device().is_cpu() ? *generator_ : at::Generator());
     for (; position_ < program_->code.size(); ++position_) {
       if (pause()) return false;
       Execute(program_->code[position_]);
@@ -44,6 +46,8 @@ class Interpreter {
     return true;
   }
 
+  // Before it runs.
+  void SetRegister(Register at, c10::IValue value) { registers_[at] = std::move(value); }
   // Begins again, with these inputs and captured tensors.
   void Rewind(const std::vector<c10::IValue>& registers);
   // Lets go of all tensors.
@@ -73,7 +77,9 @@ class Interpreter {
   };
 
   void Execute(const Instruction& instruction);
-  c10::IValue Load(const Instruction& instruction, size_t operand) const;
+  void Call(const Instruction& instruction);
+  void MakeView(const Instruction& instruction);
+  void Load(const Instruction& instruction);
   void Store(const Instruction& instruction);
 
   std::shared_ptr<const Program> program_;

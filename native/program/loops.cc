@@ -15,19 +15,6 @@
 namespace tf {
 namespace {
 
-// Spreads the bits of a number (splitmix64): seeds that differ by one give unrelated numbers.
-uint64_t Spread(uint64_t x) {
-  x += 0x9e3779b97f4a7c15ull;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
-  return x ^ (x >> 31);
-}
-
-at::Tensor StateOf(at::Generator generator) {
-  const std::lock_guard lock(generator.mutex());
-  return generator.get_state();
-}
-
 // Whether a Program draws at all, and whether all its draws can take another generator.
 struct Draws {
   bool any = false;
@@ -52,6 +39,8 @@ Effects EffectsOf(const std::vector<Stage>& first, const std::vector<Stage>& bod
   for (const std::vector<Stage>* stages : {&first, &body}) {
     for (const Stage& stage : *stages) {
       effects.Add(*stage.program, stage.registers);
+      for (const BoundGenerator& bound : stage.program->generators)
+        effects.generators.push_back(bound.captured);
       for (Register at = 0; at < stage.program->inputs; ++at) {
         const at::Tensor& input = stage.registers[at].toTensor();
         if (input.has_storage()) effects.writes.push_back(input.storage());
@@ -71,23 +60,6 @@ Loops::Loops(Environment& environment) : environment_(environment) {
 
 Loops::~Loops() { mailbox_->Close(); }
 
-Loops::Borrowed Loops::Borrow(c10::Device device) const {
-  Borrowed borrowed;
-  borrowed.origin = at::globalContext().defaultGenerator(device);
-  borrowed.taken = StateOf(borrowed.origin);
-  borrowed.own = borrowed.origin.clone();
-  uint64_t others = 0;
-  for (const auto& [id, entry] : entries_) {
-    if (entry.left || !entry.borrowed || entry.borrowed->origin != borrowed.origin) continue;
-    if (entry.borrowed->taken.equal(borrowed.taken)) ++others;
-  }
-  if (others > 0) {
-    borrowed.gives_back = false;
-    borrowed.own.set_current_seed(Spread(borrowed.origin.current_seed() + others));
-  }
-  return borrowed;
-}
-
 void Loops::Start(LoopPlan plan, uint64_t id, int64_t limit) {
   Effects effects = EffectsOf(plan.first, plan.body);
   Draws draws;
@@ -104,8 +76,8 @@ void Loops::Start(LoopPlan plan, uint64_t id, int64_t limit) {
       effects.generators.push_back(*plan.generator);
     } else {
       const c10::Device device = plan.ids.defined() ? plan.ids.device() : c10::Device(at::kCPU);
-      entry.borrowed = Borrow(device);
-      plan.generator = entry.borrowed->own;
+      entry.lease = std::make_unique<GeneratorLease>(at::globalContext().defaultGenerator(device));
+      plan.generator = entry.lease->own();
     }
   }
   entry.loop = std::make_shared<Loop>(std::move(plan), mailbox_, id);
@@ -177,13 +149,7 @@ void Loops::Wake(napi_env env, napi_value, void* context, void*) {
 // What it used is free for others, whether or not anybody has asked for the end.
 void Loops::Leave(Entry& entry) {
   if (std::exchange(entry.left, true)) return;
-  if (entry.borrowed && entry.borrowed->gives_back) {
-    Borrowed& borrowed = *entry.borrowed;
-    if (StateOf(borrowed.origin).equal(borrowed.taken)) {
-      const std::lock_guard lock(borrowed.origin.mutex());
-      borrowed.origin.set_state(StateOf(borrowed.own));
-    }
-  }
+  if (entry.lease) entry.lease->Return();
   environment_.programs()->Leave(entry.loop->id());
 }
 
@@ -246,6 +212,8 @@ std::vector<Stage> StagesOf(Environment& environment,
     std::vector<c10::IValue> registers =
         BindProgram(environment, *programs[i].program, inputs.at(i));
     if (registers.empty() && !programs[i].program->registers.empty()) return {};
+    for (const BoundGenerator& bound : programs[i].program->generators)
+      registers[bound.to] = bound.captured;
     stages.push_back({programs[i].program, std::move(registers), collects.at(i)});
   }
   return stages;

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 
+#include "native/device/run_generator.h"
 #include "native/program/loop.h"
 
 namespace tf {
@@ -32,23 +33,16 @@ class Loops {
   void Replace(uint64_t id, std::vector<Stage> first, std::vector<Stage> body);
 
  private:
-  // What a loop draws from in place of the default generator.
-  struct Borrowed {
-    at::Generator origin;
-    at::Generator own;
-    at::Tensor taken;        // the state of the origin when the loop was queued
-    bool gives_back = true;  // false: somebody else had taken the same state
-  };
   struct Entry {
     std::shared_ptr<Loop> loop;
     napi_deferred waiting = nullptr;
-    std::optional<Borrowed> borrowed;
+    // Of the default generator, when it draws from that.
+    std::unique_ptr<GeneratorLease> lease;
     bool left = false;       // its memory may be used again
     bool forgotten = false;  // nobody will ask for its news
   };
 
   static void Wake(napi_env env, napi_value, void* mailbox, void*);
-  Borrowed Borrow(c10::Device device) const;
   // Settles the promise that waits, if there is news.
   void Deliver(Entry& entry);
   void Leave(Entry& entry);

@@ -30,6 +30,16 @@ class ProgramRun final : public Executor::Task {
   // Any thread: the run ends before its next operator.
   void Cancel() { cancelled_.store(true, std::memory_order_relaxed); }
 
+  // Before it starts.
+  void SetRegister(Register at, c10::IValue value) { registers_[at] = std::move(value); }
+  // Where operators draw that name no generator.
+  void DrawFrom(at::Generator generator) { generator_ = std::move(generator); }
+
+  // Before it starts.
+  void SetRegister(Register at, c10::IValue value) { interpreter_.SetRegister(at, std::move(value)); }
+  // Where operators draw that name no generator.
+  void DrawFrom(at::Generator generator) { interpreter_.set_generator(std::move(generator)); }
+
   // What came of it, once it is in the mailbox.
   uint64_t id() const { return id_; }
   bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
