@@ -4,8 +4,11 @@
 #include <ATen/SequenceNumber.h>
 #include <ATen/ThreadLocalState.h>
 #include <pthread.h>
+#include <unistd.h>
 
 #include <chrono>
+#include <cstdio>
+#include <cstdlib>
 #include <thread>
 
 namespace tf {
@@ -100,6 +103,32 @@ Executor::Executor() {
   SpinThenSleep(started, kWaitSpin);
 }
 
+bool Executor::IsThisThread() const { return on_executor_thread; }
+
+bool Executor::CanHelp() const {
+  return standing_in > 0 && helping_.load(std::memory_order_acquire) > 0;
+}
+
+void Executor::HelpUntil(const std::atomic<bool>& done) {
+  helping_.fetch_add(1, std::memory_order_release);
+  for (;;) {
+    const uint32_t seen = wakes_.load(std::memory_order_acquire);
+    if (Task* task = asked_.exchange(nullptr, std::memory_order_acq_rel)) {
+      task->Run();
+    } else if (done.load(std::memory_order_acquire)) {
+      break;
+    } else {
+      wakes_.wait(seen, std::memory_order_acquire);
+    }
+  }
+  helping_.fetch_sub(1, std::memory_order_release);
+}
+
+void Executor::WakeHelper() {
+  wakes_.fetch_add(1, std::memory_order_acq_rel);
+  wakes_.notify_all();
+}
+
 bool Executor::OnExecutorThread() const { return on_executor_thread || standing_in > 0; }
 
 Executor::InPlace::InPlace() { ++standing_in; }
@@ -126,12 +155,44 @@ Executor::Task* Executor::Next() {
 void Executor::Loop() {
   for (;;) {
     SpinThenSleep(queued_, kIdleSpin);
-    while (Task* task = Next()) task->Run();
+    while (Task* task = Next()) {
+      const bool awaited = task->awaited();
+      if (!awaited) in_turn_.store(true);
+      // A task that is dropped is never freed: it may hold what ends with the process.
+      if (awaited || !ending_.load()) task->Run();
+      if (!awaited) in_turn_.store(false);
+    }
+  }
+}
+
+void Executor::EndProcess(std::chrono::milliseconds patience) {
+  ending_.store(true);
+  const auto end = std::chrono::steady_clock::now() + patience;
+  while (in_turn_.load()) {
+    if (std::chrono::steady_clock::now() < end) {
+      std::this_thread::sleep_for(std::chrono::microseconds(200));
+      continue;
+    }
+#if defined(__GLIBC__)
+    // Registered last, so it is called before all destructors.
+    on_exit(
+        [](int status, void*) {
+          fflush(nullptr);
+          _exit(status);
+        },
+        nullptr);
+#endif
+    return;
   }
 }
 
 void Executor::Wait(Waiting& call) {
-  Enqueue(call);
+  if (CanHelp()) {
+    asked_.store(&call, std::memory_order_release);
+    WakeHelper();
+  } else {
+    Enqueue(call);
+  }
   call.WaitUntilDone();
 }
 

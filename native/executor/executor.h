@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <deque>
 #include <exception>
 #include <mutex>
@@ -22,20 +23,31 @@ class Executor {
     virtual ~Task() = default;
     // Must not throw.
     virtual void Run() noexcept = 0;
+    // Whether a thread waits for it: such a task runs even when the process ends.
+    virtual bool awaited() const { return false; }
   };
 
   // Any thread. Tasks run one after the other, in the order in which they came.
   void Enqueue(Task& task);
 
   // Whether somebody waits for a turn.
-  bool has_waiting() const { return queued_.load(std::memory_order_relaxed) != 0; }
+  bool has_waiting() const {
+    return queued_.load(std::memory_order_relaxed) != 0 || ending_.load(std::memory_order_relaxed);
+  }
+
+  // The process is about to end: from here on only awaited tasks run. Waits until the task under
+  // way has ended its turn, for `patience` at most. When it has not, the process will end by _exit,
+  // with the same status and its streams flushed: libtorch's static destructors must not meet a
+  // thread that computes.
+  void EndProcess(std::chrono::milliseconds patience);
+  bool ending() const { return ending_.load(std::memory_order_relaxed); }
 
   // Runs `body` on the executor's thread and waits for it; what it throws is thrown here. The
   // calling thread's modes (grad, inference, autocast, dispatch keys) hold there too. On the
   // executor's thread itself `body` runs in place.
   template <class Body>
   void RunAndWait(Body&& body) {
-    if (OnExecutorThread()) {
+    if (OnExecutorThread() && !CanHelp()) {
       body();
       return;
     }
@@ -66,6 +78,12 @@ class Executor {
 
   // Also on a thread that stands in for it.
   bool OnExecutorThread() const;
+  bool IsThisThread() const;
+
+  // The executor's thread, waiting for one that stands in for it: runs what that one wants run,
+  // until `done`, whose setter calls WakeHelper.
+  void HelpUntil(const std::atomic<bool>& done);
+  void WakeHelper();
 
  private:
   struct Modes;
@@ -81,6 +99,7 @@ class Executor {
     Waiting();
     ~Waiting() override;
     void Run() noexcept final;
+    bool awaited() const final { return true; }
     void WaitUntilDone();
     std::exception_ptr error;
 
@@ -103,6 +122,8 @@ class Executor {
   };
 
   Executor();
+  // Whether the executor's thread waits for this one, and would run its work meanwhile.
+  bool CanHelp() const;
   void Wait(Waiting& call);
   void Loop();
   Task* Next();
@@ -111,6 +132,11 @@ class Executor {
   std::deque<Task*> queue_;
   std::atomic<uint32_t> queued_ = 0;
   std::atomic<int> num_threads_ = 1;
+  std::atomic<int> helping_ = 0;        // calls of HelpUntil; they nest
+  std::atomic<Task*> asked_ = nullptr;  // for the helper
+  std::atomic<uint32_t> wakes_ = 0;
+  std::atomic<bool> ending_ = false;
+  std::atomic<bool> in_turn_ = false;  // of a task that nobody waits for
 };
 
 // Makes libtorch compute on one thread whenever the calling thread asks it to. Every thread of ours
