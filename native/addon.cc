@@ -2,6 +2,7 @@
 #include "native/addon.h"
 
 #include "native/convert/bind.h"
+#include "native/device/run_generator.h"
 #include "native/error/guard.h"
 #include "native/executor/executor.h"
 #include "native/tensor/small_blocks.h"
@@ -43,6 +44,7 @@ napi_value Init(napi_env env, napi_value object) {
   napi_set_instance_data(env, environment, end, nullptr);
   return Guard(*environment, [&] {
     UseSmallBlocks();
+    RouteDraws();
     UseOneThreadHere();
     Exports exports(*environment, object);
     InitErrors(exports);

@@ -5,6 +5,7 @@ import { existsSync, readdirSync } from "node:fs";
 import { createRequire } from "node:module";
 import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { isMainThread } from "node:worker_threads";
 import { InvalidArgumentError, LibtorchNotFoundError, NativeBindingNotFoundError } from "../errors/index.ts";
 import type { Addon } from "./addon.ts";
 import { collectYoung } from "./collect_young.ts";
@@ -16,6 +17,8 @@ import { compareVersions, libc, MINIMUM_GLIBC, MINIMUM_GLIBCXX, SUPPORTED_PLATFO
 interface LoaderAddon {
   /** Opens a library and keeps it; the dynamic linker's message when it does not load. */
   open(path: string): string | null;
+  /** Takes the lock of an open file without waiting: 0 taken until the file is closed, 1 held by another, 2 not possible. */
+  lock(fd: number): 0 | 1 | 2;
 }
 
 /** One library that was opened, or not. */
@@ -44,6 +47,9 @@ const platform = `${process.platform}-${process.arch}`;
 /** Where the addon's `shape` and `stride` leave their values. Tensors have at most 64 dimensions. */
 export const sizes = new Float64Array(64);
 
+/** How long, in milliseconds, the end of the process waits for the operator that the executor is at. */
+const PATIENCE = 2000;
+
 let loaded: Addon | undefined;
 let report: LoadReport = {
   libtorch: undefined,
@@ -68,6 +74,23 @@ export function addon(): Addon {
   return loaded;
 }
 
+/**
+ * Takes the advisory lock (`flock`) of an open file without waiting; closing the file, or the end of the process, gives
+ * it back. "unsupported": the file system, or this platform, has no such locks. Needs no libtorch.
+ */
+export function lockFile(fd: number): "taken" | "held" | "unsupported" {
+  if (locker === undefined) {
+    try {
+      locker = requireAddon(resolveLoader()) as LoaderAddon;
+    } catch {
+      locker = null;
+    }
+  }
+  return (["taken", "held", "unsupported"] as const)[locker?.lock?.(fd) ?? 2];
+}
+
+let locker: LoaderAddon | null | undefined;
+
 function load(): Addon {
   report = { libtorch: undefined, tried: [], opened: [], loader: undefined, core: undefined, cuda: false };
   const loader = resolveLoader();
@@ -84,6 +107,8 @@ function load(): Addon {
   native.setYoungCollector(collectYoung);
   native.setSizesArray(sizes);
   native.noteCudaLibrary(absence ?? "");
+  // Whatever ends the process: process.exit(), an exception that nobody caught, or the end of the work.
+  if (isMainThread) process.once("exit", () => native.endProcess(PATIENCE));
   return native;
 }
 

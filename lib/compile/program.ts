@@ -4,6 +4,13 @@ import { addon } from "../addon/loader.ts";
 import type { Guard } from "./owners.ts";
 import type { Mutation, Node } from "./tree.ts";
 
+/** A property outside of the arguments that each run sets. */
+export interface Assigned {
+  readonly object: Record<string, unknown>;
+  readonly key: string;
+  readonly node: Node;
+}
+
 /** How long one operator took in a run. */
 export interface ProfileEntry {
   /** As `toString` shows it. */
@@ -29,28 +36,49 @@ export class Program {
   readonly _guards: readonly Guard[];
   readonly _result: Node;
   readonly _mutations: readonly Mutation[];
+  /** Numbers to ask for before each run. */
+  readonly _numbers: readonly (() => number)[];
+  readonly _assignments: readonly Assigned[];
+  readonly _afterRun: readonly (() => void)[];
+  /** The shapes of its outputs. */
+  readonly _shapes: readonly (readonly number[])[];
+  /** Whose state it uses. */
+  readonly _owners: ReadonlySet<object>;
   /** The number of operators. */
   readonly length: number;
+  /** The number of tensors that a run makes for its result. */
+  readonly outputs: number;
   /** Whether it draws random numbers. */
   readonly draws: boolean;
   readonly #lines: readonly Error[];
 
   constructor(
     native: ProgramHandle,
-    facts: { length: number; draws: boolean },
+    facts: { draws: boolean; outputs: number },
     parts: {
       guards: readonly Guard[];
       result: Node;
       mutations: readonly Mutation[];
       lines: readonly Error[];
+      numbers: readonly (() => number)[];
+      assignments: readonly Assigned[];
+      afterRun: readonly (() => void)[];
+      owners: ReadonlySet<object>;
+      shapes: readonly (readonly number[])[];
     },
   ) {
     this._native = native;
     this._guards = parts.guards;
     this._result = parts.result;
     this._mutations = parts.mutations;
-    this.length = facts.length;
+    this._numbers = parts.numbers;
+    this._assignments = parts.assignments;
+    this._afterRun = parts.afterRun;
+    this._owners = parts.owners;
+    this._shapes = parts.shapes;
+    this.length = parts.lines.length;
     this.draws = facts.draws;
+    this.outputs = facts.outputs;
     this.#lines = parts.lines;
   }
 

@@ -1,6 +1,6 @@
 // Arguments and results of a recorded function, taken apart into tensors and the structure around them.
 import { InvalidArgumentError, TraceError } from "../errors/index.ts";
-import { Tensor } from "../torch/index.ts";
+import { Generator, Tensor } from "../torch/index.ts";
 
 /**
  * Classes whose instances are taken apart: their state is in enumerable properties only, so that a copy without running
@@ -33,12 +33,14 @@ export interface Flat {
   readonly key: string;
   readonly tensors: readonly Tensor[];
   readonly objects: readonly object[];
+  readonly generators: readonly Generator[];
 }
 
 /** Takes arguments apart. Two values with equal keys differ in what their tensors are, and in nothing else. */
 export function flatten(value: unknown): Flat {
   const tensors: Tensor[] = [];
   const objects: object[] = [];
+  const generators: Generator[] = [];
   const places = new Map<object, number>();
   let key = "";
   const walk = (value: unknown): void => {
@@ -82,6 +84,11 @@ export function flatten(value: unknown): Flat {
       tensors.push(object);
       return;
     }
+    if (object instanceof Generator) {
+      key += `G${object.device}`;
+      generators.push(object);
+      return;
+    }
     if (!isTree(object)) {
       refuseHidden(object);
       key += `o${identity(object)}`;
@@ -97,7 +104,7 @@ export function flatten(value: unknown): Flat {
     key += "}";
   };
   walk(value);
-  return { key, tensors, objects };
+  return { key, tensors, objects, generators };
 }
 
 /** An object that is passed on as it is must not bring tensors along: the recording would keep those of its first call. */
@@ -212,6 +219,30 @@ export class Templates {
     this.#nodes.set(value, node);
     return node;
   }
+}
+
+/** All that nodes say but the tensors themselves, as text: equal texts give results of equal structure and values. */
+export function describe(result: Node, mutations: readonly Mutation[]): string {
+  const seen = new Set<number>();
+  const text = (node: Node | undefined): string => {
+    if (node === undefined) return "-";
+    switch (node.kind) {
+      case "value":
+        return typeof node.value === "object" || typeof node.value === "function"
+          ? `o${node.value === null ? 0 : identity(node.value)}`
+          : `${typeof node.value} ${String(node.value)}`;
+      case "object": {
+        if (seen.has(node.id)) return `^${node.id}`;
+        seen.add(node.id);
+        const fields = node.properties.map(([name, , child]) => `${String(name)}:${text(child)}`);
+        return `${node.id}{${fields.join()}}`;
+      }
+      default:
+        return `${node.kind} ${node.index}`;
+    }
+  };
+  const changes = mutations.map(({ object, key, node }) => `${object}.${key}=${text(node)}`);
+  return [text(result), ...changes].join("\n");
 }
 
 /** The tensors and objects that nodes refer to, in one call. */

@@ -8,6 +8,8 @@ import { ConfigError } from "../errors/index.ts";
 import { warnOnce } from "../errors/warnings.ts";
 import { writeFileAtomic } from "../hub/atomic.ts";
 import { type HubOptions, kindOf } from "../hub/files.ts";
+import type { Pushable, PushToHubOptions, SaveAndPushOptions } from "../hub/push.ts";
+import type { CommitInfo } from "../hub/upload.ts";
 import {
   cloneJson,
   isRecord,
@@ -358,7 +360,7 @@ export class PretrainedConfig {
   /**
    * Reads the configuration of a checkpoint.
    *
-   * `dirOrRepo` is a directory, a JSON file, or a repository in the local cache. Options that name fields override them;
+   * `dirOrRepo` is a directory, a JSON file, or a repository on the hub ("org/name", "org/name@revision"). Options that name fields override them;
    * an option that is neither is an `InvalidArgumentError`, or is given back with `return_unused_kwargs`.
    *
    * Throws `EntryNotFoundError` when there is no config.json, `ConfigError` when it is not valid.
@@ -489,11 +491,17 @@ export class PretrainedConfig {
   }
 
   /**
-   * Writes config.json into `directory`, which is made if need be. Python's `from_pretrained` reads it.
+   * Writes config.json into `directory`, which is made if need be. Python's `from_pretrained` reads it. With `push_to_hub`
+   * it is sent to the hub too, to `repo_id` (default: the name of the directory).
    *
    * Throws `ConfigError` when a field is not valid or belongs into a generation configuration.
    */
-  async save_pretrained(directory: string): Promise<void> {
+  async save_pretrained(directory: string, options: SaveAndPushOptions = {}): Promise<void> {
+    if (options.push_to_hub === true) {
+      const { saveAndPush } = await import("../hub/push.ts");
+      await saveAndPush(this.#pushable(), directory, options);
+      return;
+    }
     if ((await kindOf(directory)) === "file")
       throw new ConfigError(`'${directory}' is a file; a directory was expected.`);
     const generation = Object.keys(this.#generationParameters());
@@ -504,6 +512,34 @@ export class PretrainedConfig {
     }
     this.validate();
     await this.to_json_file(path.join(directory, CONFIG_NAME));
+  }
+
+  /**
+   * Sends config.json to the hub, into a repository that is made if need be. Resolves to the commit.
+   *
+   * ```ts
+   * await config.push_to_hub("user/my-model", { commit_message: "A smaller one" });
+   * ```
+   */
+  async push_to_hub(repo_id: string, options: PushToHubOptions = {}): Promise<CommitInfo> {
+    const { pushToHub } = await import("../hub/push.ts");
+    return pushToHub(this.#pushable(), repo_id, options);
+  }
+
+  #pushable(): Pushable {
+    return {
+      name: this.constructor.name,
+      save: (folder) => this.save_pretrained(folder),
+      card: {
+        summary: `A ${this.constructor.name}${this.model_type ? ` (\`${this.model_type}\`)` : ""}: the settings of a model, without weights.`,
+        typescript: [
+          'import { AutoConfig } from "torchformers";',
+          "",
+          'const config = await AutoConfig.from_pretrained("REPO");',
+        ],
+        python: ["from transformers import AutoConfig", "", 'config = AutoConfig.from_pretrained("REPO")'],
+      },
+    };
   }
 
   toJSON(): unknown {

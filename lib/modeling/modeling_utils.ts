@@ -6,6 +6,7 @@ import { type ConfigClass, PretrainedConfig } from "../configuration/index.ts";
 import { InvalidArgumentError, TraceError, UninitializedWeightsError } from "../errors/index.ts";
 import { nearest } from "../errors/suggest.ts";
 import { warnOnce } from "../errors/warnings.ts";
+import type { CommitInfo } from "../hub/upload.ts";
 import { bind } from "../nn/arguments.ts";
 import * as nn from "../nn/index.ts";
 import type { CheckpointOptions } from "../torch/checkpoint.ts";
@@ -21,9 +22,11 @@ import {
 import { disableCheckpointing, enableCheckpointing, isCheckpointing } from "./gradient_checkpointing.ts";
 import * as init from "./initialization.ts";
 import { RotaryEmbedding } from "./modeling_rope_utils.ts";
-import { type SavePretrainedOptions, savePretrained } from "./save_pretrained.ts";
+import { pushModel, savePretrained } from "./push_to_hub.ts";
+import type { SavePretrainedOptions } from "./save_pretrained.ts";
 import { allTiedKeys, ownTiedKeys, type TiedKeys, tieWeights } from "./tied_weights.ts";
 import { type ResizeOptions, resizeTokenEmbeddings } from "./token_embeddings.ts";
+import type { WeightTransform } from "./weight_transforms.ts";
 
 /** A class of models; `never` because each takes its own config. */
 export interface ModelClass<M extends PreTrainedModel = PreTrainedModel>
@@ -94,7 +97,7 @@ export class PreTrainedModel extends nn.Module {
   #inputGradients: RemovableHandle | undefined;
   /** `forward` as `run` records it. */
   #program: Compiled<[inputs: unknown], unknown> | undefined;
-  #sortedNames = false;
+  #conversions: WeightTransform[] | undefined;
 
   constructor(config: PretrainedConfig) {
     super();
@@ -224,14 +227,36 @@ export class PreTrainedModel extends nn.Module {
    * loads. Each file appears whole or not at all.
    *
    * @param options.max_shard_size bytes, or "5GB" (decimal); default "50GB".
+   * @param options.push_to_hub also sends what was written, to `repo_id` (default: the name of the directory).
    */
   save_pretrained(directory: string, options: SavePretrainedOptions = {}): Promise<void> {
-    return savePretrained(this, directory, { ...options, sorted: this.#sortedNames });
+    return savePretrained(this, directory, options);
   }
 
-  /** Called by the loader: what it left without values, as it is now. */
-  _finish_loading(missing: Iterable<string>): void {
-    this.#sortedNames = true;
+  /**
+   * Sends the model to the hub: makes the repository if need be, writes a model card if there is none, uploads as one commit.
+   * Files that the hub has already are not sent again. Resolves to the commit.
+   *
+   * Throws `InvalidArgumentError` without a token, `HubError` for what the hub refuses.
+   *
+   * @example
+   * await model.push_to_hub("user/my-model", { private: true, commit_message: "First try" });
+   */
+  push_to_hub(
+    repo_id: string,
+    options: Omit<SavePretrainedOptions, "push_to_hub" | "repo_id"> = {},
+  ): Promise<CommitInfo> {
+    return pushModel(this, repo_id, options);
+  }
+
+  /** Conversions that loading used, which saving undoes; undefined for a model that was not loaded. */
+  get _weight_conversions(): WeightTransform[] | undefined {
+    return this.#conversions;
+  }
+
+  /** Called by the loader: what it left without values, as it is now, and the conversions that it used. */
+  _finish_loading(missing: Iterable<string>, conversions: WeightTransform[]): void {
+    this.#conversions = conversions;
     this.#uninitialized = new Map([...missing].map((name) => [name, (this.#find(name) as Tensor)._version]));
   }
 

@@ -2,6 +2,7 @@
 
 import { bind, type Rest } from "../nn/arguments.ts";
 import * as torch from "../torch/index.ts";
+import { compute, decision, run, setting } from "./native.ts";
 import {
   type BaseOptions,
   type Entry,
@@ -125,27 +126,68 @@ export class RMSprop extends Optimizer<RMSpropOptions> {
   }
 
   protected override update(group: ParamGroup<RMSpropOptions>, entries: readonly Entry[]): void {
-    const { lr, alpha, eps, weight_decay, momentum, centered, maximize } = group;
+    const { centered, maximize } = group;
     for (const { param, grad: given, state } of entries) {
       const zeros = () => torch.zeros_like(param);
       stateTensor(state, "step", () => torch.zeros([], { dtype: "float32", device: "cpu" })).add_(1);
       const square = realView(stateTensor(state, "square_avg", zeros));
-      const buffer = momentum > 0 ? realView(stateTensor(state, "momentum_buffer", zeros)) : null;
+      const buffer = decision(() => group.momentum > 0)
+        ? realView(stateTensor(state, "momentum_buffer", zeros))
+        : null;
       let grad = maximize ? given.neg() : given;
-      if (weight_decay !== 0) grad = grad.add(param, { alpha: weight_decay });
+      if (decision(() => group.weight_decay !== 0))
+        grad = compute(
+          "add",
+          "Tensor",
+          grad,
+          param,
+          setting(() => group.weight_decay),
+        );
       grad = realView(grad);
-      square.mul_(alpha).addcmul_(grad, grad, { value: 1 - alpha });
+      const rest = () => setting(() => 1 - group.alpha);
+      run(
+        "mul_",
+        "Scalar",
+        square,
+        setting(() => group.alpha),
+      );
+      run("addcmul_", "", square, grad, grad, rest());
       let deviation = square.sqrt();
       if (centered) {
-        const mean = realView(stateTensor(state, "grad_avg", zeros)).lerp_(grad, 1 - alpha);
+        const mean = realView(stateTensor(state, "grad_avg", zeros));
+        run("lerp_", "Scalar", mean, grad, rest());
         deviation = square.addcmul(mean, mean, { value: -1 }).sqrt_();
       }
-      deviation.add_(eps);
+      run(
+        "add_",
+        "Scalar",
+        deviation,
+        setting(() => group.eps),
+      );
       if (buffer) {
-        buffer.mul_(momentum).addcdiv_(grad, deviation);
-        realView(param).add_(buffer, { alpha: -lr });
+        run(
+          "mul_",
+          "Scalar",
+          buffer,
+          setting(() => group.momentum),
+        );
+        buffer.addcdiv_(grad, deviation);
+        run(
+          "add_",
+          "Tensor",
+          realView(param),
+          buffer,
+          setting(() => -group.lr),
+        );
       } else {
-        realView(param).addcdiv_(grad, deviation, { value: -lr });
+        run(
+          "addcdiv_",
+          "",
+          realView(param),
+          grad,
+          deviation,
+          setting(() => -group.lr),
+        );
       }
     }
   }

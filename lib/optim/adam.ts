@@ -4,7 +4,7 @@ import { InvalidArgumentError } from "../errors/index.ts";
 import { bind, type Rest } from "../nn/arguments.ts";
 import type { Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
-import { run } from "./native.ts";
+import { run, setting } from "./native.ts";
 import {
   type BaseOptions,
   type Entry,
@@ -153,7 +153,7 @@ function isFused({ fused }: AdamOptions, entries: readonly Entry[]): boolean {
 
 /** One call per device and dtype. */
 function fusedStep(group: AdamOptions, entries: readonly Moments[]): void {
-  const { lr, betas, weight_decay, eps, amsgrad, maximize, decoupled_weight_decay } = group;
+  const { amsgrad, maximize, decoupled_weight_decay } = group;
   for (const alike of groupBy(entries, ({ param }) => `${param.device} ${param.dtype}`)) {
     const steps = alike.map(({ step }) => step);
     run("_foreach_add_", "Scalar", steps, 1);
@@ -166,10 +166,11 @@ function fusedStep(group: AdamOptions, entries: readonly Moments[]): void {
       alike.map(({ square }) => square),
       alike.flatMap(({ largest }) => largest ?? []),
       steps,
-      lr,
-      ...betas,
-      weight_decay,
-      eps,
+      setting(() => group.lr),
+      setting(() => group.betas[0]),
+      setting(() => group.betas[1]),
+      setting(() => group.weight_decay),
+      setting(() => group.eps),
       amsgrad,
       maximize,
     );

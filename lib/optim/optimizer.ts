@@ -1,7 +1,8 @@
 // Optimizer: groups of parameters with their settings, and what is remembered for each parameter.
 
 import { inspect } from "node:util";
-import { InvalidArgumentError } from "../errors/index.ts";
+import { recording } from "../compile/session.ts";
+import { InvalidArgumentError, TraceError } from "../errors/index.ts";
 import { suggest } from "../errors/suggest.ts";
 import { bind, type Rest } from "../nn/arguments.ts";
 import { HookList } from "../nn/hooks.ts";
@@ -59,6 +60,7 @@ export abstract class Optimizer<O extends BaseOptions = BaseOptions> {
   readonly state = new Map<Tensor, ParamState>();
   readonly #stepPre = new HookList<StepHook>();
   readonly #stepPost = new HookList<StepHook>();
+  readonly #afterStep: (() => void)[] = [];
 
   /** @param defaults the settings of groups that do not set them, in torch's order. */
   constructor(params: Params<O>, defaults: O) {
@@ -93,6 +95,7 @@ export abstract class Optimizer<O extends BaseOptions = BaseOptions> {
   step(): undefined;
   step<T>(closure: () => T): T;
   step<T>(closure?: () => T): T | undefined {
+    this.#watch();
     for (const hook of this.#stepPre) hook(this as never);
     const result = closure ? enable_grad(closure) : undefined;
     tidy("optimizer step", () => {
@@ -101,7 +104,46 @@ export abstract class Optimizer<O extends BaseOptions = BaseOptions> {
       });
     });
     for (const hook of this.#stepPost) hook(this as never);
+    const session = recording();
+    for (const callback of this.#afterStep) {
+      if (session) session.afterRun.push(callback);
+      else callback();
+    }
     return result;
+  }
+
+  /** In a recording: what the step depends on, beside the numbers of the groups, which each run reads anew. */
+  #watch(): void {
+    const session = recording();
+    if (session === undefined) return;
+    if (this.#stepPre.size + this.#stepPost.size > 0) {
+      throw new TraceError("[optimizer.step] hooks around a step cannot be recorded.", {
+        hint: "Remove them, or run the training step eagerly.",
+      });
+    }
+    session.use(this);
+    const groups = this.param_groups;
+    session.depend(() => this.param_groups);
+    session.depend(() => groups.length);
+    for (const [i, group] of groups.entries()) {
+      session.depend(() => groups[i]);
+      session.depend(() => group.params);
+      session.depend(() => group.params.length);
+      for (const [k, param] of group.params.entries()) {
+        session.depend(() => group.params[k]);
+        // An empty entry is no state: a run that is never made leaves nothing behind.
+        if (!this.state.has(param)) this.state.set(param, {});
+        session.depend(() => this.state.get(param));
+      }
+      const settings = group as unknown as Record<string, unknown>;
+      for (const [key, value] of Object.entries(settings))
+        if (value === null || typeof value === "boolean") session.depend(() => settings[key]);
+    }
+  }
+
+  /** `callback` is called after each step, in a Program after each run. */
+  _afterStep(callback: () => void): void {
+    this.#afterStep.push(callback);
   }
 
   /** Drops the gradients of all parameters, or fills them with zeros. */
@@ -289,11 +331,24 @@ export function refuseUnsupported(
 
 /** The state tensor of this name; made, and spared by memory scopes, at the first step. */
 export function stateTensor(state: ParamState, key: string, make: () => Tensor): Tensor {
-  const known = state[key];
-  if (known instanceof Tensor) return known;
-  const made = keep(make());
-  state[key] = made;
-  return made;
+  return knownState(state, key) ?? putState(state, key, make());
+}
+
+/** The state tensor of this name, if there is one. */
+export function knownState(state: ParamState, key: string): Tensor | null {
+  const session = recording();
+  const known = session?.hasAssigned(state, key)
+    ? state[key]
+    : (session?.depend(() => state[key]) ?? state[key]);
+  return known instanceof Tensor ? known : null;
+}
+
+/** Makes `tensor` part of the state; in a Program its run does. */
+export function putState(state: ParamState, key: string, tensor: Tensor): Tensor {
+  const session = recording();
+  if (session) session.assign(state, key, keep(tensor));
+  else state[key] = keep(tensor);
+  return tensor;
 }
 
 /** Entries that can go through one call of a fused operator. */

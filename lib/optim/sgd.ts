@@ -4,15 +4,17 @@ import { InvalidArgumentError } from "../errors/index.ts";
 import { bind, type Rest } from "../nn/arguments.ts";
 import type { Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
-import { run } from "./native.ts";
+import { compute, decision, run, setting } from "./native.ts";
 import {
   type BaseOptions,
   type Entry,
   groupBy,
+  knownState,
   notNegative,
   Optimizer,
   type ParamGroup,
   type Params,
+  putState,
   refuseUnsupported,
 } from "./optimizer.ts";
 
@@ -79,30 +81,27 @@ export class SGD extends Optimizer<SGDOptions> {
   }
 }
 
-const bufferOf = ({ state }: Entry): Tensor | null =>
-  state.momentum_buffer instanceof torch.Tensor ? state.momentum_buffer : null;
+const bufferOf = ({ state }: Entry): Tensor | null => knownState(state, "momentum_buffer");
 
-function fusedStep(
-  { lr, momentum, dampening, weight_decay, nesterov, maximize }: SGDOptions,
-  entries: readonly Entry[],
-): void {
+function fusedStep(group: SGDOptions, entries: readonly Entry[]): void {
+  const { nesterov, maximize } = group;
+  const moving = decision(() => group.momentum !== 0);
   // The operator starts the momentum of all parameters of a call, or of none.
-  const alike = ({ param, state }: Entry) =>
-    `${param.device} ${param.dtype} ${state.momentum_buffer == null}`;
-  for (const group of groupBy(entries, alike)) {
-    const first = momentum !== 0 && group.every((entry) => bufferOf(entry) === null);
-    if (first)
-      for (const { grad, state } of group) state.momentum_buffer = torch.keep(torch.empty_like(grad));
+  const alike = (entry: Entry) =>
+    `${entry.param.device} ${entry.param.dtype} ${moving && bufferOf(entry) === null}`;
+  for (const part of groupBy(entries, alike)) {
+    const first = moving && part.every((entry) => bufferOf(entry) === null);
+    if (first) for (const { grad, state } of part) putState(state, "momentum_buffer", torch.empty_like(grad));
     run(
       "_fused_sgd_",
       "",
-      group.map(({ param }) => param),
-      group.map(({ grad }) => grad),
-      momentum === 0 ? [] : group.map((entry) => bufferOf(entry) as Tensor),
-      weight_decay,
-      momentum,
-      lr,
-      dampening,
+      part.map(({ param }) => param),
+      part.map(({ grad }) => grad),
+      moving ? part.map((entry) => bufferOf(entry) as Tensor) : [],
+      setting(() => group.weight_decay),
+      setting(() => group.momentum),
+      setting(() => group.lr),
+      setting(() => group.dampening),
       nesterov,
       maximize,
       first,
@@ -110,22 +109,52 @@ function fusedStep(
   }
 }
 
-function singleStep(
-  { lr, momentum, dampening, weight_decay, nesterov, maximize }: SGDOptions,
-  entry: Entry,
-): void {
+function singleStep(group: SGDOptions, entry: Entry): void {
+  const { nesterov, maximize } = group;
   const { param, state } = entry;
   let grad = maximize ? entry.grad.neg() : entry.grad;
-  if (weight_decay !== 0) grad = grad.add(param, { alpha: weight_decay });
-  if (momentum !== 0) {
+  if (decision(() => group.weight_decay !== 0))
+    grad = compute(
+      "add",
+      "Tensor",
+      grad,
+      param,
+      setting(() => group.weight_decay),
+    );
+  if (decision(() => group.momentum !== 0)) {
     let buffer = bufferOf(entry);
     if (buffer) {
-      buffer.mul_(momentum).add_(grad, { alpha: 1 - dampening });
+      run(
+        "mul_",
+        "Scalar",
+        buffer,
+        setting(() => group.momentum),
+      );
+      run(
+        "add_",
+        "Tensor",
+        buffer,
+        grad,
+        setting(() => 1 - group.dampening),
+      );
     } else {
-      buffer = torch.keep(grad.detach().clone());
-      state.momentum_buffer = buffer;
+      buffer = putState(state, "momentum_buffer", grad.detach().clone());
     }
-    grad = nesterov ? grad.add(buffer, { alpha: momentum }) : buffer;
+    grad = nesterov
+      ? compute(
+          "add",
+          "Tensor",
+          grad,
+          buffer,
+          setting(() => group.momentum),
+        )
+      : buffer;
   }
-  param.add_(grad, { alpha: -lr });
+  run(
+    "add_",
+    "Tensor",
+    param,
+    grad,
+    setting(() => -group.lr),
+  );
 }

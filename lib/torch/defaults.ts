@@ -76,6 +76,26 @@ export const use_deterministic_algorithms = (
 /** Live tensors, bytes by kind of memory, and sweeps of this environment. */
 export const memory_stats = (): MemoryStats => addon().memoryStats();
 
+/**
+ * Limits what CPU tensors may hold in the whole process, in bytes: an operator that would go beyond is an OutOfMemoryError,
+ * in eager mode (after garbage was collected) and in Programs. `null` takes the limit away. Mapped weights and tensors of up
+ * to 1 KiB do not count. Returns the limit before.
+ *
+ * @example
+ * torch.set_memory_limit(torch.memory_in_use() + 2 ** 30); // one more GiB
+ */
+export function set_memory_limit(bytes: number | null): number | null {
+  if (bytes !== null && !(Number.isSafeInteger(bytes) && bytes >= 0))
+    throw new InvalidArgumentError(`[set_memory_limit] must be a number of bytes, or null, got ${bytes}.`);
+  const native = addon();
+  const before = native.memoryLimit();
+  native.setMemoryLimit(bytes ?? -1);
+  return before < 0 ? null : before;
+}
+
+/** Bytes of CPU tensors (those that `set_memory_limit` counts) in the whole process. */
+export const memory_in_use = (): number => addon().hostMemory();
+
 /** libtorch's version. */
 export const version = (): string => addon().torchVersion();
 

@@ -14,6 +14,7 @@
 
 #include "native/addon.h"
 #include "native/autograd/engine.h"
+#include "native/autograd/graph.h"
 #include "native/autograd/hooks.h"
 #include "native/convert/bind.h"
 #include "native/program/programs.h"
@@ -29,7 +30,12 @@ using MaybeTensors = std::optional<std::vector<std::optional<at::Tensor>>>;
 
 bool RequiresGrad(Environment&, const at::Tensor& tensor) { return tensor.requires_grad(); }
 
-void SetRequiresGrad(Environment&, const at::Tensor& tensor, bool value) {
+Recorder* Recording(Environment& environment) {
+  return environment.programs() == nullptr ? nullptr : environment.programs()->recorder();
+}
+
+void SetRequiresGrad(Environment& environment, const at::Tensor& tensor, bool value) {
+  if (Recorder* recorder = Recording(environment)) return recorder->SetRequiresGrad(tensor, value);
   tensor.requires_grad_(value);
 }
 
@@ -46,15 +52,18 @@ std::optional<std::string> GradFn(Environment&, const at::Tensor& tensor) {
 int64_t OutputNr(Environment&, const at::Tensor& tensor) { return tensor.output_nr(); }
 
 Handle Grad(Environment& environment, Owner owner, const at::Tensor& tensor) {
-  const at::Tensor& grad = tensor.grad();
+  Recorder* recorder = Recording(environment);
+  const at::Tensor grad = recorder != nullptr ? recorder->Gradient(tensor) : tensor.grad();
   return grad.defined() ? environment.tensors().Add(grad, owner.value) : kNoHandle;
 }
 
 void SetGrad(Environment& environment,
              const at::Tensor& tensor,
              const std::optional<at::Tensor>& grad) {
-  RefuseRecording(environment, "grad");
+  Recorder* recorder = Recording(environment);
+  if (recorder == nullptr) RefuseBusyGradient(environment, tensor, "grad");
   if (!grad) {
+    if (recorder != nullptr) return recorder->SetGradient(tensor, std::nullopt);
     tensor.mutable_grad().reset();
     return;
   }
@@ -64,18 +73,22 @@ void SetGrad(Environment& environment,
   if (grad->scalar_type() != tensor.scalar_type()) {
     throw Failure(code::kDtype, "[grad] a gradient has its tensor's dtype: " + both());
   }
-  if (grad->device() != tensor.device()) {
+  if (RealDevice(*grad) != RealDevice(tensor)) {
     throw Failure(code::kInvalidArgument,
                   "[grad] a gradient lies on its tensor's device: expected " +
-                      tensor.device().str() + ", got " + grad->device().str());
+                      RealDevice(tensor).str() + ", got " + RealDevice(*grad).str());
   }
   if (!grad->sizes().equals(tensor.sizes())) {
     throw Failure(code::kShape, "[grad] a gradient has its tensor's shape: " + both());
   }
+  if (recorder != nullptr) return recorder->SetGradient(tensor, grad);
   tensor.mutable_grad() = *grad;
 }
 
-void RetainGrad(Environment&, const at::Tensor& tensor) { tensor.retain_grad(); }
+void RetainGrad(Environment& environment, const at::Tensor& tensor) {
+  if (Recorder* recorder = Recording(environment)) return recorder->RetainGradient(tensor);
+  tensor.retain_grad();
+}
 
 // The engine
 // ----------------------------------------------------------------------------------------------------
@@ -93,16 +106,25 @@ Tensors GradOutputs(const char* name, const Tensors& outputs, const MaybeTensors
   return result;
 }
 
+// A run in flight may be about to write the gradients that this backward adds to.
+void RefuseBusyLeaves(Environment& environment, const Tensors& roots) {
+  if (environment.programs() == nullptr || !environment.programs()->holds_gradients()) return;
+  for (const at::Tensor& leaf : LeavesOf(roots)) RefuseBusyGradient(environment, leaf, "backward");
+}
+
 void Backward(Environment& environment,
               const Tensors& tensors,
               const MaybeTensors& grads,
               bool retain_graph,
               bool create_graph,
               const std::optional<Tensors>& inputs) {
-  RefuseRecording(environment, "backward");
   if (inputs && inputs->empty())
     throw Failure(code::kInvalidArgument, "[backward] `inputs` must not be empty");
   const Tensors outputs = GradOutputs("backward", tensors, grads);
+  if (Recorder* recorder = Recording(environment)) {
+    return recorder->Backward(tensors, outputs, retain_graph, create_graph, inputs);
+  }
+  RefuseBusyLeaves(environment, tensors);
   RunEngine(environment, "backward", tensors, [&] {
     torch::autograd::backward(
         tensors, outputs, retain_graph, create_graph, inputs.value_or(Tensors()));
@@ -116,13 +138,17 @@ std::vector<std::optional<Handle>> AutogradGrad(Environment& environment,
                                                 bool retain_graph,
                                                 bool create_graph,
                                                 bool allow_unused) {
-  RefuseRecording(environment, "autograd.grad");
   const Tensors grad_outputs = GradOutputs("autograd.grad", outputs, grads);
   Tensors result;
-  RunEngine(environment, "autograd.grad", outputs, [&] {
-    result = torch::autograd::grad(
-        outputs, inputs, grad_outputs, retain_graph, create_graph, allow_unused);
-  });
+  if (Recorder* recorder = Recording(environment)) {
+    result = recorder->Gradients(
+        outputs, grad_outputs, inputs, retain_graph, create_graph, allow_unused);
+  } else {
+    RunEngine(environment, "autograd.grad", outputs, [&] {
+      result = torch::autograd::grad(
+          outputs, inputs, grad_outputs, retain_graph, create_graph, allow_unused);
+    });
+  }
   std::vector<std::optional<Handle>> handles;
   for (at::Tensor& grad : result) {
     handles.push_back(grad.defined()
@@ -150,6 +176,7 @@ uint32_t RegisterHook(Environment& environment, const at::Tensor& tensor, Js hoo
 uint32_t RegisterPostAccumulateGradHook(Environment& environment,
                                         const at::Tensor& tensor,
                                         Js hook) {
+  RefuseRecording(environment, "register_post_accumulate_grad_hook");
   RequireFunction(environment, "register_post_accumulate_grad_hook", hook);
   return environment.Room<Hooks>().AfterAccumulate(tensor, hook.value);
 }
@@ -201,7 +228,10 @@ void SetAutocast(Environment&, const std::string& device, bool enabled, c10::Sca
   at::autocast::set_autocast_dtype(type, dtype);
 }
 
-void ClearAutocastCache(Environment&) { at::autocast::clear_cache(); }
+void ClearAutocastCache(Environment& environment) {
+  if (Recorder* recorder = Recording(environment)) recorder->ClearAutocastCache();
+  at::autocast::clear_cache();
+}
 
 void DetectAnomaly(Environment&, bool enabled) {
   torch::autograd::AnomalyMode::set_enabled(enabled);

@@ -1,6 +1,7 @@
 #include "native/autograd/graph.h"
 
 #include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/functions/accumulate_grad.h>
 #include <torch/csrc/autograd/variable.h>
 
 #include <unordered_set>
@@ -28,6 +29,26 @@ bool IsSmall(const Node& node) {
 }
 
 }  // namespace
+
+std::vector<at::Tensor> LeavesOf(const std::vector<at::Tensor>& roots) {
+  std::vector<at::Tensor> leaves;
+  std::unordered_set<const Node*> seen;
+  std::vector<Node*> open;
+  const auto visit = [&](Node* node) {
+    if (node != nullptr && seen.insert(node).second) open.push_back(node);
+  };
+  for (const at::Tensor& root : roots) {
+    if (root.requires_grad()) visit(torch::autograd::impl::gradient_edge(root).function.get());
+  }
+  while (!open.empty()) {
+    Node* node = open.back();
+    open.pop_back();
+    if (const auto* leaf = dynamic_cast<torch::autograd::AccumulateGrad*>(node))
+      leaves.push_back(leaf->variable);
+    for (const auto& edge : node->next_edges()) visit(edge.function.get());
+  }
+  return leaves;
+}
 
 bool IsSmallGraph(const std::vector<at::Tensor>& roots) {
   std::unordered_set<const Node*> seen;

@@ -11,4 +11,7 @@ namespace tf {
 // help the engine. Stops looking at the first that is not.
 bool IsSmallGraph(const std::vector<at::Tensor>& roots);
 
+// The leaves whose gradients the engine would accumulate.
+std::vector<at::Tensor> LeavesOf(const std::vector<at::Tensor>& roots);
+
 }  // namespace tf

@@ -244,6 +244,17 @@ at::Tensor Hooks::Call(napi_ref reference, const at::Tensor& grad) {
   return replacement == kNoHandle ? at::Tensor() : environment_.tensors().Get(replacement);
 }
 
+bool Hooks::Watch(const at::Tensor& tensor) {
+  const auto* meta = torch::autograd::impl::get_autograd_meta(tensor);
+  if (meta == nullptr) return false;
+  if (const auto& hooks = meta->cpp_hooks_list_;
+      hooks && std::any_of(hooks->begin(), hooks->end(), [](const auto& hook) { return !!hook; })) {
+    return true;
+  }
+  const auto* after = dynamic_cast<const AccumulateHooks*>(meta->post_acc_grad_hooks_.get());
+  return after != nullptr && !after->functions.empty();
+}
+
 void Hooks::Rethrow() {
   const napi_env env = environment_.env();
   if (thrown_ == nullptr)

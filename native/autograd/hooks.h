@@ -88,6 +88,9 @@ class Hooks {
   bool any() const { return *alive_ > 0; }
   HookQueue& queue() { return *queue_; }
 
+  // Whether some environment has hooks on this tensor.
+  static bool Watch(const at::Tensor& tensor);
+
   // Leaves what the hook threw pending in the environment.
   [[noreturn]] void Rethrow();
 

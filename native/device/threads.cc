@@ -5,6 +5,7 @@
 #include "native/addon.h"
 #include "native/convert/bind.h"
 #include "native/executor/executor.h"
+#include "native/tensor/small_blocks.h"
 
 namespace tf {
 namespace {
@@ -20,6 +21,18 @@ void SetNumThreads(Environment&, int64_t count) {
   }
   Executor::Cpu().SetNumThreads(static_cast<int>(count));
 }
+
+// The main thread, when the process is about to end.
+void EndProcess(Environment&, int64_t milliseconds) {
+  Executor::Cpu().EndProcess(std::chrono::milliseconds(milliseconds));
+}
+
+// -1: no limit.
+int64_t MemoryLimit(Environment&) { return HostMemoryLimit(); }
+
+void SetMemoryLimit(Environment&, int64_t bytes) { SetHostMemoryLimit(bytes); }
+
+int64_t HostMemory(Environment&) { return HostMemoryInUse(); }
 
 void SetDeterministic(Environment&, bool enabled, bool warn_only) {
   at::globalContext().setDeterministicAlgorithms(enabled, warn_only);
@@ -42,6 +55,10 @@ void SetDefaultDtype(Environment&, c10::ScalarType dtype) {
 void InitThreads(Exports& exports) {
   exports.Function<"getNumThreads", GetNumThreads>();
   exports.Function<"setNumThreads", SetNumThreads>();
+  exports.Function<"endProcess", EndProcess>();
+  exports.Function<"memoryLimit", MemoryLimit>();
+  exports.Function<"setMemoryLimit", SetMemoryLimit>();
+  exports.Function<"hostMemory", HostMemory>();
   exports.Function<"setDeterministic", SetDeterministic>();
   exports.Function<"defaultDtype", DefaultDtype>();
   exports.Function<"setDefaultDtype", SetDefaultDtype>();

@@ -4,8 +4,11 @@
 #include <ATen/SequenceNumber.h>
 #include <ATen/ThreadLocalState.h>
 #include <pthread.h>
+#include <unistd.h>
 
 #include <chrono>
+#include <cstdio>
+#include <cstdlib>
 #include <thread>
 
 namespace tf {
@@ -152,7 +155,34 @@ Executor::Task* Executor::Next() {
 void Executor::Loop() {
   for (;;) {
     SpinThenSleep(queued_, kIdleSpin);
-    while (Task* task = Next()) task->Run();
+    while (Task* task = Next()) {
+      const bool awaited = task->awaited();
+      if (!awaited) in_turn_.store(true);
+      // A task that is dropped is never freed: it may hold what ends with the process.
+      if (awaited || !ending_.load()) task->Run();
+      if (!awaited) in_turn_.store(false);
+    }
+  }
+}
+
+void Executor::EndProcess(std::chrono::milliseconds patience) {
+  ending_.store(true);
+  const auto end = std::chrono::steady_clock::now() + patience;
+  while (in_turn_.load()) {
+    if (std::chrono::steady_clock::now() < end) {
+      std::this_thread::sleep_for(std::chrono::microseconds(200));
+      continue;
+    }
+#if defined(__GLIBC__)
+    // Registered last, so it is called before all destructors.
+    on_exit(
+        [](int status, void*) {
+          fflush(nullptr);
+          _exit(status);
+        },
+        nullptr);
+#endif
+    return;
   }
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <deque>
 #include <exception>
 #include <mutex>
@@ -22,13 +23,24 @@ class Executor {
     virtual ~Task() = default;
     // Must not throw.
     virtual void Run() noexcept = 0;
+    // Whether a thread waits for it: such a task runs even when the process ends.
+    virtual bool awaited() const { return false; }
   };
 
   // Any thread. Tasks run one after the other, in the order in which they came.
   void Enqueue(Task& task);
 
   // Whether somebody waits for a turn.
-  bool has_waiting() const { return queued_.load(std::memory_order_relaxed) != 0; }
+  bool has_waiting() const {
+    return queued_.load(std::memory_order_relaxed) != 0 || ending_.load(std::memory_order_relaxed);
+  }
+
+  // The process is about to end: from here on only awaited tasks run. Waits until the task under
+  // way has ended its turn, for `patience` at most. When it has not, the process will end by _exit,
+  // with the same status and its streams flushed: libtorch's static destructors must not meet a
+  // thread that computes.
+  void EndProcess(std::chrono::milliseconds patience);
+  bool ending() const { return ending_.load(std::memory_order_relaxed); }
 
   // Runs `body` on the executor's thread and waits for it; what it throws is thrown here. The
   // calling thread's modes (grad, inference, autocast, dispatch keys) hold there too. On the
@@ -87,6 +99,7 @@ class Executor {
     Waiting();
     ~Waiting() override;
     void Run() noexcept final;
+    bool awaited() const final { return true; }
     void WaitUntilDone();
     std::exception_ptr error;
 
@@ -122,6 +135,8 @@ class Executor {
   std::atomic<int> helping_ = 0;        // calls of HelpUntil; they nest
   std::atomic<Task*> asked_ = nullptr;  // for the helper
   std::atomic<uint32_t> wakes_ = 0;
+  std::atomic<bool> ending_ = false;
+  std::atomic<bool> in_turn_ = false;  // of a task that nobody waits for
 };
 
 // Makes libtorch compute on one thread whenever the calling thread asks it to. Every thread of ours

@@ -2,6 +2,9 @@
 
 #include <ATen/ATen.h>
 #include <c10/core/Allocator.h>
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/functions/utils.h>
+#include <torch/csrc/autograd/variable.h>
 
 namespace tf {
 namespace {
@@ -12,7 +15,24 @@ c10::DataPtr Marked(FakeMark mark) {
   return {nullptr, new FakeMark(mark), DeleteMark, c10::Device(at::kMeta)};
 }
 
+// Stands for the graph behind a tensor that was computed before the recording.
+class OutsideNode final : public torch::autograd::Node {
+ public:
+  explicit OutsideNode(std::string name) : name_(std::move(name)) {}
+  std::string name() const override { return name_; }
+
+ private:
+  torch::autograd::variable_list apply(torch::autograd::variable_list&&) override {
+    TORCH_CHECK(false, "a graph of fakes cannot be run");
+  }
+  std::string name_;
+};
+
 }  // namespace
+
+bool IsOutside(const torch::autograd::Node& node) {
+  return dynamic_cast<const OutsideNode*>(&node) != nullptr;
+}
 
 const FakeMark* FindFakeMark(const at::Tensor& tensor) {
   if (!tensor.defined() || !tensor.is_meta() || !tensor.has_storage()) return nullptr;
@@ -45,7 +65,13 @@ at::Tensor MakeFake(c10::Storage storage, const at::Tensor& real) {
       real.sizes(), real.strides(), real.storage_offset());
   if (real.is_conj()) fake._set_conj(true);
   if (real.is_neg()) fake._set_neg(true);
-  if (real.requires_grad()) fake.set_requires_grad(true);
+  if (real.requires_grad()) {
+    if (real.is_leaf()) {
+      fake.set_requires_grad(true);
+    } else {
+      torch::autograd::set_history(fake, std::make_shared<OutsideNode>(real.grad_fn()->name()));
+    }
+  }
   return fake;
 }
 

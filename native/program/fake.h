@@ -5,6 +5,10 @@
 #include <ATen/core/Tensor.h>
 #include <c10/core/Device.h>
 
+namespace torch::autograd {
+struct Node;
+}
+
 namespace tf {
 
 // A fake is a tensor on the meta device whose storage carries this mark, so that its views carry it
@@ -28,5 +32,8 @@ void MarkFake(const at::Tensor& tensor, FakeMark mark);
 
 // A tensor over a fake storage with the facts of a real one.
 at::Tensor MakeFake(c10::Storage storage, const at::Tensor& real);
+
+// Whether a node stands for what was computed before the recording.
+bool IsOutside(const torch::autograd::Node& node);
 
 }  // namespace tf

@@ -5,12 +5,15 @@
 #include <c10/core/GradMode.h>
 #include <c10/core/InferenceMode.h>
 
+#include <algorithm>
 #include <atomic>
 
 #include "native/addon.h"
 #include "native/convert/value.h"
+#include "native/device/run_generator.h"
 #include "native/error/error.h"
 #include "native/program/autocast.h"
+#include "native/program/passes/passes.h"
 
 namespace tf {
 namespace {
@@ -91,10 +94,19 @@ bool CopiesToDevice(const torch::jit::Stack& arguments, const at::Tensor& result
   return result.is_same(arguments[0].toTensor()) && RealDevice(result) != to;
 }
 
+// By its arguments, where they say that it need not.
 bool Draws(const OpPlan& op, const torch::jit::Stack& stack) {
-  if (op.handle.hasTag(at::Tag::nondeterministic_seeded)) return true;
-  if (!op.name.starts_with("aten::scaled_dot_product_attention")) return false;
-  return stack.size() > 4 && stack[4].isDouble() && stack[4].toDouble() > 0;
+  const auto may = [&](size_t probability, const char* train) {
+    if (stack.size() > probability && stack[probability].isDouble() &&
+        stack[probability].toDouble() == 0)
+      return false;
+    for (size_t i = 0; i < stack.size(); ++i)
+      if (op.arguments[i].name == train && stack[i].isBool() && !stack[i].toBool()) return false;
+    return true;
+  };
+  if (op.name == "aten::scaled_dot_product_attention") return may(4, "");
+  if (op.name == "aten::dropout") return may(1, "train");
+  return op.handle.hasTag(at::Tag::nondeterministic_seeded);
 }
 
 }  // namespace
@@ -102,6 +114,7 @@ bool Draws(const OpPlan& op, const torch::jit::Stack& stack) {
 Recorder::Recorder(Environment& environment, napi_value lines)
     : environment_(environment), id_(++last_recording) {
   Check(environment.env(), napi_create_reference(environment.env(), lines, 1, &lines_));
+  environment.tensors().FreeDying();
   environment.tensors().ForEach([&](Handle handle, const at::Tensor& tensor) {
     handles_.try_emplace(tensor.unsafeGetTensorImpl(), handle);
   });
@@ -113,6 +126,7 @@ at::Tensor Recorder::AddInput(const at::Tensor& real) {
   // Not the fake of the same tensor when it is captured too: another call may differ.
   at::Tensor fake = MakeFake(StorageOf(real), real);
   NewRegister(fake);
+  originals_.emplace(fake.unsafeGetTensorImpl(), real);
   ++program_->inputs;
   return fake;
 }
@@ -135,12 +149,17 @@ at::Tensor Recorder::FakeOf(const at::Tensor& real) {
     return known->second;
   at::Tensor fake = MakeFake(StorageOf(real), real);
   fakes_.emplace(real.unsafeGetTensorImpl(), fake);
+  originals_.emplace(fake.unsafeGetTensorImpl(), real);
   return fake;
 }
 
 Register Recorder::NewRegister(const at::Tensor& fake) {
   const auto at = static_cast<Register>(program_->registers.size());
-  program_->registers.push_back(TensorFacts::Of(fake));
+  TensorFacts facts = TensorFacts::Of(fake);
+  const c10::StorageImpl* storage = fake.storage().unsafeGetStorageImpl();
+  facts.storage = storage_numbers_.try_emplace(storage, program_->storages).first->second;
+  program_->storages = static_cast<int32_t>(storage_numbers_.size());
+  program_->registers.push_back(std::move(facts));
   places_[fake.unsafeGetTensorImpl()] = at;
   held_.push_back(fake);
   return at;
@@ -152,7 +171,10 @@ Register Recorder::Captured(const at::Tensor& real) {
   capture.to = NewRegister(fake);
   places_[real.unsafeGetTensorImpl()] = capture.to;
   const auto known = handles_.find(real.unsafeGetTensorImpl());
-  if (known != handles_.end()) {
+  // A tensor that was freed meanwhile may have left its address to one made since.
+  const at::Tensor* held =
+      known == handles_.end() ? nullptr : environment_.tensors().Find(known->second);
+  if (held != nullptr && held->is_same(real)) {
     capture.handle = known->second;
   } else {
     capture.constant = real;
@@ -211,6 +233,11 @@ Operand Recorder::TakeOperand(const ArgumentPlan& argument, c10::IValue& value) 
       fakes.push_back(none ? std::optional<at::Tensor>() : fake(item.toTensor()));
     }
     value = fakes;
+  } else if (value.isGenerator() && value.toGenerator().defined()) {
+    operand.kind = Operand::Kind::kTensor;
+    operand.registers.push_back(GeneratorRegister(value.toGenerator()));
+    // Nothing is drawn while a function is recorded.
+    value = c10::IValue();
   } else {
     operand.constant = value;
   }
@@ -259,14 +286,22 @@ uint32_t Recorder::CurrentModes() {
                            c10::GradMode::is_enabled(),
                            c10::InferenceMode::is_enabled(),
                            static_cast<int64_t>(at::autocast::get_autocast_dtype(at::kCPU)),
-                           static_cast<int64_t>(at::autocast::get_autocast_dtype(at::kCUDA))};
+                           static_cast<int64_t>(at::autocast::get_autocast_dtype(at::kCUDA)),
+                           cast_epoch_};
   if (!mode_keys_.empty() && key == mode_keys_.back()) return mode_keys_.size() - 1;
   for (size_t i = 0; i < mode_keys_.size(); ++i)
     if (mode_keys_[i] == key) return i;
   mode_keys_.push_back(std::move(key));
-  program_->modes.emplace_back();
+  {
+    const c10::impl::IncludeDispatchKeyGuard draws(kDrawKey);
+    program_->modes.emplace_back();
+  }
+  program_->cast_epochs.push_back(cast_epoch_);
+  ModeFacts facts{c10::GradMode::is_enabled(), c10::InferenceMode::is_enabled(), false};
   for (const c10::DeviceType type : {at::kCPU, at::kCUDA})
-    program_->autocast |= at::autocast::is_autocast_enabled(type);
+    facts.autocast |= at::autocast::is_autocast_enabled(type);
+  program_->mode_facts.push_back(facts);
+  program_->autocast |= facts.autocast;
   return mode_keys_.size() - 1;
 }
 
@@ -285,6 +320,7 @@ void Recorder::Record(const OpPlan& op, torch::jit::Stack& stack) {
   instruction.modes = CurrentModes();
   instruction.draws = Draws(op, stack);
   const c10::Device device = ResultDevice(op, stack);
+  program_->draws_on_device |= instruction.draws && !device.is_cpu();
   for (size_t i = 0; i < stack.size(); ++i)
     instruction.operands.push_back(TakeOperand(op.arguments[i], stack[i]));
   ReplaceDevice(op, stack);
@@ -310,6 +346,7 @@ void Recorder::Record(const OpPlan& op, torch::jit::Stack& stack) {
     instruction.results.push_back(TakeResult(value, device));
   }
   NoteLine();
+  instruction.line = static_cast<int32_t>(program_->code.size());
   program_->draws |= instruction.draws;
   program_->code.push_back(std::move(instruction));
 }
@@ -320,8 +357,70 @@ at::Tensor Recorder::Detach(const at::Tensor& tensor) {
   return stack[0].toTensor();
 }
 
-std::shared_ptr<Program> Recorder::Finish(const std::vector<at::Tensor>& outputs) {
+Register Recorder::GeneratorRegister(const at::Generator& generator) {
+  for (const BoundGenerator& known : program_->generators) {
+    const at::Generator& its =
+        known.input < 0 ? known.captured : input_generators_[static_cast<size_t>(known.input)];
+    if (its == generator) return known.to;
+  }
+  BoundGenerator bound;
+  const auto input = std::find(input_generators_.begin(), input_generators_.end(), generator);
+  if (input != input_generators_.end()) {
+    bound.input = static_cast<int32_t>(input - input_generators_.begin());
+  } else {
+    bound.captured = generator;
+  }
+  bound.to = NewRegister(at::empty({0}, at::device(at::kMeta)));
+  program_->generators.push_back(std::move(bound));
+  return program_->generators.back().to;
+}
+
+void Recorder::AddGenerator(const at::Generator& generator) {
+  input_generators_.push_back(generator);
+}
+
+void Recorder::BindNumber(size_t argument, int32_t input) {
+  if (program_->code.empty()) throw Failure(code::kTrace, "there is no operator to bind to");
+  Instruction& instruction = program_->code.back();
+  if (argument >= instruction.operands.size()) {
+    throw Failure(code::kInvalidArgument, "[bindNumber] argument 1 is no argument of the operator");
+  }
+  BoundNumber number;
+  number.input = input;
+  number.as_tensor = instruction.op->arguments[argument].kind == ArgumentKind::kNumberTensor;
+  number.to = NewRegister(at::empty({}, at::device(at::kMeta).dtype(at::kDouble)));
+  Operand& operand = instruction.operands[argument];
+  operand.kind = Operand::Kind::kTensor;
+  operand.constant = c10::IValue();
+  operand.registers = {number.to};
+  program_->numbers.push_back(number);
+}
+
+// Who shared memory with whom when the function was recorded: what it writes, others saw.
+void Recorder::FindSharing() {
+  std::vector<int32_t>& sharing = program_->sharing;
+  sharing.assign(program_->registers.size(), -1);
+  std::unordered_map<const c10::StorageImpl*, int32_t> groups;
+  for (const auto& [fake, real] : originals_) {
+    const auto place = places_.find(fake);
+    if (place == places_.end() || !real.has_storage()) continue;
+    const auto [group, fresh] = groups.try_emplace(real.storage().unsafeGetStorageImpl(),
+                                                   static_cast<int32_t>(groups.size()));
+    sharing[place->second] = group->second;
+  }
+}
+
+std::shared_ptr<Program> Recorder::Finish(const std::vector<at::Tensor>& outputs,
+                                          const std::optional<std::vector<std::string>>& passes) {
   for (const at::Tensor& output : outputs) program_->outputs.push_back(RegisterOf(output));
+  program_->results = outputs.size();
+  for (const auto& [identity, state] : gradients_) {
+    if (!state.outside || !program_->gradients[state.slot].changed) continue;
+    program_->gradients[state.slot].after = program_->outputs.size();
+    program_->outputs.push_back(state.now.defined() ? RegisterOf(state.now) : kNoRegister);
+  }
+  Optimize(*program_, passes);
+  FindSharing();
   program_->Finish();
   return std::move(program_);
 }

@@ -73,7 +73,8 @@ double HeapBytes() {
 
 napi_value MemoryStats(Environment& environment) {
   environment.releases()->Drain(environment.env());
-  const TensorTable& tensors = environment.tensors();
+  TensorTable& tensors = environment.tensors();
+  tensors.FreeDying();
   const auto bytes = [&](StorageKind kind) {
     return ToJs(environment, static_cast<double>(tensors.bytes(kind)));
   };

@@ -2,7 +2,11 @@
 
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
+#include <c10/util/Exception.h>
 #include <sys/mman.h>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 #include <array>
 #include <atomic>
@@ -53,6 +57,14 @@ std::atomic<uintptr_t> region_begin = 0;
 bool IsSmall(const void* pointer) {
   const uintptr_t begin = region_begin.load(std::memory_order_relaxed);
   return reinterpret_cast<uintptr_t>(pointer) - begin < kRegion && begin != 0;
+}
+
+int64_t SizeOf(void* block) {
+#if defined(__GLIBC__)
+  return block == nullptr ? 0 : static_cast<int64_t>(malloc_usable_size(block));
+#else
+  return 0;
+#endif
 }
 
 struct Cache {
@@ -112,8 +124,13 @@ bool Cache::Refill(size_t size_class) {
   return true;
 }
 
+// Blocks that went to libtorch's allocator.
+std::atomic<int64_t> in_use = 0;
+std::atomic<int64_t> limit = -1;
+
 void Free(void* pointer) {
   if (!IsSmall(pointer)) {
+    in_use.fetch_sub(SizeOf(pointer), std::memory_order_relaxed);
     c10::GetDefaultCPUAllocator()->raw_deleter()(pointer);
     return;
   }
@@ -135,7 +152,19 @@ void Free(void* pointer) {
 // libtorch's own block, under our deleter: an allocator that names a deleter promises it for all it
 // gives out.
 c10::DataPtr AllocateLarge(size_t bytes) {
+  const int64_t most = limit.load(std::memory_order_relaxed);
+  const int64_t there = in_use.load(std::memory_order_relaxed);
+  TORCH_CHECK_WITH(OutOfMemoryError,
+                   most < 0 || there + static_cast<int64_t>(bytes) <= most,
+                   "out of memory: ",
+                   bytes,
+                   " bytes are wanted, ",
+                   there,
+                   " are in use, and the limit that was set is ",
+                   most,
+                   " bytes");
   void* block = c10::GetDefaultCPUAllocator()->raw_allocate(bytes);
+  in_use.fetch_add(SizeOf(block), std::memory_order_relaxed);
   return {block, block, &Free, c10::Device(c10::DeviceType::CPU)};
 }
 
@@ -161,6 +190,10 @@ class SmallBlocks final : public c10::Allocator {
 };
 
 }  // namespace
+
+int64_t HostMemoryLimit() { return limit.load(std::memory_order_relaxed); }
+void SetHostMemoryLimit(int64_t bytes) { limit.store(bytes, std::memory_order_relaxed); }
+int64_t HostMemoryInUse() { return in_use.load(std::memory_order_relaxed); }
 
 void UseSmallBlocks() {
 // AddressSanitizer sees the bounds of libtorch's own blocks only.

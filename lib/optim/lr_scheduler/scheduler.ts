@@ -1,5 +1,6 @@
 // LRScheduler: sets the learning rates of an optimizer's groups, once per step.
 
+import { refuseInRecording } from "../../compile/session.ts";
 import { InvalidArgumentError } from "../../errors/index.ts";
 import { warn } from "../../errors/warnings.ts";
 import type { Rest } from "../../nn/arguments.ts";
@@ -59,7 +60,7 @@ export abstract class LRScheduler {
       }
     }
     this.base_lrs = this.groups.map(({ initial_lr }) => initial_lr as number);
-    optimizer.register_step_post_hook(() => {
+    optimizer._afterStep(() => {
       this.#optimizerStepped = true;
     });
     this._initial_step();
@@ -84,6 +85,10 @@ export abstract class LRScheduler {
 
   /** Goes one step on and sets the learning rates. Call it after the optimizer's step. */
   step(): void {
+    refuseInRecording(
+      "lr_scheduler.step",
+      "Call it after the compiled function: its runs read the learning rate.",
+    );
     if (this._step_count === 1 && !this.#optimizerStepped) {
       warn("lr_scheduler.step() was called before optimizer.step(): the first learning rate is skipped.");
     }
