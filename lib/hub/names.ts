@@ -92,7 +92,7 @@ function fnmatch(pattern: string): RegExp {
         source += `[${first === i + 2 ? "^" : ""}${inside}]`;
         i = end;
       }
-    } else source += character.replaceAll(/[.+^${}()|\\/]/g, "\\$&");
+    } else source += character.replaceAll(/[.+^${}()|\\/\]]/g, "\\$&");
   }
   return new RegExp(`^${source}$`, "su");
 }

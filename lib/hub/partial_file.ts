@@ -122,17 +122,13 @@ export class PartialFile {
     this.#hashed += bytes.length;
   }
 
-  async write(position: number, buffers: Uint8Array[]): Promise<void> {
+  async write(position: number, bytes: Uint8Array): Promise<void> {
     const handle = this.#handle as FileHandle;
     try {
-      let at = position;
-      let rest = buffers;
-      while (rest.length > 0) {
-        const { bytesWritten } = await handle.writev(rest, at);
-        at += bytesWritten;
-        rest = after(rest, bytesWritten);
+      for (let at = 0; at < bytes.length; ) {
+        at += (await handle.write(bytes, at, bytes.length - at, position + at)).bytesWritten;
       }
-      this.#add(position, at);
+      this.#add(position, position + bytes.length);
     } catch (error) {
       throw fileError(this.#data, error);
     }
@@ -243,18 +239,4 @@ export class PartialFile {
       await rm(this.#notes, { force: true });
     }
   }
-}
-
-/** What is left of buffers after the first `count` bytes. */
-function after(buffers: readonly Uint8Array[], count: number): Uint8Array[] {
-  let skip = count;
-  const rest: Uint8Array[] = [];
-  for (const buffer of buffers) {
-    if (skip >= buffer.length) skip -= buffer.length;
-    else {
-      rest.push(skip > 0 ? buffer.subarray(skip) : buffer);
-      skip = 0;
-    }
-  }
-  return rest;
 }

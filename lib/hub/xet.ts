@@ -42,7 +42,7 @@ export async function downloadXet(
           const { done, value } = await reader.read();
           if (done) break;
           file.hash(at, value);
-          await file.write(at, [value]);
+          await file.write(at, value);
           at += value.length;
           failures = 0;
           onBytes(value.length);

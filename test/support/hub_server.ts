@@ -91,7 +91,7 @@ export class HubServer {
       await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
     }
     this.url = `http://127.0.0.1:${(this.#hub.address() as AddressInfo).port}`;
-    this.storageUrl = `http://localhost:${(this.#storage.address() as AddressInfo).port}`.replace("localhost", "127.0.0.1");
+    this.storageUrl = `http://127.0.0.1:${(this.#storage.address() as AddressInfo).port}`;
     return this;
   }
 
