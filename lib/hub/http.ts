@@ -123,8 +123,8 @@ async function send(url: URL, request: HubRequest): Promise<http.IncomingMessage
       });
     } catch (error) {
       signal?.throwIfAborted();
-      // A connection that the server had closed while it waited for us: the request was not looked at.
-      if (reused && attempt === 0 && !(body instanceof Blob)) continue;
+      // As a rule a connection that the server had closed while it waited for us: the request was not looked at.
+      if (reused && attempt === 0 && !request.once && !(body instanceof Blob)) continue;
       if (error instanceof ConnectionError || error instanceof OfflineModeError) throw error;
       const { code, message } = error as NodeJS.ErrnoException;
       throw new ConnectionError(code ?? message);
@@ -220,7 +220,9 @@ export async function hubRequest(address: string, request: HubRequest = {}): Pro
 /** The error for an answer of 400 and above; reads its body. */
 export async function failure(response: HubResponse, { token, repo }: HubRequest): Promise<Error> {
   const text = await readBody(response, LONGEST_ERROR_BODY).catch(() => "");
-  return hubErrorOf({ ...response, text: redact(text, token), repo });
+  // What a storage says is nothing that the hub says of a repository.
+  const isHub = new URL(response.url).origin === new URL(endpoint()).origin;
+  return hubErrorOf({ ...response, text: redact(text, token), repo: isHub ? repo : undefined });
 }
 
 export function unreachable(address: string, error: Error, { repo }: HubRequest): HubError {

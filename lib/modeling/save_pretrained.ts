@@ -49,6 +49,7 @@ export async function savePretrained(
   if (push_to_hub !== true) return writePretrained(model, directory, others);
   const { saveAndPush, splitPushOptions } = await import("../hub/push.ts");
   const { push, rest } = splitPushOptions(options);
+  checkOptions(rest);
   await saveAndPush(pushable(model, rest), directory, push);
 }
 
@@ -60,7 +61,16 @@ export async function pushModel(
 ): Promise<CommitInfo> {
   const { pushToHub, splitPushOptions } = await import("../hub/push.ts");
   const { push, rest } = splitPushOptions(options);
+  checkOptions(rest);
   return pushToHub(pushable(model, rest), repo_id, push);
+}
+
+function checkOptions(options: object): void {
+  const unknown = Object.keys(options).find((name) => !OPTIONS.includes(name));
+  if (unknown === undefined) return;
+  throw new InvalidArgumentError(`save_pretrained has no option '${unknown}'.`, {
+    suggestion: suggest(unknown, [...OPTIONS.slice(0, -1), "push_to_hub", "commit_message", "private"]),
+  });
 }
 
 /** What the hub calls the task of a class, by the end of its name. */
@@ -97,12 +107,7 @@ async function writePretrained(
   directory: string,
   options: SavePretrainedOptions & Sorted,
 ): Promise<void> {
-  const unknown = Object.keys(options).find((name) => !OPTIONS.includes(name));
-  if (unknown !== undefined) {
-    throw new InvalidArgumentError(`save_pretrained has no option '${unknown}'.`, {
-      suggestion: suggest(unknown, [...OPTIONS.slice(0, -1), "push_to_hub"]),
-    });
-  }
+  checkOptions(options);
   const limit = parseSize(options.max_shard_size ?? "50GB");
 
   const state = stateToSave(model, options.state_dict);

@@ -40,6 +40,8 @@ export interface Fault {
   /** So many bytes at a time, so many milliseconds apart. */
   drip?: readonly [bytes: number, ms: number];
   redirect?: string;
+  /** No answer at all. */
+  hang?: boolean;
   /** Whole files even where a range was asked for. */
   noRanges?: boolean;
   /** Done, and then the connection is cut before the answer. */
@@ -182,6 +184,7 @@ export class HubServer {
     };
     this.seen.push(seen);
     const fault = this.fault(seen);
+    if (fault?.hang) return;
     if (fault?.drop === -1) return void request.socket.destroy();
     if (fault?.redirect !== undefined) return void response.writeHead(302, { location: fault.redirect }).end();
     if (fault?.status !== undefined) {
