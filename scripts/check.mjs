@@ -79,7 +79,11 @@ function* importDirections(files) {
         yield `${where}: a room that is not in scripts/check.mjs: ${level.has(from) ? to : from}`;
       else if (from !== to && level.get(to) >= level.get(from))
         yield `${where}: ${from} may not import ${to}`;
-      else if (["hub", "configuration"].includes(from) && to === "addon" && !/(loader|collect_young)\.ts$/.test(target))
+      else if (
+        ["hub", "configuration"].includes(from) &&
+        to === "addon" &&
+        !/(loader|collect_young)\.ts$/.test(target)
+      )
         yield `${where}: ${from} knows no tensor; of addon it may import loader.ts and collect_young.ts only`;
       else if (from === "auto" && to === "models" && !lazy && !typeOnly)
         yield `${where}: auto reaches models by import() only`;

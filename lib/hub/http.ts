@@ -72,7 +72,8 @@ async function send(url: URL, request: HubRequest): Promise<http.IncomingMessage
   const { method = "GET", body, token, signal, onSent } = request;
   signal?.throwIfAborted();
   if (isOfflineEverywhere()) throw new OfflineModeError("The network is switched off (HF_HUB_OFFLINE).");
-  const length = typeof body === "string" ? Buffer.byteLength(body) : body instanceof Blob ? body.size : body?.length;
+  const length =
+    typeof body === "string" ? Buffer.byteLength(body) : body instanceof Blob ? body.size : body?.length;
   const headers: Record<string, string> = {
     "accept-encoding": "identity",
     "user-agent": userAgent(),
@@ -149,9 +150,12 @@ export async function follow(address: string, request: HubRequest): Promise<HubR
     }
     const next = new URL(location, url);
     if (!/^https?:$/.test(next.protocol) || (url.protocol === "https:" && next.protocol === "http:")) {
-      throw new HubError(`${redact(address)} leads to ${redact(next.href)}, which is not as safe; not followed.`, {
-        status,
-      });
+      throw new HubError(
+        `${redact(address)} leads to ${redact(next.href)}, which is not as safe; not followed.`,
+        {
+          status,
+        },
+      );
     }
     noteRenamed(url, next, request.repo);
     if (status === 303 || ((status === 301 || status === 302) && current.method === "POST")) {

@@ -79,7 +79,8 @@ export class PartialFile {
     try {
       const { version, etag, done } = JSON.parse(noted) as { version: number; etag: string; done: Range[] };
       if (version !== 1 || etag !== this.etag) return;
-      for (const [start, end] of done) if (start >= 0 && end <= size && end <= this.size) this.#add(start, end);
+      for (const [start, end] of done)
+        if (start >= 0 && end <= size && end <= this.size) this.#add(start, end);
     } catch {
       // Damaged notes: from the beginning.
     }
@@ -94,7 +95,9 @@ export class PartialFile {
     await this.leave();
     throw new FileError(
       `${path.dirname(this.#data)} has room for ${Math.floor(free / 1e6)} MB, and ${Math.ceil(missing / 1e6)} MB are to be downloaded.`,
-      { hint: "`npx torchformers cache ls` lists what takes room; HF_HOME or cache_dir names another place." },
+      {
+        hint: "`npx torchformers cache ls` lists what takes room; HF_HOME or cache_dir names another place.",
+      },
     );
   }
 
@@ -156,7 +159,10 @@ export class PartialFile {
     this.#noted = performance.now();
     const temporary = `${this.#notes}.tmp`;
     try {
-      await writeFile(temporary, JSON.stringify({ version: 1, etag: this.etag, size: this.size, done: this.#done }));
+      await writeFile(
+        temporary,
+        JSON.stringify({ version: 1, etag: this.etag, size: this.size, done: this.#done }),
+      );
       await rename(temporary, this.#notes);
     } catch {
       // The next run begins at an earlier place.

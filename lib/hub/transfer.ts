@@ -13,8 +13,8 @@ import {
   retries,
   unreachable,
 } from "./http.ts";
-import { isTransient } from "./responses.ts";
 import type { PartialFile, Range } from "./partial_file.ts";
+import { isTransient } from "./responses.ts";
 import { redact } from "./token.ts";
 
 /** One request brings at most this much, so that several connections can share a file. */
@@ -219,7 +219,8 @@ class Piece {
       response.message.destroy();
       throw new HubError(`'${repo}': ${name} was asked for by commit ${commit}, and commit ${sent} came.`);
     }
-    if (response.headers["content-encoding"] !== undefined) refuse(`${name} comes packed, which was not asked for`);
+    if (response.headers["content-encoding"] !== undefined)
+      refuse(`${name} comes packed, which was not asked for`);
     const total = lengthOf(response);
     if (total !== undefined && total !== this.#file.size) {
       refuse(`${name} has ${total} bytes there and ${this.#file.size} in the listing`);
@@ -304,9 +305,13 @@ class Piece {
           finish();
         }
       });
-      message.once("end", () => finish(this.#at < this.#end ? new ConnectionError("the answer is too short") : undefined));
+      message.once("end", () =>
+        finish(this.#at < this.#end ? new ConnectionError("the answer is too short") : undefined),
+      );
       message.once("error", finish);
-      message.once("close", () => finish(this.#at < this.#end ? new ConnectionError("the connection broke off") : undefined));
+      message.once("close", () =>
+        finish(this.#at < this.#end ? new ConnectionError("the connection broke off") : undefined),
+      );
     });
     flush();
     await writing;
@@ -324,6 +329,7 @@ class Piece {
 
 /** The size of the whole file, as an answer tells it. */
 function lengthOf({ status, headers }: HubResponse): number | undefined {
-  const text = status === 206 ? /\/(\d+)$/.exec(headers["content-range"] ?? "")?.[1] : headers["content-length"];
+  const text =
+    status === 206 ? /\/(\d+)$/.exec(headers["content-range"] ?? "")?.[1] : headers["content-length"];
   return text === undefined ? undefined : Number(text);
 }

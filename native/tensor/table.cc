@@ -368,8 +368,7 @@ void TensorTable::CollectNow() {
 }
 
 void TensorTable::SetYoungCollector(napi_value collect) {
-  Check(environment_.env(),
-        napi_create_reference(environment_.env(), collect, 1, &collect_young_));
+  Check(environment_.env(), napi_create_reference(environment_.env(), collect, 1, &collect_young_));
 }
 
 void TensorTable::MaybeSweep() {

@@ -34,7 +34,9 @@ const MB = 1024 * 1024;
 function contents(folder: string): Record<string, string> {
   const names = readdirSync(folder, { recursive: true, encoding: "utf8" });
   const files = names.filter((name) => statSync(path.join(folder, name)).isFile());
-  return Object.fromEntries(files.sort().map((name) => [name, readFileSync(path.join(folder, name), "latin1")]));
+  return Object.fromEntries(
+    files.sort().map((name) => [name, readFileSync(path.join(folder, name), "latin1")]),
+  );
 }
 
 t.test("names and patterns", async (t) => {
@@ -74,14 +76,31 @@ t.test("what the hub refuses is a typed error with the page to visit", async (t)
   await t.rejects(get("org/m@nowhere"), { code: "ERR_REVISION_NOT_FOUND", page: page("org/m") });
   await t.rejects(get("org/disabled"), { code: "ERR_DISABLED_REPO", page: page("org/disabled") });
   server.commit("org/gated", { "config.json": "{}" });
-  await t.rejects(get("org/gated"), { code: "ERR_GATED_REPO", page: page("org/gated"), hint: /settings\/tokens/ });
-  await t.rejects(get("org/gated", { token: "hf_wrong" }), { code: "ERR_HUB", status: 401, message: /does not accept/ });
+  await t.rejects(get("org/gated"), {
+    code: "ERR_GATED_REPO",
+    page: page("org/gated"),
+    hint: /settings\/tokens/,
+  });
+  await t.rejects(get("org/gated", { token: "hf_wrong" }), {
+    code: "ERR_HUB",
+    status: 401,
+    message: /does not accept/,
+  });
   await t.rejects(get("org/m@a", { revision: "b" }), { code: "ERR_INVALID_ARGUMENT" });
   await t.rejects(get("org/m", { token: "hf_\u00e9" }), { code: "ERR_INVALID_ARGUMENT" });
   await t.rejects(get("org/m", { token: true }), { code: "ERR_INVALID_ARGUMENT", message: /there is none/ });
   await t.rejects(get("no/such/name"), { code: "ERR_INVALID_ARGUMENT" });
   await t.rejects(hf_hub_download("org/m", "none.json"), { code: "ERR_ENTRY_NOT_FOUND" });
-  t.ok(existsSync(path.join(cache, "models--org--m/.no_exist", server.repos.get("org/m")?.refs.get("main") as string, "none.json")));
+  t.ok(
+    existsSync(
+      path.join(
+        cache,
+        "models--org--m/.no_exist",
+        server.repos.get("org/m")?.refs.get("main") as string,
+        "none.json",
+      ),
+    ),
+  );
   t.ok(await get("org/gated", { token: TOKEN }));
   process.env.HF_ENDPOINT = "ftp://nowhere";
   await t.rejects(get("org/m"), { code: "ERR_INVALID_ARGUMENT", message: /HF_ENDPOINT/ });
@@ -94,11 +113,20 @@ t.test("names that try to leave the folder write nothing", async (t) => {
   for (const [i, name] of ["../../../out.json", "/etc/out.json", "a/../../b.json", "C:\\x.json"].entries()) {
     server.create(`org/evil${i}`);
     server.commit(`org/evil${i}`, { [name]: "evil", "config.json": "{}" });
-    await t.rejects(snapshot_download(`org/evil${i}`), { code: "ERR_ENTRY_NOT_FOUND", message: /outside of its folder/ });
-    await t.rejects(snapshot_download(`org/evil${i}`, { local_dir: path.join(home, "local") }), { code: "ERR_ENTRY_NOT_FOUND" });
+    await t.rejects(snapshot_download(`org/evil${i}`), {
+      code: "ERR_ENTRY_NOT_FOUND",
+      message: /outside of its folder/,
+    });
+    await t.rejects(snapshot_download(`org/evil${i}`, { local_dir: path.join(home, "local") }), {
+      code: "ERR_ENTRY_NOT_FOUND",
+    });
     await t.rejects(hf_hub_download(`org/evil${i}`, name), { code: "ERR_ENTRY_NOT_FOUND" });
   }
-  t.notOk(readdirSync(home, { recursive: true, encoding: "utf8" }).some((name) => /out\.json|b\.json|x\.json/.test(name)));
+  t.notOk(
+    readdirSync(home, { recursive: true, encoding: "utf8" }).some((name) =>
+      /out\.json|b\.json|x\.json/.test(name),
+    ),
+  );
 });
 
 t.test("the cache's layout, and what is fetched", async (t) => {
@@ -121,19 +149,34 @@ t.test("the cache's layout, and what is fetched", async (t) => {
   t.equal(readFileSync(path.join(repo, "refs/main"), "utf8"), commit);
   const sha = createHash("sha256").update(weights).digest("hex");
   t.equal(readlinkSync(path.join(folder, "model.safetensors")), `../../blobs/${sha}`);
-  t.equal(readlinkSync(path.join(folder, "sub/deep/x.txt")), readlinkSync(path.join(folder, "twin.txt")).replace("../../", "../../../../"));
+  t.equal(
+    readlinkSync(path.join(folder, "sub/deep/x.txt")),
+    readlinkSync(path.join(folder, "twin.txt")).replace("../../", "../../../../"),
+  );
   t.ok(readFileSync(path.join(folder, "model.safetensors")).equals(weights));
-  t.same(readdirSync(path.join(repo, "blobs")).filter((name) => !/^([0-9a-f]{40}|[0-9a-f]{64})$/.test(name)), []);
+  t.same(
+    readdirSync(path.join(repo, "blobs")).filter((name) => !/^([0-9a-f]{40}|[0-9a-f]{64})$/.test(name)),
+    [],
+  );
   t.ok(lstatSync(path.join(cache, ".locks/models--org--m", `${sha}.lock`)).isFile());
   const total = events[0]?.total_bytes;
-  t.ok(events.every((event) => event.total_bytes === total && event.stage === "download"), "totals are known first");
+  t.ok(
+    events.every((event) => event.total_bytes === total && event.stage === "download"),
+    "totals are known first",
+  );
   t.equal(events.at(-1)?.total_loaded, total);
   t.equal(server.count("resolve"), 5, "a twin is fetched once, nothing not at all");
 
   server.seen.length = 0;
   await snapshot_download("org/m");
-  t.same(server.seen.map(({ kind }) => kind), ["revision"]);
-  t.equal(await hf_hub_download("org/m", "config.json", { revision: commit }), path.join(folder, "config.json"));
+  t.same(
+    server.seen.map(({ kind }) => kind),
+    ["revision"],
+  );
+  t.equal(
+    await hf_hub_download("org/m", "config.json", { revision: commit }),
+    path.join(folder, "config.json"),
+  );
   t.equal(await findFile("org/m", "none.json", { revision: commit }), undefined);
   t.equal(server.seen.length, 1, "a commit in the cache needs no question");
   await hf_hub_download("org/m", "config.json", { force_download: true });
@@ -144,10 +187,16 @@ t.test("the cache's layout, and what is fetched", async (t) => {
   server.seen.length = 0;
   const { files } = await findCheckpoint("org/m");
   t.same(files, [path.join(folder, "model.safetensors")]);
-  t.same(server.seen.filter(({ kind }) => kind === "resolve").map(({ path }) => path.split("/").at(-1)), ["model.safetensors"]);
+  t.same(
+    server.seen.filter(({ kind }) => kind === "resolve").map(({ path }) => path.split("/").at(-1)),
+    ["model.safetensors"],
+  );
   server.create("org/pickle");
   server.commit("org/pickle", { "pytorch_model.bin": randomBytes(9) });
-  await t.rejects(findCheckpoint("org/pickle"), { code: "ERR_CHECKPOINT", message: /only safetensors is read/ });
+  await t.rejects(findCheckpoint("org/pickle"), {
+    code: "ERR_CHECKPOINT",
+    message: /only safetensors is read/,
+  });
   t.equal(server.seen.filter(({ path }) => path.includes("/pytorch_model.bin")).length, 0);
 });
 
@@ -165,7 +214,10 @@ t.test("one commit for all files, though the repository changes", async (t) => {
     server.commit("org/m", { "model-1.safetensors": "eins", "model-2.safetensors": null });
   };
   const { files } = await findCheckpoint("org/m");
-  t.same(files.map((file) => readFileSync(file, "utf8")), ["one", "two"]);
+  t.same(
+    files.map((file) => readFileSync(file, "utf8")),
+    ["one", "two"],
+  );
   t.ok(files.every((file) => file.includes(first)));
   t.equal(server.count("revision"), 1);
   // The next load sees the new commit; a tag and a name with a revision stay.
@@ -185,9 +237,15 @@ t.test("offline: no request, the cache first, and an error that says what was se
     if (how === "variable") process.env.HF_HUB_OFFLINE = "1";
     t.equal(await hf_hub_download("org/m", "config.json", options), file);
     t.equal(await resolveFile("org/m", "config.json", options), file);
-    await t.rejects(resolveFile("org/m", "generation_config.json", options), { code: "ERR_OFFLINE_MODE", message: new RegExp(cache) });
+    await t.rejects(resolveFile("org/m", "generation_config.json", options), {
+      code: "ERR_OFFLINE_MODE",
+      message: new RegExp(cache),
+    });
     await t.rejects(snapshot_download("org/m", options), { code: "ERR_OFFLINE_MODE" });
-    await t.rejects(hf_hub_download("org/n", "config.json", options), { code: "ERR_OFFLINE_MODE", message: new RegExp(cache) });
+    await t.rejects(hf_hub_download("org/n", "config.json", options), {
+      code: "ERR_OFFLINE_MODE",
+      message: new RegExp(cache),
+    });
     await t.rejects(findCheckpoint("org/n", options), { code: "ERR_OFFLINE_MODE" });
   }
   t.equal(server.seen.length, 0);
@@ -212,19 +270,25 @@ t.test("the token goes to the hub only, and shows nowhere", async (t) => {
   server.commit("org/m", { "config.json": "{}", "model.safetensors": randomBytes(100) });
   process.env.HF_TOKEN = `${TOKEN}\n`;
   await snapshot_download("org/m");
-  const [hub, storage] = [server.seen.filter(({ kind }) => kind !== "storage"), server.seen.filter(({ kind }) => kind === "storage")];
+  const [hub, storage] = [
+    server.seen.filter(({ kind }) => kind !== "storage"),
+    server.seen.filter(({ kind }) => kind === "storage"),
+  ];
   t.ok(hub.every(({ authorization }) => authorization === `Bearer ${TOKEN}`));
   t.ok(storage.length > 0 && storage.every(({ authorization }) => authorization === undefined));
   // A redirect to another host, a hub that repeats what it was sent, a page of a proxy.
   server.commit("org/m", { "other.json": "x" });
-  server.fault = ({ kind }) => (kind === "resolve" ? { redirect: `${otherUrl}/${TOKEN}?token=${TOKEN}` } : undefined);
+  server.fault = ({ kind }) =>
+    kind === "resolve" ? { redirect: `${otherUrl}/${TOKEN}?token=${TOKEN}` } : undefined;
   const errors = [await snapshot_download("org/m").catch((error) => error)];
   server.fault = () => ({ status: 400, headers: { "x-error-message": `no ${TOKEN}` } });
   errors.push(await hf_hub_download("org/n", "a").catch((error) => error));
   t.ok(headers.length > 0 && headers.every((header) => header === undefined));
   for (const error of errors) {
     t.equal(error.code, "ERR_HUB");
-    const shown = [error.message, error.stack, JSON.stringify(error), String(error.cause), error.hint].join(" ");
+    const shown = [error.message, error.stack, JSON.stringify(error), String(error.cause), error.hint].join(
+      " ",
+    );
     t.notMatch(shown, TOKEN);
   }
   for (const [name, text] of Object.entries(contents(home))) t.notMatch(text, TOKEN, name);
@@ -241,7 +305,8 @@ t.test("faults: each ends in the right bytes or a typed error", async (t) => {
     let left = 1;
     return (seen: { kind: string; path: string }) => (seen.kind === kind && left-- > 0 ? fault : undefined);
   };
-  const always = (kind: string, fault: Fault) => (seen: { kind: string }) => (seen.kind === kind ? fault : undefined);
+  const always = (kind: string, fault: Fault) => (seen: { kind: string }) =>
+    seen.kind === kind ? fault : undefined;
   const run = async (fault: HubServer["fault"]) => {
     rmSync(cache, { recursive: true, force: true });
     server.seen.length = 0;
@@ -316,14 +381,24 @@ t.test("resuming: our notes, an older Python's file, another process", async (t)
     }),
     stop,
   );
-  t.same(readdirSync(blobs).filter((name) => name.startsWith(sha)).sort(), [`${sha}.parts.incomplete`, `${sha}.parts.json`]);
+  t.same(
+    readdirSync(blobs)
+      .filter((name) => name.startsWith(sha))
+      .sort(),
+    [`${sha}.parts.incomplete`, `${sha}.parts.json`],
+  );
   server.fault = () => undefined;
   server.seen.length = 0;
   const folder = await snapshot_download("org/m");
-  const start = Number(/bytes=(\d+)/.exec(server.seen.find(({ kind }) => kind === "storage")?.range ?? "")?.[1]);
+  const start = Number(
+    /bytes=(\d+)/.exec(server.seen.find(({ kind }) => kind === "storage")?.range ?? "")?.[1],
+  );
   t.ok(start >= 7 * MB, `went on at ${start}`);
   t.ok(readFileSync(path.join(folder, "model.safetensors")).equals(weights));
-  t.same(readdirSync(blobs).filter((name) => name.includes(".")), []);
+  t.same(
+    readdirSync(blobs).filter((name) => name.includes(".")),
+    [],
+  );
 
   // What an older Python left: the beginning, without gaps. And wrong bytes in it.
   for (const beginning of [weights.subarray(0, 5 * MB), randomBytes(5 * MB)]) {
@@ -357,7 +432,9 @@ t.test("a process that is killed at any moment is picked up by the next one", as
   const soak = process.env.TORCHFORMERS_SOAK !== undefined;
   let runs = 0;
   for (let whole = false; !whole; runs++) {
-    const child = spawn(process.execPath, ["--input-type=module", "-e", code], { stdio: ["ignore", "pipe", "inherit"] });
+    const child = spawn(process.execPath, ["--input-type=module", "-e", code], {
+      stdio: ["ignore", "pipe", "inherit"],
+    });
     let out = "";
     child.stdout.on("data", (data) => {
       out += data;
@@ -415,14 +492,16 @@ t.test("random faults", async (t) => {
       succeeded++;
     } catch (error) {
       const { code } = error as { code?: string };
-      if (!/^ERR_(HUB|ENTRY_NOT_FOUND|REPOSITORY_NOT_FOUND|REVISION_NOT_FOUND)$/.test(code ?? "")) t.fail(`run ${run}: ${(error as Error).stack}`);
+      if (!/^ERR_(HUB|ENTRY_NOT_FOUND|REPOSITORY_NOT_FOUND|REVISION_NOT_FOUND)$/.test(code ?? ""))
+        t.fail(`run ${run}: ${(error as Error).stack}`);
       failed++;
     }
     const blobs = path.join(cache, "models--org--m/blobs");
     for (const name of existsSync(blobs) ? readdirSync(blobs) : []) {
       if (name.includes(".")) continue;
       const content = readFileSync(path.join(blobs, name));
-      const hash = name.length === 64 ? createHash("sha256") : createHash("sha1").update(`blob ${content.length}\0`);
+      const hash =
+        name.length === 64 ? createHash("sha256") : createHash("sha1").update(`blob ${content.length}\0`);
       if (hash.update(content).digest("hex") !== name) t.fail(`run ${run}: wrong bytes in ${name}`);
     }
     if (run % 3 === 0) rmSync(cache, { recursive: true, force: true });
@@ -449,22 +528,32 @@ t.test("into a folder; through a proxy; by Xet; renamed", async (t) => {
   const { mtimeMs } = statSync(path.join(local, "sub/a.safetensors"));
   t.ok(mtimeMs > 0);
   await snapshot_download("org/m", { local_dir: local });
-  t.ok(readFileSync(path.join(local, "sub/a.safetensors")).equals(weights), "a changed file is brought again");
+  t.ok(
+    readFileSync(path.join(local, "sub/a.safetensors")).equals(weights),
+    "a changed file is brought again",
+  );
 
   const proxied: string[] = [];
   const proxy = http.createServer((request, response) => {
     proxied.push(request.url as string);
-    const onward = http.request(request.url as string, { method: request.method, headers: request.headers }, (answer) => {
-      response.writeHead(answer.statusCode ?? 500, answer.headers);
-      answer.pipe(response);
-    });
+    const onward = http.request(
+      request.url as string,
+      { method: request.method, headers: request.headers },
+      (answer) => {
+        response.writeHead(answer.statusCode ?? 500, answer.headers);
+        answer.pipe(response);
+      },
+    );
     request.pipe(onward);
   });
   await new Promise<void>((resolve) => proxy.listen(0, "127.0.0.1", resolve));
   t.teardown(() => proxy.close());
   process.env.HTTP_PROXY = `http://127.0.0.1:${(proxy.address() as { port: number }).port}`;
   await hf_hub_download("org/m", "config.json");
-  t.ok(proxied.some((url) => url.startsWith(server.url)), "by way of the proxy");
+  t.ok(
+    proxied.some((url) => url.startsWith(server.url)),
+    "by way of the proxy",
+  );
   process.env.NO_PROXY = "127.0.0.1";
   proxied.length = 0;
   await hf_hub_download("org/m", "config.json", { force_download: true });
@@ -481,7 +570,10 @@ t.test("into a folder; through a proxy; by Xet; renamed", async (t) => {
   server.fault = ({ path: at }) => (at.startsWith("/xorb/") && drops-- > 0 ? { drop: 2 * MB } : undefined);
   const file = await hf_hub_download("org/m", "sub/a.safetensors");
   t.ok(readFileSync(file).equals(weights));
-  t.ok(server.seen.filter(({ path: at }) => at.startsWith("/xorb/")).length > 1, "put together from chunks, resumed");
+  t.ok(
+    server.seen.filter(({ path: at }) => at.startsWith("/xorb/")).length > 1,
+    "put together from chunks, resumed",
+  );
 
   server.renamed.set("org/old", "org/m");
   t.ok(readFileSync(await hf_hub_download("org/old", "config.json"), "utf8"), "{}");
@@ -491,7 +583,11 @@ t.test("one cache for Python and us", { skip: withoutPython }, async (t) => {
   const { server, cache } = await hubFor(t);
   server.create("org/ours");
   server.create("org/theirs");
-  const files = { "config.json": '{"model_type": "x"}', "model.safetensors": randomBytes(2 * MB), "a/b.txt": "hello" };
+  const files = {
+    "config.json": '{"model_type": "x"}',
+    "model.safetensors": randomBytes(2 * MB),
+    "a/b.txt": "hello",
+  };
   server.commit("org/ours", files);
   server.commit("org/theirs", files);
   const folder = await snapshot_download("org/ours");
@@ -522,7 +618,11 @@ except Exception: pass`);
   delete process.env.HF_HUB_OFFLINE;
   server.seen.length = 0;
   await snapshot_download("org/theirs");
-  t.same(server.seen.map(({ kind }) => kind), ["revision"], "nothing is brought again");
+  t.same(
+    server.seen.map(({ kind }) => kind),
+    ["revision"],
+    "nothing is brought again",
+  );
 
   // Locks: each waits for the other.
   const lock = path.join(cache, ".locks/models--org--ours/x.lock");
@@ -552,5 +652,8 @@ with WeakFileLock(${JSON.stringify(lock)}):
   });
   const [taken] = ((await second) as string).split("\n").map(Number);
   t.ok((taken as number) >= until - 0.01, "Python waits for us");
-  await t.rejects(withFileLock(lock, AbortSignal.abort(new Error("no")), async () => {}), /no/);
+  await t.rejects(
+    withFileLock(lock, AbortSignal.abort(new Error("no")), async () => {}),
+    /no/,
+  );
 });

@@ -24,7 +24,13 @@ const MB = 1024 * 1024;
 const tiny = () => {
   torch.manual_seed(0);
   return new LlamaForCausalLM(
-    new LlamaConfig({ vocab_size: 50, hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2 }),
+    new LlamaConfig({
+      vocab_size: 50,
+      hidden_size: 16,
+      intermediate_size: 32,
+      num_hidden_layers: 1,
+      num_attention_heads: 2,
+    }),
   );
 };
 
@@ -35,16 +41,30 @@ t.test("what is refused", async (t) => {
   process.env.HF_TOKEN = "hf_wrong";
   await t.rejects(model.push_to_hub("tester/m"), { code: "ERR_HUB", status: 401 });
   process.env.HF_TOKEN = TOKEN;
-  await t.rejects(model.push_to_hub("tester/m", { commit_mesage: "x" } as object), { code: "ERR_INVALID_ARGUMENT", message: /save_pretrained has no option/ });
-  await t.rejects(model.config.push_to_hub("tester/m", { privat: true } as object), { code: "ERR_INVALID_ARGUMENT", suggestion: "private" });
+  await t.rejects(model.push_to_hub("tester/m", { commit_mesage: "x" } as object), {
+    code: "ERR_INVALID_ARGUMENT",
+    message: /save_pretrained has no option/,
+  });
+  await t.rejects(model.config.push_to_hub("tester/m", { privat: true } as object), {
+    code: "ERR_INVALID_ARGUMENT",
+    suggestion: "private",
+  });
   await t.rejects(model.push_to_hub("a/b/c"), { code: "ERR_INVALID_ARGUMENT" });
-  await t.rejects(hub.upload_folder("tester/none", home), { code: "ERR_INVALID_ARGUMENT", message: /no file/ });
+  await t.rejects(hub.upload_folder("tester/none", home), {
+    code: "ERR_INVALID_ARGUMENT",
+    message: /no file/,
+  });
   writeFileSync(path.join(home, "a.txt"), "a");
   await t.rejects(hub.upload_folder("tester/none", home), { code: "ERR_REPOSITORY_NOT_FOUND" });
-  await t.rejects(hub.upload_folder("tester/none", path.join(home, "nowhere")), { code: "ERR_INVALID_ARGUMENT" });
+  await t.rejects(hub.upload_folder("tester/none", path.join(home, "nowhere")), {
+    code: "ERR_INVALID_ARGUMENT",
+  });
   await hub.create_repo("m");
   await t.rejects(hub.create_repo("m"), { code: "ERR_HUB", status: 409 });
-  t.match(await hub.create_repo("m", { exist_ok: true }), { repo: "tester/m", url: `${server.url}/tester/m` });
+  t.match(await hub.create_repo("m", { exist_ok: true }), {
+    repo: "tester/m",
+    url: `${server.url}/tester/m`,
+  });
   process.env.HF_HUB_OFFLINE = "1";
   await t.rejects(model.push_to_hub("tester/m"), { code: "ERR_HUB", message: /switched off/ });
 });
@@ -66,7 +86,10 @@ t.test("a model card's front matter", async (t) => {
     tags: ["torchformers", "no", "a: b"],
   });
   t.match(card, 'load("user/my-model")');
-  t.notMatch(modelCard("a/b", { summary: "", typescript: [], python: [], base_model: "./folder" }), "base_model");
+  t.notMatch(
+    modelCard("a/b", { summary: "", typescript: [], python: [], base_model: "./folder" }),
+    "base_model",
+  );
 });
 
 t.test("a model, its tokenizer and its settings, there and back", async (t) => {
@@ -74,7 +97,11 @@ t.test("a model, its tokenizer and its settings, there and back", async (t) => {
   process.env.HF_TOKEN = TOKEN;
   const model = tiny();
   const events: ProgressEvent[] = [];
-  const made = await model.push_to_hub("m", { private: true, commit_message: "First", progress_callback: (event) => events.push(event) });
+  const made = await model.push_to_hub("m", {
+    private: true,
+    commit_message: "First",
+    progress_callback: (event) => events.push(event),
+  });
   t.match(made, { repo: "tester/m", pr_url: undefined });
   t.equal(server.repos.get("tester/m")?.private, true);
   t.equal(server.repos.get("tester/m")?.titles.at(-1), "First");
@@ -85,7 +112,12 @@ t.test("a model, its tokenizer and its settings, there and back", async (t) => {
   t.match(card, 'AutoModelForCausalLM.from_pretrained("tester/m")');
 
   const back = await AutoModelForCausalLM.from_pretrained("tester/m");
-  t.ok(torch.equal(back.state_dict()["model.norm.weight"] as never, model.state_dict()["model.norm.weight"] as never));
+  t.ok(
+    torch.equal(
+      back.state_dict()["model.norm.weight"] as never,
+      model.state_dict()["model.norm.weight"] as never,
+    ),
+  );
   t.equal(back.config.name_or_path, "tester/m");
   t.equal((await AutoConfig.from_pretrained(`tester/m@${made.oid}`)).model_type, "llama");
 
@@ -114,7 +146,11 @@ t.test("what arrived is not sent again", async (t) => {
   const { server, home } = await hubFor(t);
   process.env.HF_TOKEN = TOKEN;
   const folder = mkdtempSync(path.join(home, "up-"));
-  const files = { "a.safetensors": randomBytes(3 * MB), "b.safetensors": randomBytes(2 * MB), "c.txt": Buffer.from("c") };
+  const files = {
+    "a.safetensors": randomBytes(3 * MB),
+    "b.safetensors": randomBytes(2 * MB),
+    "c.txt": Buffer.from("c"),
+  };
   for (const [name, content] of Object.entries(files)) writeFileSync(path.join(folder, name), content);
   mkdirSync(path.join(folder, ".git"));
   writeFileSync(path.join(folder, ".git/config"), "secret");
@@ -126,17 +162,28 @@ t.test("what arrived is not sent again", async (t) => {
     server.seen.length = 0;
     // One of the requests fails once, in each way.
     const failing = new Set(["batch", "preupload", "storage"]);
-    server.fault = ({ kind }) => (failing.delete(kind) ? (kind === "storage" ? { drop: -1 } : { status: 500 }) : undefined);
+    server.fault = ({ kind }) =>
+      failing.delete(kind) ? (kind === "storage" ? { drop: -1 } : { status: 500 }) : undefined;
     await hub.upload_folder(name, folder, { path_in_repo: "sub" });
-    for (const [file, content] of Object.entries(files)) t.ok(server.file(name, `sub/${file}`)?.equals(content), file);
+    for (const [file, content] of Object.entries(files))
+      t.ok(server.file(name, `sub/${file}`)?.equals(content), file);
     t.equal(server.file(name, "sub/.git/config"), undefined);
-    const sent = server.seen.filter(({ kind, method }) => kind === "storage" && method === "PUT").map(({ bytes }) => bytes);
+    const sent = server.seen
+      .filter(({ kind, method }) => kind === "storage" && method === "PUT")
+      .map(({ bytes }) => bytes);
     const twice = Math.max(...sent);
-    t.ok(sent.reduce((sum, bytes) => sum + bytes, 0) <= 5 * MB + twice, "at most the failed request is repeated");
+    t.ok(
+      sent.reduce((sum, bytes) => sum + bytes, 0) <= 5 * MB + twice,
+      "at most the failed request is repeated",
+    );
     server.fault = () => undefined;
     server.seen.length = 0;
     await hub.upload_folder(name, folder, { path_in_repo: "again" });
-    t.same(server.seen.filter(({ kind }) => kind === "storage").map(({ path: at }) => at), [], "the storage has it");
+    t.same(
+      server.seen.filter(({ kind }) => kind === "storage").map(({ path: at }) => at),
+      [],
+      "the storage has it",
+    );
   }
   // The commit is made and its answer lost: it is not made twice. Then one that was not made: it is repeated.
   server.chunkSize = undefined;
@@ -175,7 +222,11 @@ t.test("by Xet", async (t) => {
   await hub.upload_folder("tester/x", folder);
   t.ok(server.file("tester/x", "a.safetensors")?.equals(content));
   t.ok(server.seen.some(({ path: at }) => at.includes("/xorbs/")));
-  t.ok(server.seen.filter(({ kind }) => kind === "storage").every(({ authorization }) => !authorization?.includes(TOKEN)));
+  t.ok(
+    server.seen
+      .filter(({ kind }) => kind === "storage")
+      .every(({ authorization }) => !authorization?.includes(TOKEN)),
+  );
 });
 
 t.test("Python reads what we sent", { skip: withoutPython }, async (t) => {
@@ -189,7 +240,11 @@ card = ModelCard.load(folder + "/README.md")
 print(folder, card.data.library_name, card.data.pipeline_tag)`);
   const [folder, library, tag] = out.split(" ");
   t.same([library, tag], ["transformers", "text-generation"]);
-  t.ok(readFileSync(path.join(folder as string, "model.safetensors")).equals(server.file("tester/m", "model.safetensors") as Buffer));
+  t.ok(
+    readFileSync(path.join(folder as string, "model.safetensors")).equals(
+      server.file("tester/m", "model.safetensors") as Buffer,
+    ),
+  );
 });
 
 t.test("the command line", async (t) => {
@@ -220,8 +275,13 @@ t.test("the command line", async (t) => {
   t.equal(JSON.parse((await run("cache", "ls", "--json")).stdout).repos[0].revisions.length, 2);
   t.match(await run("cache", "verify"), { code: 0, stdout: /whole/ });
   writeFileSync(path.join(home, "hub/models--tester--cli/blobs/left.12345678.incomplete"), "x");
-  const blob = (await run("cache", "ls", "--json")).stdout.match(/"blob": "([^"]*\/[0-9a-f]{64})"/)?.[1] as string;
-  t.match(await run("cache", "prune"), { code: 0, stdout: /tester\/cli [0-9a-f]{12}\ntester\/cli left\.12345678\.incomplete\n.*became free/ });
+  const blob = (await run("cache", "ls", "--json")).stdout.match(
+    /"blob": "([^"]*\/[0-9a-f]{64})"/,
+  )?.[1] as string;
+  t.match(await run("cache", "prune"), {
+    code: 0,
+    stdout: /tester\/cli [0-9a-f]{12}\ntester\/cli left\.12345678\.incomplete\n.*became free/,
+  });
   t.equal(JSON.parse((await run("cache", "ls", "--json")).stdout).repos[0].revisions.length, 1);
   writeFileSync(blob, randomBytes(MB));
   t.match(await run("cache", "verify", "tester/cli"), { code: 1, stdout: /wrong bytes: model\.safetensors/ });
