@@ -251,7 +251,7 @@ export class HubServer {
     response: http.ServerResponse,
     body: Buffer,
     fault: Fault,
-  ): Promise<void> {
+  ): Promise<unknown> {
     const parts = url.pathname.split("/").slice(1).map(decodeURIComponent);
     const json = (value: unknown, headers: http.OutgoingHttpHeaders = {}) => {
       if (fault.dropAfterwards) return void request.socket.destroy();
