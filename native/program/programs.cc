@@ -4,6 +4,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 
 #include <algorithm>
+#include <string_view>
 #include <unordered_map>
 
 #include "native/addon.h"
@@ -176,7 +177,7 @@ void Programs::Pending::LeaseGenerators(const Program& program,
     leases.push_back(std::make_unique<GeneratorLease>(source));
     return leases.back()->own();
   };
-  if (program.draws) default_generator = lease(at::detail::getDefaultCPUGenerator());
+  if (program.draws_from_default) default_generator = lease(at::detail::getDefaultCPUGenerator());
   for (const BoundGenerator& bound : program.generators) {
     registers[bound.to] =
         lease(bound.input < 0 ? bound.captured : given.at(static_cast<size_t>(bound.input)));
@@ -276,6 +277,9 @@ void Programs::Settle(std::map<uint64_t, Pending>::iterator found,
   pending_.erase(found);
   for (const auto& lease : pending.leases) lease->Return();
   if (!failure) StoreGradients(pending, *run);
+  // What is garbage need not fail the next run too.
+  if (failure && failure->code == std::string_view(code::kOutOfMemory))
+    environment_.tensors().CollectNow();
   StartWaiting();
   if (pending_.empty()) mailbox_->Hold(env, false);
 
