@@ -1,12 +1,14 @@
-// The bf16 matrix-vector product against a plain read of the same bytes and against ATen's bf16 linear, all three on all
-// threads, interleaved round by round over one set of weights that no cache holds.
+// The matrix-vector product against a plain read of the same bytes and against ATen's linear, all three on all threads,
+// interleaved round by round over one set of weights that no cache holds (or that one does: BYTES=16777216).
 //
-//   BYTES=1073741824 ROUNDS=7 THREADS=2 node bench/matvec.mjs
+//   DTYPE=bfloat16 BYTES=1073741824 ROUNDS=7 THREADS=2 node bench/matvec.mjs
 import { torch } from "torchformers";
 import { addon } from "../dist/addon/loader.js";
 import { describeMachine, median, table } from "./support.mjs";
 
 const rounds = Number(process.env.ROUNDS ?? 7);
+const dtype = process.env.DTYPE ?? "bfloat16";
+const bytesEach = dtype === "float32" ? 4 : 2;
 const bytes = Number(process.env.BYTES ?? 2 ** 30);
 if (process.env.THREADS) torch.set_num_threads(Number(process.env.THREADS));
 torch.set_grad_enabled(false);
@@ -21,19 +23,20 @@ function call(op, ...args) {
   for (const handle of [native.call(op, null, ...args)].flat()) native.dispose(handle);
 }
 
-// The layers of a Llama of 1.1B parameters, as often as the bytes allow.
+// The layers of a Llama of 1.1B parameters, as often as the bytes allow; of one of 4M where they are few.
+const [width, inner, keys] = bytes < 2 ** 28 ? [256, 704, 128] : [2048, 5632, 256];
 const shapes = [
-  [2048, 2048],
-  [256, 2048],
-  [256, 2048],
-  [2048, 2048],
-  [5632, 2048],
-  [5632, 2048],
-  [2048, 5632],
+  [width, width],
+  [keys, width],
+  [keys, width],
+  [width, width],
+  [inner, width],
+  [inner, width],
+  [width, inner],
 ];
-const layerBytes = shapes.reduce((sum, [n, k]) => sum + 2 * n * k, 0);
+const layerBytes = shapes.reduce((sum, [n, k]) => sum + bytesEach * n * k, 0);
 const layers = Array.from({ length: Math.max(1, Math.round(bytes / layerBytes)) }, () =>
-  shapes.map(([n, k]) => torch.empty([n, k], { dtype: "bfloat16" }).uniform_(-0.05, 0.05)),
+  shapes.map(([n, k]) => torch.empty([n, k], { dtype }).uniform_(-0.05, 0.05)),
 );
 const total = layers.length * layerBytes;
 
@@ -44,11 +47,16 @@ function time(visit) {
   return (performance.now() - start) / 1000;
 }
 
-describeMachine({ threads: torch.get_num_threads(), weights: `${(total / 2 ** 20).toFixed(0)} MiB`, rounds });
+describeMachine({
+  dtype,
+  threads: torch.get_num_threads(),
+  weights: `${(total / 2 ** 20).toFixed(0)} MiB`,
+  rounds,
+});
 const rows = [];
 for (const count of [1, 2, 4, 8]) {
-  const [narrow, wide] = [2048, 5632].map((k) => torch.randn([count, k]).to("bfloat16"));
-  const inputOf = (weight) => (weight.shape[1] === 2048 ? narrow : wide)._handle;
+  const [narrow, wide] = [width, inner].map((k) => torch.randn([count, k]).to(dtype));
+  const inputOf = (weight) => (weight.shape[1] === width ? narrow : wide)._handle;
   const trials = {
     read: (layer) => {
       for (const weight of layer) call(read, weight._handle);

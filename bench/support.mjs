@@ -38,13 +38,13 @@ export function hasPython(...packages) {
   return spawnSync(python, ["-c", code], { stdio: "ignore" }).status === 0;
 }
 
-/** A Python process that runs `script` and answers each JSON line we send with one JSON line. */
-export class PythonPeer {
+/** A process that answers each JSON line we send with one JSON line. */
+export class Peer {
   #child;
   #waiting = [];
 
-  constructor(script, env = {}) {
-    this.#child = spawn(python, ["-u", "-c", script], {
+  constructor(command, args, env = {}) {
+    this.#child = spawn(command, args, {
       stdio: ["pipe", "pipe", "inherit"],
       env: { ...process.env, ...env },
     });
@@ -52,7 +52,7 @@ export class PythonPeer {
       this.#waiting.shift()?.resolve(JSON.parse(line)),
     );
     this.#child.on("exit", (code) => {
-      for (const { reject } of this.#waiting) reject(new Error(`Python ended with ${code}`));
+      for (const { reject } of this.#waiting) reject(new Error(`${command} ended with ${code}`));
     });
   }
 
@@ -65,6 +65,13 @@ export class PythonPeer {
 
   close() {
     this.#child.stdin.end();
+  }
+}
+
+/** A peer that runs a Python script. */
+export class PythonPeer extends Peer {
+  constructor(script, env = {}) {
+    super(python, ["-u", "-c", script], env);
   }
 }
 

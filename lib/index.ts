@@ -17,6 +17,8 @@ export * as optim from "./optim/index.ts";
 
 // files
 export * as safetensors from "./safetensors/index.ts";
+export * as hub from "./hub/index.ts";
+export type { PushToHubOptions } from "./hub/push.ts";
 
 // configuration
 export { AutoConfig } from "./auto/configuration_auto.ts";
@@ -50,6 +52,17 @@ export type {
 export { type ModelClass, PreTrainedModel } from "./modeling/modeling_utils.ts";
 export type { SavePretrainedOptions } from "./modeling/save_pretrained.ts";
 export * from "./models/llama/index.ts";
+
+// conversions of checkpoints
+export * from "./modeling/conversion_ops.ts";
+export { register_checkpoint_conversion_mapping } from "./modeling/conversion_mapping.ts";
+export {
+  GroupWeightRename,
+  PrefixChange,
+  WeightConverter,
+  WeightRenaming,
+  WeightTransform,
+} from "./modeling/weight_transforms.ts";
 
 // what models are made of
 export { ACT2CLS, ACT2FN, type Activation } from "./modeling/activations.ts";

@@ -53,6 +53,7 @@ napi_value Init(napi_env env, napi_value object) {
     InitTensorData(exports);
     InitTensorLife(exports);
     InitAutograd(exports);
+    InitCheckpoint(exports);
     InitIo(exports);
     InitDevices(exports);
     InitThreads(exports);

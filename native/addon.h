@@ -83,6 +83,7 @@ void InitTensorFacts(Exports& exports);
 void InitTensorData(Exports& exports);
 void InitTensorLife(Exports& exports);
 void InitAutograd(Exports& exports);
+void InitCheckpoint(Exports& exports);
 void InitIo(Exports& exports);
 void InitDevices(Exports& exports);
 void InitThreads(Exports& exports);

@@ -31,9 +31,10 @@ const folder = join(root, "build/native-test", options.plain ? "plain" : "saniti
 const bad = join(root, "test/fixtures/bad");
 
 const files = (path) => readdirSync(join(root, path)).map((name) => join(path, name));
-/** The rooms without libtorch and Node; `safetensors.cc` is the binding over them. */
+/** The rooms without libtorch and Node, and not the bindings over them. */
+const bindings = ["files.cc", "safetensors.cc", "transfer.cc"];
 const formats = files("native/io").filter(
-  (path) => path.endsWith(".cc") && !path.endsWith("/safetensors.cc"),
+  (path) => path.endsWith(".cc") && !bindings.some((name) => path.endsWith(`/${name}`)),
 );
 const headers = [...files("native/io"), ...files("native/tensor"), ...files("native/test")].filter((path) =>
   path.endsWith(".h"),

@@ -55,8 +55,8 @@ export interface Recording {
   readonly program: ProgramHandle;
   /** Tensors that the function used without getting them as arguments. */
   readonly captured: Handle[];
-  /** The number of operators. */
-  readonly length: number;
+  /** Per operator of the Program, the number that it, or what it replaces, had in the recording. */
+  readonly lines: number[];
   readonly draws: boolean;
 }
 
@@ -67,12 +67,27 @@ export interface RunResult {
   readonly spans: number[];
 }
 
+export interface LoopResult {
+  /** Those of all steps since the last time, one after the other. */
+  readonly ids: number[];
+  /** Steps made so far. */
+  readonly steps: number;
+  /** It has made as many as it may, and leaves its tensors alone. */
+  readonly paused: boolean;
+  /** It holds no tensors any more. */
+  readonly ended: boolean;
+  readonly cancelled: boolean;
+  /** At the end: what the Programs that collect gave, one after the other, without owners. */
+  readonly collected: (Handle | null)[];
+}
+
 export interface MemoryStats {
   readonly live_tensors: number; // handles alive in this environment
   readonly private_bytes: number; // CPU storages owned by the process, each counted once
   readonly mapped_bytes: number; // safetensors mappings
   readonly shared_bytes: number; // storages over JS buffers, or shared between environments
   readonly device_bytes: number;
+  readonly heap_bytes: number; // handed out by malloc in this process, to libtorch and V8 too; 0 where it does not tell
   readonly sweeps: number;
 }
 
@@ -118,6 +133,11 @@ export interface Addon {
    * Errors start with the operator, "[aten::mm] …", and end with the tensors' dtypes and shapes.
    */
   call(op: OpId, owner: object | null, ...args: Value[]): Value;
+  /**
+   * Microseconds of one of `times` runs of the operator alone, without JavaScript between, for benchmarks; negative
+   * where these arguments take the boxed call.
+   */
+  timeCall(op: OpId, times: number, ...args: Value[]): number;
   /** Gives a handle that `call` returned without owner to its JS object. */
   adopt(handle: Handle, owner: object): void;
   /** All schemas, in text, for the generator: one per overload, with its alias annotations. */
@@ -218,6 +238,19 @@ export interface Addon {
   setAutocast(deviceType: string, enabled: boolean, dtype: string): void;
   clearAutocastCache(): void;
   detectAnomaly(enabled: boolean): void;
+  /**
+   * From here to `closeCheckpoint` operators drop what they would save for backward. `forward` does the same once more, with
+   * the inputs under handles without owners; it may end early by an error, which `checkpointStopped` then tells.
+   */
+  openCheckpoint(
+    inputs: readonly Handle[],
+    forward: (inputs: readonly Handle[]) => void,
+    preserveRandom: boolean,
+    earlyStop: boolean,
+    check: boolean,
+  ): void;
+  closeCheckpoint(): void;
+  checkpointStopped(): boolean;
 
   // device, threads, random -------------------------------------------------------------------------------
   deviceCount(type: string): number;
@@ -306,6 +339,26 @@ export interface Addon {
     metadata: Readonly<Record<string, string>> | null,
   ): Promise<void>;
 
+  /**
+   * Fills `into[i]` from a part of tensor `indices[i]` of `files[i]`, by several threads, in the destination's dtype and on
+   * its device. `views` holds a strided view per job: dimensions, offset, sizes, strides; elements of the file's tensor.
+   */
+  readTensors(
+    files: readonly FileHandle[],
+    indices: readonly number[],
+    views: readonly number[],
+    into: readonly Handle[],
+  ): Promise<void>;
+  /** Asks for the tensors' bytes to be in the page cache soon, in this order; returns at once. */
+  readAhead(files: readonly FileHandle[], indices: readonly number[]): void;
+  /** A file's bytes as a uint8 tensor over its mapping, copy on write. */
+  mapBytes(owner: object, path: string): Handle;
+  /** Lets two paths change places in one step. False where the file system cannot: then nothing has happened. */
+  exchangePaths(a: string, b: string): boolean;
+  /** Locks a file or folder for this process; -1 when another one holds it, else what `unlockPath` takes. */
+  lockPath(path: string): number;
+  unlockPath(lock: number): void;
+
   // programs ----------------------------------------------------------------------------------------------
   /**
    * From here on `call` records instead of computing: tensors become fakes (shapes without values). `lines` gets one
@@ -318,10 +371,12 @@ export interface Addon {
   recordGenerator(generator: GeneratorHandle): void;
   /** The last recorded operator's argument is, in each run, the call's number `input`. */
   bindNumber(argument: number, input: number): void;
-  /** `outputs` are fakes. */
-  endRecording(outputs: readonly Handle[]): Recording;
+  /** `outputs` are fakes; `passes` the names of those that may rewrite the Program, all when undefined. */
+  endRecording(outputs: readonly Handle[], passes: readonly string[] | undefined): Recording;
   /** Gives the recording up, if one is on. */
   abandonRecording(): void;
+  /** While it is suspended, `call` computes: what comes of it is a constant of the recording. */
+  suspendRecording(suspended: boolean): void;
   isFake(handle: Handle): boolean;
   /** Everything about tensors that a recording depends on, as text; says which share memory. */
   tensorsKey(handles: readonly Handle[]): string;
@@ -341,4 +396,41 @@ export interface Addon {
   cancelRun(id: number): void;
   /** One line per operator. */
   programText(program: ProgramHandle): string[];
+
+  // loops -------------------------------------------------------------------------------------------------
+  /**
+   * Runs Programs again and again: the first `first` of them once, as the first step, then the others as one step, until
+   * `going` (one integer) is zero. `ids` (int64) is read after each step. `inputs` are written in place. The numbers are
+   * how many steps it may make before it pauses, how many in all, and milliseconds from now; a draw without a generator
+   * uses `generator`, or a copy of the default one that is written back at the end. false: as `runProgram`'s null.
+   */
+  startLoop(
+    id: number,
+    programs: readonly ProgramHandle[],
+    inputs: readonly (readonly Handle[])[],
+    collects: readonly boolean[],
+    first: number,
+    ids: Handle | null,
+    going: Handle | null,
+    limits: readonly [limit: number, most: number, milliseconds: number],
+    generator: GeneratorHandle | null,
+    quiet: boolean,
+  ): boolean;
+  /** While it is paused: other Programs, the first `first` of them for the next step, the others from then on. */
+  replaceLoop(
+    id: number,
+    programs: readonly ProgramHandle[],
+    inputs: readonly (readonly Handle[])[],
+    collects: readonly boolean[],
+    first: number,
+  ): boolean;
+  /**
+   * What came since the last time, as soon as there is something. A failure has `stage` (number n of the first step's
+   * Programs, or -1 - n of the others') and `instruction`. After the end, the id is forgotten.
+   */
+  nextOfLoop(id: number): Promise<LoopResult>;
+  /** It may make `limit` steps in all. */
+  allowLoop(id: number, limit: number): void;
+  /** `forgets`: nobody will ask for its news. */
+  cancelLoop(id: number, forgets: boolean): void;
 }

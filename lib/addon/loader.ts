@@ -17,6 +17,8 @@ import { compareVersions, libc, MINIMUM_GLIBC, MINIMUM_GLIBCXX, SUPPORTED_PLATFO
 interface LoaderAddon {
   /** Opens a library and keeps it; the dynamic linker's message when it does not load. */
   open(path: string): string | null;
+  /** Takes the lock of an open file without waiting: 0 taken until the file is closed, 1 held by another, 2 not possible. */
+  lock(fd: number): 0 | 1 | 2;
 }
 
 /** One library that was opened, or not. */
@@ -71,6 +73,23 @@ export function addon(): Addon {
   loaded ??= load();
   return loaded;
 }
+
+/**
+ * Takes the advisory lock (`flock`) of an open file without waiting; closing the file, or the end of the process, gives
+ * it back. "unsupported": the file system, or this platform, has no such locks. Needs no libtorch.
+ */
+export function lockFile(fd: number): "taken" | "held" | "unsupported" {
+  if (locker === undefined) {
+    try {
+      locker = requireAddon(resolveLoader()) as LoaderAddon;
+    } catch {
+      locker = null;
+    }
+  }
+  return (["taken", "held", "unsupported"] as const)[locker?.lock?.(fd) ?? 2];
+}
+
+let locker: LoaderAddon | null | undefined;
 
 function load(): Addon {
   report = { libtorch: undefined, tried: [], opened: [], loader: undefined, core: undefined, cuda: false };

@@ -1,7 +1,7 @@
 // What the Auto model classes have in common: the class that a checkpoint's config asks for, found, imported and used.
 import { PretrainedConfig } from "../configuration/index.ts";
 import { InvalidArgumentError } from "../errors/index.ts";
-import { HUB_OPTIONS, type HubOptions } from "../hub/files.ts";
+import { HUB_OPTIONS, type HubOptions, pin } from "../hub/files.ts";
 import type { FromPretrainedOptions, LoadingInfo } from "../modeling/from_pretrained.ts";
 import type { ModelClass, PreTrainedModel } from "../modeling/modeling_utils.ts";
 import type { Dtype } from "../torch/index.ts";
@@ -67,12 +67,15 @@ export function autoModel<M extends PreTrainedModel>(name: string): AutoModelCla
     }
 
     static async from_pretrained(
-      dirOrRepo: string,
-      options: FromPretrainedOptions = {},
+      source: string,
+      given_options: FromPretrainedOptions = {},
     ): Promise<PreTrainedModel | [PreTrainedModel, LoadingInfo]> {
+      const { name: dirOrRepo, options } = await pin(source, given_options);
       const given = options.config;
       const hub = Object.fromEntries(
-        HUB_OPTIONS.map((key) => [key, options[key]] as const).filter(([, value]) => value !== undefined),
+        HUB_OPTIONS.map((key) => [key, options[key]] as const).filter(
+          ([key, value]) => value !== undefined && key !== "progress_callback",
+        ),
       );
       const config =
         given instanceof PretrainedConfig

@@ -19,6 +19,7 @@ import {
   UnknownModelTypeError,
 } from "../errors/index.ts";
 import { nearest } from "../errors/suggest.ts";
+import { pin } from "../hub/files.ts";
 import { LazyMapping, type NativeConfigs, type RegisterOptions } from "./lazy_mapping.ts";
 import { CONFIG_CLASS_NAMES, MAPPINGS } from "./mappings.generated.ts";
 import { REFERENCE_MODEL_TYPES } from "./reference_model_types.ts";
@@ -91,7 +92,8 @@ export class AutoConfig {
     dirOrRepo: string,
     options: FromPretrainedOptions = {},
   ): Promise<PretrainedConfig | [PretrainedConfig, Record<string, unknown>]> {
-    const { dict, file, unused } = await PretrainedConfig.get_config_dict(dirOrRepo, options);
+    const { name, options: pinned } = await pin(dirOrRepo, options);
+    const { dict, file, unused } = await PretrainedConfig.get_config_dict(name, pinned);
     const model_type = modelTypeOf(dict, file);
     const Config = await configClass(model_type);
     if (Config === undefined) {
@@ -111,7 +113,7 @@ export class AutoConfig {
       file,
       () =>
         PretrainedConfig.from_dict.call(Config, dict, {
-          name_or_path: dirOrRepo,
+          name_or_path: name,
           ...unused,
         }) as PretrainedConfig,
     );

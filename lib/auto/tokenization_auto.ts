@@ -1,7 +1,7 @@
 // AutoTokenizer: the tokenizer of a checkpoint, whatever its kind.
 
 import { InvalidArgumentError, TorchformersError } from "../errors/index.ts";
-import { findFile, type HubOptions, readText } from "../hub/files.ts";
+import { findFile, type HubOptions, pin, readText } from "../hub/files.ts";
 import { parseJson } from "../json/json.ts";
 import { PreTrainedTokenizerFast } from "../processing/tokenization_utils.ts";
 import type { TokenizerLoadOptions } from "../processing/tokenizer_options.ts";
@@ -47,7 +47,7 @@ export class AutoTokenizer {
   }
 
   /**
-   * Loads the tokenizer of a directory, or of a repository in the hub's cache; see
+   * Loads the tokenizer of a directory, or of a repository on the hub ("org/name", "org/name@revision"); see
    * `PreTrainedTokenizerFast.from_pretrained` for the options and errors.
    *
    * @example
@@ -58,8 +58,9 @@ export class AutoTokenizer {
     dirOrRepo: string,
     options: TokenizerLoadOptions = {},
   ): Promise<PreTrainedTokenizerFast> {
-    const Class = (await registeredClass(dirOrRepo, options)) ?? PreTrainedTokenizerFast;
-    return await Class.from_pretrained(dirOrRepo, options);
+    const { name, options: pinned } = await pin(dirOrRepo, options);
+    const Class = (await registeredClass(name, pinned)) ?? PreTrainedTokenizerFast;
+    return await Class.from_pretrained(name, pinned);
   }
 
   /**

@@ -27,7 +27,26 @@ const COMMANDS: readonly CommandEntry[] = [
   },
   { name: "generate", summary: "stream a continuation of a prompt", load: () => import("./generate.ts") },
   { name: "chat", summary: "talk with a model", load: () => import("./chat.ts") },
+  {
+    name: "convert",
+    summary: "make safetensors of a checkpoint that is a pickle (.bin, .pt)",
+    load: () => import("./convert.ts"),
+  },
   { name: "repl", summary: "open Node's REPL with torch, nn and a model", load: () => import("./repl.ts") },
+  {
+    name: "download",
+    summary: "bring a repository of the hub, or some of its files",
+    load: () => import("./download.ts"),
+  },
+  { name: "upload", summary: "send a folder to the hub", load: () => import("./upload.ts") },
+  {
+    name: "cache",
+    summary: "list, check and clear what was downloaded",
+    load: () => import("./cache.ts"),
+  },
+  { name: "login", summary: "keep a token of the hub on this machine", load: () => import("./login.ts") },
+  { name: "logout", summary: "forget the token of the hub", load: () => import("./logout.ts") },
+  { name: "whoami", summary: "tell whose token is used", load: () => import("./whoami.ts") },
   {
     name: "env",
     summary: "print versions, devices and settings, for a bug report",

@@ -8,6 +8,8 @@ const LONG = 100e6; // bytes
 
 export interface Progress {
   readonly label: string;
+  /** What of it is under way, shown on a terminal: may change from one update to the next. */
+  readonly detail?: string;
   readonly loaded: number; // bytes
   readonly total: number; // bytes
 }
@@ -56,13 +58,15 @@ export class ProgressBar {
     const time = performance.now();
     if (!this.#current || (!now && time - this.#drawn < REDRAW)) return;
     this.#drawn = time;
-    const { label, loaded, total } = this.#current;
+    const { label, detail, loaded, total } = this.#current;
     const fraction = total > 0 ? Math.min(1, loaded / total) : 1;
     const filled = Math.round(fraction * WIDTH);
     const bar = "━".repeat(filled) + " ".repeat(WIDTH - filled);
     const seconds = (time - this.#started) / 1000;
     const rate = seconds > 0.5 ? `  ${formatBytes(loaded / seconds)}/s` : "";
-    const text = `${label.padEnd(34)} ${bar} ${String(Math.floor(fraction * 100)).padStart(3)} %  ${formatBytes(loaded)} of ${formatBytes(total)}${rate}`;
+    const named = detail === undefined ? label : `${label} ${detail}`;
+    const shown = named.length > 34 ? `${named.slice(0, 33)}…` : named;
+    const text = `${shown.padEnd(34)} ${bar} ${String(Math.floor(fraction * 100)).padStart(3)} %  ${formatBytes(loaded)} of ${formatBytes(total)}${rate}`;
     this.#stream.write(`\r${text.slice(0, (this.#stream.columns || 120) - 1)}\u001b[K`);
   }
 

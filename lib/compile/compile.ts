@@ -10,12 +10,19 @@ import { type Bucket, checkBuckets, cut, type Filled, fill, findCuts } from "./b
 import { brokenGuard } from "./owners.ts";
 import { chromeTrace, type ProfileEntry, type Program } from "./program.ts";
 import { type AnyFunction, record } from "./record.ts";
+import { nextRun } from "./run_number.ts";
 import { holdState, pendingState, Wait } from "./session.ts";
 import { applyMutations, type Flat, flatten, type Instance, instantiate } from "./tree.ts";
 
 export interface CompileOptions {
   /** How many recordings are kept; the one that was not used for longest goes first. Default: 64. */
   cache_size?: number | undefined;
+  /**
+   * Which passes may rewrite a recording: `true`, the default, all; `false` none, so that it runs operator by operator as it
+   * was recorded; or a list of names, for comparison. Program.toString() shows what became of it. Passes that replace
+   * operators are off where gradients are needed, whatever is asked for.
+   */
+  passes?: boolean | readonly PassName[] | undefined;
   /**
    * Lengths that are padded to a few sizes, so that few recordings serve many calls. The function gets the padded tensors:
    * what it computes of the true part must not depend on the padding, for which its masks are padded too. Results are cut back
@@ -30,6 +37,22 @@ export interface CompileOptions {
    */
   buckets?: Bucket | readonly Bucket[] | undefined;
 }
+
+/** The passes over a recording, in the order in which they run. */
+export type PassName =
+  | "dead_code"
+  | "identities"
+  | "constants"
+  | "common"
+  | "norms"
+  | "last_positions"
+  | "residuals"
+  | "rotary"
+  | "swiglu"
+  | "linears"
+  | "attention"
+  | "views"
+  | "in_place";
 
 export interface RunOptions {
   /** Ends the run before its next operator; the promise rejects with the signal's reason. */
@@ -63,8 +86,6 @@ export interface Compiled<A extends unknown[], R> {
   readonly counters: CompileCounters;
 }
 
-let lastRun = 0;
-
 /**
  * Makes a function run as a Program: it is recorded once per signature of its arguments (structure, numbers, strings,
  * shapes, dtypes, devices, modes of the thread), and then runs without JavaScript between its operators, on the executor's
@@ -89,7 +110,7 @@ export function compile<A extends unknown[], R>(
 ): Compiled<A, R>;
 export function compile<A extends unknown[], R>(
   target: ((...args: A) => R) | { forward(...args: A): R },
-  { cache_size = 64, buckets, ...unknown }: CompileOptions = {},
+  { cache_size = 64, passes = true, buckets, ...unknown }: CompileOptions = {},
 ): Compiled<A, R> {
   for (const name of Object.keys(unknown))
     throw new InvalidArgumentError(`[compile] unknown option '${name}'.`);
@@ -97,10 +118,14 @@ export function compile<A extends unknown[], R>(
     throw new InvalidArgumentError(`[compile] cache_size must be a positive integer, got ${cache_size}.`);
   if (typeof target !== "function" && typeof target?.forward !== "function")
     throw new InvalidArgumentError("[compile] takes a function or a module.");
+  if (typeof passes !== "boolean" && !Array.isArray(passes))
+    throw new InvalidArgumentError("[compile] passes must be true, false or a list of names.");
+  const names = passes === true ? undefined : passes === false ? [] : [...passes];
   const fn = typeof target === "function" ? target : (...args: A) => target.forward(...args);
   const cache = new ProgramCache(
     fn as AnyFunction,
     cache_size,
+    names,
     buckets === undefined ? undefined : checkBuckets(buckets),
   );
   const profile = async (args: A) => (await cache.call(args, {}, true)).profile;
@@ -130,14 +155,21 @@ class ProgramCache {
   readonly counters = { calls: 0, recordings: 0, outdated: 0, evicted: 0 };
   readonly #fn: AnyFunction;
   readonly #size: number;
+  readonly #passes: readonly string[] | undefined;
   readonly #buckets: readonly Bucket[] | undefined;
   readonly #cuts = new WeakMap<Program, ReturnType<typeof findCuts>>();
   // By key and in the order of last use; several for one key where other state than the arguments tells them apart.
   readonly #programs: { readonly key: string; readonly program: Program }[] = [];
 
-  constructor(fn: AnyFunction, size: number, buckets: readonly Bucket[] | undefined) {
+  constructor(
+    fn: AnyFunction,
+    size: number,
+    passes: readonly string[] | undefined,
+    buckets: readonly Bucket[] | undefined,
+  ) {
     this.#fn = fn;
     this.#size = size;
+    this.#passes = passes;
     this.#buckets = buckets;
   }
 
@@ -163,7 +195,7 @@ class ProgramCache {
     const handles = flat.tensors.map((tensor) => (padded.get(tensor) ?? tensor)._handle);
     const thread = modes();
     const key = `${flat.key}\n${native.tensorsKey(handles)}\n${thread}`;
-    const id = ++lastRun;
+    const id = nextRun();
     const generators = flat.generators.map(({ _handle }) => _handle);
     const prepare = (program: Program) => {
       if (filled) this.#findCuts(program, args, flat, filled);
@@ -245,7 +277,7 @@ class ProgramCache {
   /** Once something is padded: which parts of the outputs are. */
   #findCuts(program: Program, args: readonly unknown[], flat: Flat, { fills, padded }: Filled): void {
     if (padded.size === 0 || this.#cuts.has(program)) return;
-    this.#cuts.set(program, findCuts(program, record(this.#fn, args, flat), fills));
+    this.#cuts.set(program, findCuts(program, record(this.#fn, args, flat, []), fills));
   }
 
   #record(
@@ -256,7 +288,7 @@ class ProgramCache {
   ): Program | Wait {
     let program: Program;
     try {
-      program = record(this.#fn, args, flat, padded);
+      program = record(this.#fn, args, flat, this.#passes, padded);
     } catch (error) {
       if (error instanceof Wait) return error;
       throw error;
@@ -278,7 +310,7 @@ interface Started {
 }
 
 /** What of this thread's state operators depend on. */
-function modes(): string {
+export function modes(): string {
   const native = addon();
   const cast = (device: string) => {
     const { enabled, dtype } = native.autocast(device);
@@ -313,7 +345,7 @@ function finish(program: Program, outputs: readonly (Tensor | null)[], flat: Fla
 }
 
 /** An error of a run says which line of the model recorded the operator that failed. */
-function explain(error: unknown, program: Program): unknown {
+export function explain(error: unknown, program: Program): unknown {
   const { instruction } = error as { instruction?: number };
   if (!(error instanceof Error) || instruction === undefined) return error;
   const line = program.line(instruction);

@@ -46,13 +46,15 @@ export class Program {
   readonly _owners: ReadonlySet<object>;
   /** The number of operators. */
   readonly length: number;
+  /** The number of tensors that a run makes for its result. */
+  readonly outputs: number;
   /** Whether it draws random numbers. */
   readonly draws: boolean;
   readonly #lines: readonly Error[];
 
   constructor(
     native: ProgramHandle,
-    facts: { length: number; draws: boolean },
+    facts: { draws: boolean; outputs: number },
     parts: {
       guards: readonly Guard[];
       result: Node;
@@ -74,8 +76,9 @@ export class Program {
     this._afterRun = parts.afterRun;
     this._owners = parts.owners;
     this._shapes = parts.shapes;
-    this.length = facts.length;
+    this.length = parts.lines.length;
     this.draws = facts.draws;
+    this.outputs = facts.outputs;
     this.#lines = parts.lines;
   }
 

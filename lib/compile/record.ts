@@ -13,7 +13,8 @@ const FRAMES = 12;
 export type AnyFunction = (...args: never[]) => unknown;
 
 /**
- * Records `fn` for arguments like these. Nothing is computed, and neither the arguments nor captured tensors are written.
+ * Records `fn` for arguments like these, and has the passes of these names (undefined: all) rewrite what was recorded.
+ * Nothing is computed but constants, and neither the arguments nor captured tensors are written.
  *
  * @param padded what stands in the place of arguments' tensors
  * @throws TraceError that names the line, where the function does what cannot be recorded
@@ -22,6 +23,7 @@ export function record(
   fn: AnyFunction,
   args: readonly unknown[],
   { tensors, objects, generators }: Flat,
+  passes?: readonly string[] | undefined,
   padded: ReadonlyMap<Tensor, Tensor> = new Map(),
 ): Program {
   const native = addon();
@@ -63,16 +65,19 @@ export function record(
       node: templates.of(object[key]),
     }));
     session.restore();
-    const { program, captured, length, draws } = native.endRecording(
+    const recorded = native.endRecording(
       templates.outputs.map(({ _handle }) => _handle),
+      passes,
     );
+    const { program, captured, draws } = recorded;
     const guards = [...guardsFor(captured), ...session.guards];
     const { numbers, afterRun, owners } = session;
     const shapes = templates.outputs.map(({ shape }) => [...shape]);
+    const kept = recorded.lines.map((line) => lines[line] as Error);
     return new Program(
       program,
-      { length, draws },
-      { guards, result, mutations, lines, numbers, assignments, afterRun, owners, shapes },
+      { draws, outputs: templates.outputs.length },
+      { guards, result, mutations, lines: kept, numbers, assignments, afterRun, owners, shapes },
     );
   } catch (error) {
     session.restore();

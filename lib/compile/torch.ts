@@ -6,6 +6,7 @@ export {
   type Compiled,
   type CompileOptions,
   compile,
+  type PassName,
   type RunOptions,
 } from "./compile.ts";
 export { type ProfileEntry, Program } from "./program.ts";

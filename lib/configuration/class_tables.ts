@@ -1,5 +1,7 @@
 // What classes say in statics and prototypes: inherited tables, aliases of fields, members.
 
+import type { PretrainedConfig } from "./configuration_utils.ts";
+
 /** The values of an object property along the prototype chain of a class, those of the class itself last. */
 export function inheritedTable<T extends object>(cls: object, name: string): T {
   const tables: object[] = [];
@@ -36,3 +38,7 @@ export function memberOf(prototype: object | null, name: string): PropertyDescri
   }
   return undefined;
 }
+
+/** Whether a value is a configuration, for files that the class itself imports. */
+export const isConfig = (value: unknown): value is PretrainedConfig =>
+  typeof (value as { readonly _adopt?: unknown } | null | undefined)?._adopt === "function";

@@ -1,7 +1,7 @@
 // Finding a checkpoint's config.json, and in a composite one the part that is meant.
 
 import { warnOnce } from "../errors/warnings.ts";
-import { assertSafeName, HUB_OPTIONS, kindOf, resolveFile } from "../hub/files.ts";
+import { assertSafeName, HUB_OPTIONS, kindOf, pin, resolveFile } from "../hub/files.ts";
 import { isRecord } from "../json/json.ts";
 import { CONFIG_NAME, readConfigFile, versionedFile } from "./config_files.ts";
 import type { ConfigClass, FromPretrainedOptions } from "./configuration_utils.ts";
@@ -12,7 +12,6 @@ type Fields = Record<string, unknown>;
 const PLACE_OPTIONS = [
   ...HUB_OPTIONS,
   "proxies",
-  "progress_callback",
   "trust_remote_code",
   "code_revision",
 ] as const;
@@ -25,12 +24,13 @@ export async function readConfigDict(
   const unused: Fields = { ...options };
   for (const option of PLACE_OPTIONS) delete unused[option];
   const isFile = (await kindOf(dirOrRepo)) === "file";
-  let file = isFile ? dirOrRepo : await resolveFile(dirOrRepo, CONFIG_NAME, options);
+  const { name: source, options: pinned } = await pin(dirOrRepo, options);
+  let file = isFile ? dirOrRepo : await resolveFile(source, CONFIG_NAME, pinned);
   let dict = await readConfigFile(file);
   if (!isFile && Array.isArray(dict.configuration_files)) {
     const name = versionedFile(dict.configuration_files);
     assertSafeName(name, "The configuration file");
-    file = await resolveFile(dirOrRepo, name, options);
+    file = await resolveFile(source, name, pinned);
     dict = await readConfigFile(file);
   }
   if (typeof unused.model_type === "string" && dict.model_type !== unused.model_type) {

@@ -1,13 +1,15 @@
 // The base class of all model configurations: reading, writing, checking and comparing them, as the reference does.
 // biome-ignore-all lint/complexity/noThisInStatic: statics are inherited, so the class that was called is meant.
-// One class holds all that the reference's has, which makes this file longer than most; its parts lie beside it.
+// Over 500 lines because it is one class with its overloads and doc comments; construction, reading, labels, rope and checks
+// are in files of their own.
 
 import path from "node:path";
-import { ConfigError, ConfigFieldError, InvalidArgumentError } from "../errors/index.ts";
-import { suggest } from "../errors/suggest.ts";
+import { ConfigError } from "../errors/index.ts";
 import { warnOnce } from "../errors/warnings.ts";
 import { writeFileAtomic } from "../hub/atomic.ts";
 import { type HubOptions, kindOf } from "../hub/files.ts";
+import type { Pushable, PushToHubOptions, SaveAndPushOptions } from "../hub/push.ts";
+import type { CommitInfo } from "../hub/upload.ts";
 import {
   cloneJson,
   isRecord,
@@ -17,28 +19,22 @@ import {
   setNumberForm,
   stringifyJson,
 } from "../json/json.ts";
-import { defineAliases, inheritedTable, memberOf } from "./class_tables.ts";
+import { defineAliases, inheritedTable } from "./class_tables.ts";
 import { diffDict } from "./config_diff.ts";
 import { CONFIG_NAME, inFile, readConfigFile, TRANSFORMERS_VERSION } from "./config_files.ts";
 import { partFor, readConfigDict } from "./config_reading.ts";
+import { Construction, isGenerationOnly, overwritten, TRANSIENT_FIELDS } from "./construction.ts";
 import {
   adoptNumberForms,
   checkFields,
   type FieldRanges,
   type FieldTypes,
   markFloatFields,
-  shown,
 } from "./field_types.ts";
-import { DEFAULT_GENERATION_PARAMS } from "./generation_fields.ts";
-import {
-  adoptRopeForms,
-  type LegacyRope,
-  type RopeConfig,
-  type RopeDefaults,
-  standardizeRope,
-  validateRope,
-} from "./rope.ts";
-import { createSubConfig, loadSubConfigClasses, type SubConfig, specOf } from "./sub_configs.ts";
+import { fromDict } from "./from_dict.ts";
+import { makeLabels, readLabels } from "./labels.ts";
+import { adoptRopeForms, type RopeConfig, type RopeDefaults, standardizeRope, validateRope } from "./rope.ts";
+import { loadSubConfigClasses, type SubConfig } from "./sub_configs.ts";
 import { flatSide, textPart } from "./text_config.ts";
 import { checkCommon, checkLayerTypes, checkTokenIds, renameLayerTypes } from "./validation.ts";
 
@@ -58,33 +54,6 @@ export interface FromPretrainedOptions extends HubOptions {
   /** Any field, to replace its value. */
   readonly [field: string]: unknown;
 }
-
-/** Overrides that must be there when the configuration is made, since other fields follow from them. */
-const CONSTRUCTION_FIELDS = [
-  "num_labels",
-  "attn_implementation",
-  "experts_implementation",
-  "output_attentions",
-  "torch_dtype",
-  "dtype",
-  "name_or_path",
-];
-
-/** State of a process, not of a checkpoint: dropped when read, never written. */
-const TRANSIENT_FIELDS: ReadonlySet<string> = new Set([
-  "_attn_implementation_internal",
-  "_experts_implementation_internal",
-  "_commit_hash",
-  "_is_quantized",
-  "_auto_class",
-  "_post_init_done",
-  "ignore_keys_at_rope_validation",
-  "base_model_tp_plan",
-  "base_model_pp_plan",
-  "base_model_fsdp_plan",
-  "distributed_config",
-  "transformers_weights",
-]);
 
 type Fields = Record<string, unknown>;
 
@@ -168,13 +137,7 @@ export class PretrainedConfig {
   declare quantization_config?: Record<string, unknown> | null;
   declare auto_map?: Record<string, unknown>;
 
-  /** Fields given by an older or another name, until `post_init` puts them in place. */
-  readonly #given: Fields = {};
-  /** Fields whose names are members of the class: kept to be written back, out of reach of code. */
-  readonly #shadowed: Fields = {};
-  /** What constructors had stored before a subclass's class fields could run; see `#checkOverwritten`. */
-  readonly #stored: Fields = {};
-  #isSettled = false;
+  readonly #construction = new Construction(this);
   #nameOrPath = "";
   #outputAttentions: boolean | null = false;
   #attention: string | null = null;
@@ -207,21 +170,30 @@ export class PretrainedConfig {
     Object.assign(this, { transformers_version, architectures, output_hidden_states, return_dict });
     Object.assign(this, { chunk_size_feed_forward, is_encoder_decoder, problem_type });
     this.dtype = plainDtype(dtype ?? torch_dtype) as string | null;
-    this.#setLabels(id2label, label2id, num_labels);
+    this.label2id = label2id as Record<string, number> | null;
+    this.id2label = readLabels(Config.name, id2label);
+    const count = (num_labels ?? null) as number | null;
+    if (id2label === null) this.num_labels = count ?? 2;
+    else if (count !== null && count !== this.num_labels) {
+      warnOnce(`num_labels is ${count}, but id2label has ${this.num_labels} labels; new labels are made.`);
+      this.num_labels = count;
+    }
     this.#nameOrPath = String(name_or_path ?? _name_or_path ?? "");
     this.#outputAttentions = output_attentions as boolean | null;
     this._attn_implementation = attn_implementation as string | null;
     this._experts_implementation = experts_implementation as string | null;
     // The class says the model type; only a configuration of no known class keeps what it was given.
-    if (model_type !== undefined && Config.model_type === "") this.#shadowed.model_type = model_type;
-    for (const [key, value] of Object.entries(others)) this.#setUnknown(key, value);
-    Object.assign(this.#stored, this);
+    if (model_type !== undefined && Config.model_type === "")
+      this.#construction.shadowed.model_type = model_type;
+    for (const [key, value] of Object.entries(others)) this.#construction.set(key, value);
+    this.#construction.rememberStored();
     if (Config === PretrainedConfig) this.post_init();
   }
 
   get model_type(): string {
     return (
-      (this.constructor as typeof PretrainedConfig).model_type || String(this.#shadowed.model_type ?? "")
+      (this.constructor as typeof PretrainedConfig).model_type ||
+      String(this.#construction.shadowed.model_type ?? "")
     );
   }
 
@@ -248,15 +220,8 @@ export class PretrainedConfig {
   }
 
   set num_labels(count: number) {
-    if (!Number.isSafeInteger(count) || count < 0 || count > 1_000_000) {
-      throw new ConfigError(
-        `${this.constructor.name}: field 'num_labels' must be a count, got ${shown(count)}.`,
-      );
-    }
     if (this.id2label !== null && this.num_labels === count) return;
-    const labels = Array.from({ length: count }, (_, i) => `LABEL_${i}`);
-    this.id2label = markIntegerKeys(Object.fromEntries(labels.map((label, i) => [i, label])));
-    this.label2id = Object.fromEntries(labels.map((label, i) => [label, i]));
+    Object.assign(this, makeLabels(this.constructor.name, count));
   }
 
   get use_return_dict(): boolean | null {
@@ -326,15 +291,16 @@ export class PretrainedConfig {
    */
   post_init(): void {
     const types = this.#fieldTypes();
-    this.#rememberStored();
-    if (!this.#isComplete(types)) return;
-    this.#makeSubConfigs();
-    this.#applyAliases();
-    this.#standardizeRope(types);
+    const construction = this.#construction;
+    construction.rememberStored();
+    if (!construction.isComplete(types)) return;
+    construction.makeSubConfigs(this.#attention);
+    construction.applyAliases();
+    construction.standardizeRope(types, this.#ropeDefaults());
     renameLayerTypes(this as Fields);
     markFloatFields(this, types);
     this.validate();
-    this.#isSettled = true;
+    construction.isSettled = true;
   }
 
   // -------------------------------------------------------------------------------------------------------------------
@@ -346,7 +312,7 @@ export class PretrainedConfig {
     const reset = Object.keys(types).find(
       (name) => Object.hasOwn(this, name) && (this as Fields)[name] === undefined,
     );
-    if (reset !== undefined) throw this.#overwritten(reset);
+    if (reset !== undefined) throw overwritten(this, reset);
     checkFields(this.constructor.name, this, types, inheritedTable(this.#class(), "field_ranges"));
     checkCommon(this);
     this.validate_output_attentions();
@@ -394,7 +360,7 @@ export class PretrainedConfig {
   /**
    * Reads the configuration of a checkpoint.
    *
-   * `dirOrRepo` is a directory, a JSON file, or a repository in the local cache. Options that name fields override them;
+   * `dirOrRepo` is a directory, a JSON file, or a repository on the hub ("org/name", "org/name@revision"). Options that name fields override them;
    * an option that is neither is an `InvalidArgumentError`, or is given back with `return_unused_kwargs`.
    *
    * Throws `EntryNotFoundError` when there is no config.json, `ConfigError` when it is not valid.
@@ -473,7 +439,7 @@ export class PretrainedConfig {
    * what was given. For `from_dict`.
    */
   _adopt(dict: ConfigKwargs): void {
-    this.#checkOverwritten(dict);
+    this.#construction.checkOverwritten(dict);
     adoptNumberForms(this, dict);
     if ((this as Fields).rope_parameters !== undefined) adoptRopeForms(this.#rope(), dict);
     this.post_init();
@@ -485,7 +451,7 @@ export class PretrainedConfig {
   /** All fields as plain data. */
   to_dict(): Record<string, unknown> {
     const output: Fields = {};
-    for (const [key, value] of [...Object.entries(this.#shadowed), ...Object.entries(this)]) {
+    for (const [key, value] of [...Object.entries(this.#construction.shadowed), ...Object.entries(this)]) {
       if (TRANSIENT_FIELDS.has(key) || value === undefined || typeof value === "function") continue;
       if (value instanceof PretrainedConfig) {
         const inner = value.to_dict();
@@ -525,11 +491,17 @@ export class PretrainedConfig {
   }
 
   /**
-   * Writes config.json into `directory`, which is made if need be. Python's `from_pretrained` reads it.
+   * Writes config.json into `directory`, which is made if need be. Python's `from_pretrained` reads it. With `push_to_hub`
+   * it is sent to the hub too, to `repo_id` (default: the name of the directory).
    *
    * Throws `ConfigError` when a field is not valid or belongs into a generation configuration.
    */
-  async save_pretrained(directory: string): Promise<void> {
+  async save_pretrained(directory: string, options: SaveAndPushOptions = {}): Promise<void> {
+    if (options.push_to_hub === true) {
+      const { saveAndPush } = await import("../hub/push.ts");
+      await saveAndPush(this.#pushable(), directory, options);
+      return;
+    }
     if ((await kindOf(directory)) === "file")
       throw new ConfigError(`'${directory}' is a file; a directory was expected.`);
     const generation = Object.keys(this.#generationParameters());
@@ -540,6 +512,34 @@ export class PretrainedConfig {
     }
     this.validate();
     await this.to_json_file(path.join(directory, CONFIG_NAME));
+  }
+
+  /**
+   * Sends config.json to the hub, into a repository that is made if need be. Resolves to the commit.
+   *
+   * ```ts
+   * await config.push_to_hub("user/my-model", { commit_message: "A smaller one" });
+   * ```
+   */
+  async push_to_hub(repo_id: string, options: PushToHubOptions = {}): Promise<CommitInfo> {
+    const { pushToHub } = await import("../hub/push.ts");
+    return pushToHub(this.#pushable(), repo_id, options);
+  }
+
+  #pushable(): Pushable {
+    return {
+      name: this.constructor.name,
+      save: (folder) => this.save_pretrained(folder),
+      card: {
+        summary: `A ${this.constructor.name}${this.model_type ? ` (\`${this.model_type}\`)` : ""}: the settings of a model, without weights.`,
+        typescript: [
+          'import { AutoConfig } from "torchformers";',
+          "",
+          'const config = await AutoConfig.from_pretrained("REPO");',
+        ],
+        python: ["from transformers import AutoConfig", "", 'config = AutoConfig.from_pretrained("REPO")'],
+      },
+    };
   }
 
   toJSON(): unknown {
@@ -555,7 +555,7 @@ export class PretrainedConfig {
 
   /** Sets fields from plain data. */
   update(fields: ConfigKwargs): void {
-    for (const [key, value] of Object.entries(fields)) this.#setUnknown(key, value);
+    for (const [key, value] of Object.entries(fields)) this.#construction.set(key, value);
   }
 
   /** A copy that shares nothing with this one. */
@@ -618,124 +618,6 @@ export class PretrainedConfig {
     });
   }
 
-  #setUnknown(key: string, value: unknown): void {
-    if (TRANSIENT_FIELDS.has(key) && key !== "transformers_weights") return;
-    if (isGenerationOnly(key, this.#fieldTypes()) && !this.#isSettled) return;
-    const aliases = inheritedTable<Record<string, string>>(this.#class(), "attribute_map");
-    if (
-      Object.hasOwn(aliases, key) ||
-      ["rope_scaling", "rope_theta", "partial_rotary_factor"].includes(key)
-    ) {
-      this.#given[key] = value;
-    }
-    if (key === "rope_scaling" && !this.#isSettled) return;
-    const member = memberOf(Object.getPrototypeOf(this), key);
-    if (member !== undefined && member.set === undefined) put(this.#shadowed, key, value);
-    else put(this, key, value);
-  }
-
-  #setLabels(id2label: unknown, label2id: unknown, num_labels: unknown): void {
-    this.label2id = label2id as Record<string, number> | null;
-    this.id2label = null;
-    if (id2label === null) {
-      this.num_labels = (num_labels ?? 2) as number;
-      return;
-    }
-    if (!isRecord(id2label))
-      throw new ConfigError(
-        `${this.constructor.name}: field 'id2label' must be dict | None, got ${shown(id2label)}.`,
-      );
-    const wrong = Object.keys(id2label).find((key) => !/^\s*[-+]?\d+\s*$/.test(key));
-    if (wrong !== undefined)
-      throw new ConfigError(
-        `${this.constructor.name}: field 'id2label' has the key '${wrong}', which is no integer.`,
-      );
-    this.id2label = markIntegerKeys(
-      Object.fromEntries(Object.entries(id2label).map(([key, label]) => [Number(key), label as string])),
-    );
-    if (num_labels !== undefined && num_labels !== null && num_labels !== this.num_labels) {
-      warnOnce(
-        `num_labels is ${num_labels}, but id2label has ${this.num_labels} labels; new labels are made.`,
-      );
-      this.num_labels = num_labels as number;
-    }
-  }
-
-  #rememberStored(): void {
-    if (this.#isSettled) return;
-    for (const [key, value] of Object.entries(this))
-      if (!(key in this.#stored)) put(this.#stored, key, value);
-  }
-
-  /** Whether all classes of the chain have set their fields. */
-  #isComplete(types: FieldTypes): boolean {
-    const { attribute_map } = this.#class();
-    return Object.keys(types).every((name) => Object.hasOwn(this, name) || name in attribute_map);
-  }
-
-  /** Fields given by another name: the constructor knew nothing of them, and has set their defaults meanwhile. */
-  #applyAliases(): void {
-    const aliases = inheritedTable<Record<string, string>>(this.#class(), "attribute_map");
-    for (const [alias, field] of Object.entries(aliases)) {
-      if (Object.hasOwn(this.#given, alias)) (this as Fields)[field] = this.#given[alias];
-      delete this.#given[alias];
-    }
-  }
-
-  #makeSubConfigs(): void {
-    for (const [key, sub] of Object.entries(this.#class().sub_configs)) {
-      const value = (this as Fields)[key];
-      const spec = specOf(sub);
-      if (value instanceof PretrainedConfig || ((value === null || value === undefined) && spec.optional))
-        continue;
-      const config = createSubConfig(`${this.constructor.name}.${key}`, spec, value);
-      if (isRecord(value)) config._adopt(value);
-      (this as Fields)[key] = config;
-      if (this.#attention !== null) config._attn_implementation = this.#attention;
-    }
-  }
-
-  /** Older rope fields move into `rope_parameters`, in classes that have it; in others they stay what they are. */
-  #standardizeRope(types: FieldTypes): void {
-    const legacy: Fields = {};
-    for (const name of ["rope_scaling", "rope_theta", "partial_rotary_factor"]) {
-      if (Object.hasOwn(this.#given, name)) legacy[name] = this.#given[name];
-      delete this.#given[name];
-    }
-    if ((this as Fields).rope_parameters === undefined) {
-      if (legacy.rope_scaling !== undefined) put(this.#shadowed, "rope_scaling", legacy.rope_scaling);
-      return;
-    }
-    for (const name of Object.keys(legacy).filter((name) => !Object.hasOwn(types, name))) {
-      delete (this as Fields)[name];
-      delete this.#stored[name];
-    }
-    standardizeRope(this.#rope(), legacy as LegacyRope, this.#ropeDefaults());
-  }
-
-  /** A class field runs after the parent's constructor: it replaces the caller's value with its own. */
-  #checkOverwritten(dict: ConfigKwargs): void {
-    for (const [key, before] of Object.entries(this.#stored)) {
-      const now = (this as Fields)[key];
-      // An object may have been brought into another form, and null stood for what was derived since.
-      const isPlain = typeof before !== "object";
-      const isReset = now === undefined;
-      if (now === before || (!isReset && (before !== dict[key] || !isPlain))) continue;
-      throw this.#overwritten(key);
-    }
-  }
-
-  #overwritten(field: string): ConfigFieldError {
-    return new ConfigFieldError(
-      `${this.constructor.name}: field '${field}' was overwritten by a class field.`,
-      {
-        hint:
-          `Take its default in the constructor, ({ ${field} = …, ...kwargs } = {}), and ` +
-          `write \`declare ${field}: …\` for its type.`,
-      },
-    );
-  }
-
   #generationParameters(): Fields {
     const types = this.#fieldTypes();
     const found = Object.entries(this).filter(
@@ -757,54 +639,3 @@ const ownChoice = (
 
 /** `torch.float32` and `float32` are one dtype. */
 const plainDtype = (value: unknown) => (typeof value === "string" ? value.replace(/^torch\./, "") : value);
-
-/** Parameters of generation do not belong to a model's configuration, unless its class has the field. */
-const isGenerationOnly = (key: string, types: FieldTypes) =>
-  Object.hasOwn(DEFAULT_GENERATION_PARAMS, key) && !Object.hasOwn(types, key);
-
-function fromDict<T extends PretrainedConfig>(
-  Config: ConfigClass<T>,
-  dict: ConfigKwargs,
-  { return_unused_kwargs = false, ...overrides }: ConfigKwargs,
-): T | [T, Fields] {
-  const given = cloneJson(dict) as Fields;
-  const unused: Fields = { ...overrides };
-  for (const key of CONSTRUCTION_FIELDS) {
-    const value = unused[key];
-    if (value === undefined) continue;
-    if (!(key.endsWith("dtype") && value === "auto")) given[key] = value;
-    delete unused[key];
-  }
-  delete unused.model_type;
-  const config = new Config(given as never);
-  config._adopt(given);
-  for (const [key, value] of Object.entries(unused)) {
-    if (
-      value === undefined ||
-      !(key in config) ||
-      memberOf(Object.getPrototypeOf(config), key)?.value !== undefined
-    )
-      continue;
-    const current = (config as unknown as Fields)[key];
-    const isNested = current instanceof PretrainedConfig && isRecord(value);
-    const next = isNested
-      ? fromDict(current.constructor as ConfigClass, { ...current.to_dict(), ...value }, {})
-      : value;
-    (config as unknown as Fields)[key] = next;
-    delete unused[key];
-  }
-  if (Object.keys(overrides).length > 0)
-    checkFields(Config.name, config, inheritedTable(Config, "field_types"), {});
-  if (return_unused_kwargs === true) return [config, unused];
-  const [unknown] = Object.keys(unused).filter((key) => unused[key] !== undefined);
-  if (unknown !== undefined) {
-    const near = suggest(unknown, Object.keys(config));
-    throw new InvalidArgumentError(
-      `[${Config.name}.from_pretrained] '${unknown}' is no option and no field.`,
-      {
-        ...(near === undefined ? {} : { suggestion: near }),
-      },
-    );
-  }
-  return config;
-}

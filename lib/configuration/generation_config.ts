@@ -6,6 +6,8 @@ import { suggest } from "../errors/suggest.ts";
 import { warnOnce } from "../errors/warnings.ts";
 import { writeFileAtomic } from "../hub/atomic.ts";
 import { HUB_OPTIONS, type HubOptions, kindOf, readText, resolveFile } from "../hub/files.ts";
+import type { Pushable, PushToHubOptions, SaveAndPushOptions } from "../hub/push.ts";
+import type { CommitInfo } from "../hub/upload.ts";
 import {
   cloneJson,
   equalJson,
@@ -408,13 +410,53 @@ export class GenerationConfig {
    */
   async save_pretrained(
     directory: string,
-    { config_file_name = GENERATION_CONFIG_NAME } = {},
+    {
+      config_file_name = GENERATION_CONFIG_NAME,
+      ...options
+    }: SaveAndPushOptions & { readonly config_file_name?: string } = {},
   ): Promise<void> {
+    if (options.push_to_hub === true) {
+      const { saveAndPush } = await import("../hub/push.ts");
+      await saveAndPush(this.#pushable(config_file_name), directory, options);
+      return;
+    }
     const isChanged = this.#original !== this.to_json_string({ ignore_metadata: true });
     this.validate({ strict: isChanged });
     if ((await kindOf(directory)) === "file")
       throw new ConfigError(`'${directory}' is a file; a directory was expected.`);
     await this.to_json_file(path.join(directory, config_file_name), { keys_to_pop: ["compile_config"] });
+  }
+
+  /** Sends the settings to the hub, into a repository that is made if need be. Resolves to the commit. */
+  async push_to_hub(
+    repo_id: string,
+    {
+      config_file_name = GENERATION_CONFIG_NAME,
+      ...options
+    }: PushToHubOptions & { readonly config_file_name?: string } = {},
+  ): Promise<CommitInfo> {
+    const { pushToHub } = await import("../hub/push.ts");
+    return pushToHub(this.#pushable(config_file_name), repo_id, options);
+  }
+
+  #pushable(config_file_name: string): Pushable {
+    return {
+      name: "GenerationConfig",
+      save: (folder) => this.save_pretrained(folder, { config_file_name }),
+      card: {
+        summary: "A GenerationConfig: how text is generated.",
+        typescript: [
+          'import { GenerationConfig } from "torchformers";',
+          "",
+          'const config = await GenerationConfig.from_pretrained("REPO");',
+        ],
+        python: [
+          "from transformers import GenerationConfig",
+          "",
+          'config = GenerationConfig.from_pretrained("REPO")',
+        ],
+      },
+    };
   }
 
   toJSON(): unknown {

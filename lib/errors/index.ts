@@ -105,11 +105,46 @@ export class UninitializedWeightsError extends errorClass("ERR_UNINITIALIZED_WEI
 /** A checkpoint asks for code of its own, which is not trusted. */
 export class RemoteCodeError extends errorClass("ERR_REMOTE_CODE") {}
 
-/** The hub answered with an error. */
-export class HubError extends errorClass("ERR_HUB") {}
+/** What a {@link HubError} says beside its message. */
+export interface HubErrorOptions extends TorchformersErrorOptions {
+  /** The HTTP status of the last answer, if there was one. */
+  readonly status?: number | undefined;
+  /** The page to visit: of the repository, or of the account's settings. */
+  readonly page?: string | undefined;
+}
+
+/** A class per code below `HubError`. */
+function hubErrorClass(code: string) {
+  return class extends HubError {
+    constructor(message: string, options?: HubErrorOptions) {
+      super(message, options, code);
+    }
+  };
+}
+
+/** The hub cannot be reached, answered with an error, or sent what it did not announce. */
+export class HubError extends TorchformersError {
+  declare readonly status: number | undefined;
+  declare readonly page: string | undefined;
+
+  constructor(message: string, { status, page, ...options }: HubErrorOptions = {}, code = "ERR_HUB") {
+    super(code, message, options);
+    Object.defineProperty(this, "status", { value: status });
+    Object.defineProperty(this, "page", { value: page });
+  }
+}
+
+/** There is no such repository, or it is private and the token does not open it. */
+export class RepositoryNotFoundError extends hubErrorClass("ERR_REPOSITORY_NOT_FOUND") {}
+
+/** The repository has no such branch, tag or commit. */
+export class RevisionNotFoundError extends hubErrorClass("ERR_REVISION_NOT_FOUND") {}
 
 /** The repository wants an accepted licence or a token. */
-export class GatedRepoError extends errorClass("ERR_GATED_REPO") {}
+export class GatedRepoError extends hubErrorClass("ERR_GATED_REPO") {}
+
+/** The hub has closed the repository. */
+export class DisabledRepoError extends hubErrorClass("ERR_DISABLED_REPO") {}
 
 /** A file is not in the cache and the network is switched off. */
 export class OfflineModeError extends errorClass("ERR_OFFLINE_MODE") {}

@@ -2,10 +2,10 @@
 import { GenerationConfig, type PretrainedConfig } from "../configuration/index.ts";
 import type { PreTrainedModel } from "../modeling/modeling_utils.ts";
 import type { Tensor } from "../torch/index.ts";
-import { generateSteps, type Step } from "./generate.ts";
 import type { GenerateDecoderOnlyOutput } from "./generation_outputs.ts";
 import type { GenerateInputs, GenerateOptions } from "./options.ts";
-import { streamText, type TextStreamOptions } from "./stream_text.ts";
+import type { Step } from "./step.ts";
+import type { TextStreamOptions } from "./stream_text.ts";
 
 // biome-ignore lint/suspicious/noExplicitAny: TypeScript wants exactly this of a class that is extended by a function.
 type AnyModelClass = new (...args: any[]) => PreTrainedModel;
@@ -19,8 +19,8 @@ export interface Generates {
    * Continues the sequences: resolves to prompt and answer [batch, length], or to an output object with
    * `return_dict_in_generate`.
    *
-   * Settings come from `options`, then the model's `generation_config`, then the defaults. The work gives the event loop
-   * its turn after every token.
+   * Settings come from `options`, then the model's `generation_config`, then the defaults. The steps are recorded as
+   * Programs and run off the event loop; see `mode` for what cannot be recorded.
    *
    * @throws UninitializedWeightsError when weights were neither loaded nor trained; the signal's reason on abort.
    *
@@ -72,7 +72,8 @@ export function GenerationMixin<Base extends AnyModelClass>(Base: Base): Generat
       inputs?: GenerateInputs,
       options: GenerateOptions = {},
     ): Promise<Tensor | GenerateDecoderOnlyOutput> {
-      const steps = generateSteps(this, inputs, options);
+      const { generateSteps } = await import("./generate.ts");
+      const steps = generateSteps(this, inputs, options, { quiet: !options.streamer });
       for (;;) {
         const { done, value } = await steps.next();
         if (done) return value;
@@ -84,9 +85,8 @@ export function GenerationMixin<Base extends AnyModelClass>(Base: Base): Generat
       inputs?: GenerateInputs,
       options: GenerateOptions = {},
     ): AsyncGenerator<string | Step, void, void> {
-      const { tokenizer } = options;
-      return tokenizer
-        ? streamText(this, inputs, options as TextStreamOptions)
+      return options.tokenizer
+        ? streamTexts(this, inputs, options as TextStreamOptions)
         : streamIds(this, inputs, options);
     }
   }
@@ -98,5 +98,15 @@ async function* streamIds(
   inputs: GenerateInputs | undefined,
   options: GenerateOptions,
 ): AsyncGenerator<Step, void, void> {
+  const { generateSteps } = await import("./generate.ts");
   yield* generateSteps(model, inputs, options);
+}
+
+async function* streamTexts(
+  model: PreTrainedModel,
+  inputs: GenerateInputs | undefined,
+  options: TextStreamOptions,
+): AsyncGenerator<string, void, void> {
+  const { streamText } = await import("./stream_text.ts");
+  yield* streamText(model, inputs, options);
 }

@@ -46,6 +46,12 @@ export interface GenerateOptions extends Settings {
   readonly seed?: number | bigint | undefined;
   /** Draws from this generator instead of the default one. */
   readonly generator?: Generator | undefined;
+  /**
+   * "program": the steps are recorded and run off the event loop. "eager": they run one by one from JavaScript, as a
+   * debugger wants to see them. Default: "program", and "eager", with one warning, for what cannot be recorded (a model
+   * with hooks, a forward that reads values).
+   */
+  readonly mode?: "program" | "eager" | undefined;
   /** Generate although some weights were neither loaded nor trained. Default false. */
   readonly allow_uninitialized?: boolean | undefined;
   /** Inputs of the model's forward may stand here too. */
@@ -66,6 +72,7 @@ const ARGUMENTS = [
   "signal",
   "seed",
   "generator",
+  "mode",
   "allow_uninitialized",
 ] as const;
 
@@ -84,6 +91,8 @@ export interface Request {
   readonly inputs: ModelInputs;
   readonly options: Pick<GenerateOptions, (typeof ARGUMENTS)[number]>;
   readonly hasDefaultMaxLength: boolean;
+  /** Values that belong to the caller; other tensors among the inputs were made here. */
+  readonly given: readonly unknown[];
 }
 
 /** Sorts arguments: settings over the model's own over the defaults, inputs by name. */
@@ -122,6 +131,7 @@ export function readRequest(
     settings,
     inputs,
     options: options as Request["options"],
+    given: [given, ...(Array.isArray(given) ? [] : Object.values(given ?? {})), ...Object.values(all)],
     hasDefaultMaxLength: (values.max_length ?? base?.max_length ?? own.max_length ?? null) === null,
   };
 }
@@ -155,7 +165,19 @@ function idTensor(ids: readonly number[] | readonly (readonly number[])[]): Tens
 }
 
 /** Refuses ways of decoding that are not part of this version. */
-export function checkMode(settings: GenerationConfig, { assistant_model }: Request["options"]): void {
+export function checkMode(
+  settings: GenerationConfig,
+  { assistant_model, mode: way }: Request["options"],
+): void {
+  if (way !== undefined && way !== "program" && way !== "eager") {
+    throw new InvalidArgumentError(`generate: mode must be "program" or "eager", got ${String(way)}.`);
+  }
+  const chunk = settings.prefill_chunk_size;
+  if (chunk !== null && !(Number.isInteger(chunk) && chunk >= 1)) {
+    throw new InvalidArgumentError(`generate: prefill_chunk_size must be a positive integer, got ${chunk}.`);
+  }
+  if (chunk !== null && settings.use_cache === false)
+    throw new InvalidArgumentError("generate: prefill_chunk_size needs a cache.");
   const mode = settings.get_generation_mode(assistant_model ?? undefined);
   const missing: Partial<Record<string, string>> = {
     beam_search: "num_beams > 1",
@@ -170,7 +192,6 @@ export function checkMode(settings: GenerationConfig, { assistant_model }: Reque
     missing[mode] ??
     (settings.watermarking_config !== null ? "watermarking_config" : undefined) ??
     (settings.token_healing ? "token_healing" : undefined) ??
-    (settings.prefill_chunk_size !== null ? "prefill_chunk_size" : undefined) ??
     (["quantized", "paged", "offloaded", "offloaded_static"].includes(settings.cache_implementation ?? "")
       ? `cache_implementation '${settings.cache_implementation}'`
       : undefined);

@@ -6,18 +6,10 @@ import { type Cache, type CacheConfig, DynamicCache, StaticCache } from "../mode
 import type { PreTrainedModel } from "../modeling/modeling_utils.ts";
 import type { Device, Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
-import { UnbatchedClassifierFreeGuidanceLogitsProcessor } from "./classifier_free_guidance.ts";
-import * as p from "./logits_process/constraints.ts";
-import {
-  type LogitsProcessor,
-  type LogitsProcessorLike,
-  LogitsProcessorList,
-} from "./logits_process/logits_processor.ts";
-import * as repetition from "./logits_process/repetition.ts";
-import * as warpers from "./logits_process/warpers.ts";
+import type { LogitsProcessorList } from "./logits_process/logits_processor.ts";
 import type { ModelInputs, Request } from "./options.ts";
-import * as stop from "./stopping_criteria.ts";
-import type { StreamerTokenizer } from "./streamers.ts";
+import { type Facts, makeCriteria, makeProcessors } from "./processors.ts";
+import type { StoppingCriteriaList } from "./stopping_criteria.ts";
 
 /** What a run of `generate` carries from step to step. */
 export interface State {
@@ -40,8 +32,10 @@ export interface Run {
   readonly settings: GenerationConfig;
   readonly state: State;
   readonly processors: LogitsProcessorList;
-  readonly criteria: stop.StoppingCriteriaList;
+  readonly criteria: StoppingCriteriaList;
   readonly pad_token_id: number | undefined;
+  /** What processors are made from. */
+  readonly facts: Facts;
   /** Frees the tensors of a state that a step has replaced. */
   release(replaced: State): void;
   /** Frees what was made for this run, except `kept`, which the caller gets. */
@@ -83,6 +77,7 @@ export function prepare(model: PreTrainedModel, request: Request): Run {
   setLengths(model, request, length, inputs_embeds);
   const embedded =
     inputs_embeds && length !== inputs_embeds.shape[1] ? (inputs_embeds.shape[1] as number) : 0;
+  checkRoom(past_key_values, inputs_embeds ?? ids, (settings.max_length as number) - length);
   const cache = past_key_values ?? makeCache(model, settings, (settings.max_length as number) - 1 + embedded);
   if (accepts(model, "logits_to_keep")) extra.logits_to_keep ??= 1;
   for (const [name, value] of Object.entries(extra)) {
@@ -98,33 +93,34 @@ export function prepare(model: PreTrainedModel, request: Request): Run {
     ownsCache: cache !== undefined && past_key_values === undefined,
     extra,
   };
-  const processors = makeProcessors(model, request, {
-    eos_token_id,
-    length,
-    prompt: ids,
-    mask: state.attention_mask,
-  });
+  const facts: Facts = { eos_token_id, length, prompt: ids, mask: state.attention_mask };
+  const processors = makeProcessors(model, request, facts);
   const criteria = makeCriteria(model, settings, eos_token_id, options.tokenizer);
   const own = [...processors, ...criteria].filter((item) => typeof item === "object");
   criteria.push(...(options.stopping_criteria ?? []));
   // Not ours to free: what the caller gave, and ids that were shown to processors and criteria of the caller's.
-  const given = Object.values(request.inputs);
+  const { given } = request;
   const shows = Boolean(
     options.logits_processor ?? options.stopping_criteria ?? options.prefix_allowed_tokens_fn,
   );
-  const release = (from: State, kept: readonly unknown[] = []) => {
+  // A streamer is given the prompt for good.
+  const kept = [...given, options.streamer ? state.input_ids : undefined];
+  const release = (from: State, also: readonly unknown[] = []) => {
     for (const tensor of [shows ? undefined : from.input_ids, from.attention_mask, from.position_ids]) {
-      if (tensor && !given.includes(tensor) && !kept.includes(tensor)) tensor.dispose();
+      if (tensor && tensor !== ids && !kept.includes(tensor) && !also.includes(tensor)) tensor.dispose();
     }
   };
-  const free = (kept: readonly unknown[]) => {
+  const free = (also: readonly unknown[]) => {
     for (const item of own) item.dispose();
-    release(state, kept);
+    release(state, also);
+    // Processors may have looked at it until now.
+    if (!shows && !kept.includes(ids) && !also.includes(ids)) ids.dispose();
   };
-  return { settings, state, pad_token_id, processors, criteria, release, free };
+  return { settings, state, pad_token_id, facts, processors, criteria, release, free };
 }
 
-const accepts = (model: PreTrainedModel, name: string) =>
+/** Whether a model's forward takes an input of that name. */
+export const accepts = (model: PreTrainedModel, name: string) =>
   (model.constructor as typeof PreTrainedModel).forward_inputs?.includes(name) ?? false;
 
 // Inputs ---------------------------------------------------------------------------------------------------------
@@ -229,6 +225,24 @@ function setLengths(
   }
 }
 
+/** Tokens that a cache holds already. */
+export function seenBy(cache: Cache): number {
+  const known = cache.get_seq_length();
+  return typeof known === "number" ? known : torch.tidy(() => known.item<number>());
+}
+
+/** A cache of the caller's that does not grow must be large enough from the beginning. */
+function checkRoom(cache: Cache | undefined, prompt: Tensor, most: number): void {
+  if (!(cache instanceof StaticCache)) return;
+  const [room, seen, total] = [cache.get_max_length(), seenBy(cache), prompt.shape[1] as number];
+  const need = seen + total - (total > seen ? seen : 0) + most - 1;
+  if (need <= room) return;
+  throw new InvalidArgumentError(
+    `generate: the cache holds ${room} tokens, and up to ${need} may be generated.`,
+    { hint: "Give a larger cache, or a smaller max_new_tokens." },
+  );
+}
+
 function makeCache(model: PreTrainedModel, settings: GenerationConfig, length: number): Cache | undefined {
   if (settings.use_cache === false) return undefined;
   const config = model.config.get_text_config({ decoder: true }) as unknown as CacheConfig;
@@ -238,178 +252,4 @@ function makeCache(model: PreTrainedModel, settings: GenerationConfig, length: n
       : new DynamicCache({ config });
   if (!settings.return_dict_in_generate) cache.exclusive = true;
   return cache;
-}
-
-// Processors and criteria ----------------------------------------------------------------------------------------------
-
-interface Facts {
-  readonly eos_token_id: readonly number[] | undefined;
-  readonly length: number;
-  readonly prompt: Tensor;
-  readonly mask: Tensor | undefined;
-}
-
-/** The processors that settings ask for, in the reference's order, which matters. */
-function makeProcessors(
-  model: PreTrainedModel,
-  { settings: s, options }: Request,
-  { eos_token_id: eos, length, prompt, mask }: Facts,
-): LogitsProcessorList {
-  const list = new LogitsProcessorList();
-  const isSet = (value: number | null, neutral: number) => value !== null && value !== neutral;
-  const encoder = () => (length > 0 ? prompt : undefined);
-  if (s.guidance_scale !== null && s.guidance_scale !== 1) {
-    const {
-      negative_prompt_ids: unconditional_ids,
-      negative_prompt_attention_mask: unconditional_attention_mask,
-    } = options;
-    const { guidance_scale, use_cache } = s;
-    list.push(
-      new UnbatchedClassifierFreeGuidanceLogitsProcessor({
-        guidance_scale,
-        model,
-        unconditional_ids,
-        unconditional_attention_mask,
-        use_cache,
-      }),
-    );
-  }
-  if (s.sequence_bias !== null)
-    list.push(new repetition.SequenceBiasLogitsProcessor({ sequence_bias: s.sequence_bias }));
-  if (isSet(s.encoder_repetition_penalty, 1)) {
-    const encoder_input_ids = encoder();
-    if (encoder_input_ids)
-      list.push(
-        new repetition.EncoderRepetitionPenaltyLogitsProcessor({
-          penalty: s.encoder_repetition_penalty as number,
-          encoder_input_ids,
-        }),
-      );
-    else warnOnce("generate: encoder_repetition_penalty needs input_ids, so it has no effect.");
-  }
-  if (isSet(s.repetition_penalty, 1)) {
-    const prompt_ignore_length = mask && torch.keep(mask.ne(0).to("int32").argmax(1));
-    const processor = new repetition.RepetitionPenaltyLogitsProcessor({
-      penalty: s.repetition_penalty as number,
-      ...(prompt_ignore_length ? { prompt_ignore_length } : {}),
-    });
-    list.push(processor);
-    if (prompt_ignore_length) processor.own(prompt_ignore_length);
-  }
-  if (s.no_repeat_ngram_size)
-    list.push(new repetition.NoRepeatNGramLogitsProcessor({ ngram_size: s.no_repeat_ngram_size }));
-  if (s.encoder_no_repeat_ngram_size) {
-    const encoder_input_ids = encoder();
-    if (encoder_input_ids)
-      list.push(
-        new repetition.EncoderNoRepeatNGramLogitsProcessor({
-          encoder_ngram_size: s.encoder_no_repeat_ngram_size,
-          encoder_input_ids,
-        }),
-      );
-    else warnOnce("generate: encoder_no_repeat_ngram_size needs input_ids, so it has no effect.");
-  }
-  if (s.bad_words_ids !== null)
-    list.push(
-      new repetition.NoBadWordsLogitsProcessor({
-        bad_words_ids: s.bad_words_ids,
-        ...(eos ? { eos_token_id: eos } : {}),
-      }),
-    );
-  if (s.min_length && eos)
-    list.push(new p.MinLengthLogitsProcessor({ min_length: s.min_length, eos_token_id: eos }));
-  if (s.min_new_tokens && eos) {
-    list.push(
-      new p.MinNewTokensLengthLogitsProcessor({
-        prompt_length_to_skip: length,
-        min_new_tokens: s.min_new_tokens,
-        eos_token_id: eos,
-      }),
-    );
-  }
-  if (options.prefix_allowed_tokens_fn)
-    list.push(
-      new repetition.PrefixConstrainedLogitsProcessor(options.prefix_allowed_tokens_fn, s.num_beams ?? 1),
-    );
-  if (s.forced_bos_token_id !== null)
-    list.push(new p.ForcedBOSTokenLogitsProcessor({ bos_token_id: s.forced_bos_token_id }));
-  if (s.forced_eos_token_id !== null) {
-    list.push(
-      new p.ForcedEOSTokenLogitsProcessor({
-        max_length: s.max_length as number,
-        eos_token_id: s.forced_eos_token_id,
-      }),
-    );
-  }
-  if (s.remove_invalid_values) list.push(new p.InfNanRemoveLogitsProcessor());
-  if (s.exponential_decay_length_penalty !== null && eos) {
-    const exponential_decay_length_penalty = s.exponential_decay_length_penalty;
-    list.push(
-      new p.ExponentialDecayLengthPenalty({
-        exponential_decay_length_penalty,
-        eos_token_id: eos,
-        input_ids_seq_length: length,
-      }),
-    );
-  }
-  if (s.suppress_tokens !== null)
-    list.push(new p.SuppressTokensLogitsProcessor({ suppress_tokens: s.suppress_tokens }));
-  if (s.begin_suppress_tokens !== null) {
-    const begin_index = length > 1 || s.forced_bos_token_id === null ? length : length + 1;
-    list.push(
-      new p.SuppressTokensAtBeginLogitsProcessor({
-        begin_suppress_tokens: s.begin_suppress_tokens,
-        begin_index,
-      }),
-    );
-  }
-  for (const own of options.logits_processor ?? []) list.push(kept(own));
-  if (s.do_sample) list.push(...makeWarpers(s));
-  if (s.renormalize_logits) list.push(new p.LogitNormalization());
-  return list;
-}
-
-/** A caller's processor may store what it is given: that outlives the step. */
-const kept = (processor: LogitsProcessorLike) => (input_ids: Tensor, scores: Tensor) => {
-  const [ids, given] = [torch.keep(input_ids), torch.keep(scores)];
-  return typeof processor === "function" ? processor(ids, given) : processor.process(ids, given);
-};
-
-function makeWarpers(s: GenerationConfig): LogitsProcessor[] {
-  const list: LogitsProcessor[] = [];
-  if (s.temperature !== null && s.temperature !== 1)
-    list.push(new warpers.TemperatureLogitsWarper({ temperature: s.temperature }));
-  if (s.top_h !== null) list.push(new warpers.TopHLogitsWarper({ top_h: s.top_h }));
-  if (s.top_k) list.push(new warpers.TopKLogitsWarper({ top_k: s.top_k }));
-  if (s.top_p !== null && s.top_p < 1) list.push(new warpers.TopPLogitsWarper({ top_p: s.top_p }));
-  if (s.min_p !== null) list.push(new warpers.MinPLogitsWarper({ min_p: s.min_p }));
-  if (s.typical_p !== null && s.typical_p < 1)
-    list.push(new warpers.TypicalLogitsWarper({ mass: s.typical_p }));
-  if (s.epsilon_cutoff && s.epsilon_cutoff < 1)
-    list.push(new warpers.EpsilonLogitsWarper({ epsilon: s.epsilon_cutoff }));
-  if (s.eta_cutoff && s.eta_cutoff < 1) list.push(new warpers.EtaLogitsWarper({ epsilon: s.eta_cutoff }));
-  return list;
-}
-
-function makeCriteria(
-  model: PreTrainedModel,
-  s: GenerationConfig,
-  eos: readonly number[] | undefined,
-  tokenizer: StreamerTokenizer | undefined,
-): stop.StoppingCriteriaList {
-  const list = new stop.StoppingCriteriaList([new stop.MaxLengthCriteria(s.max_length as number)]);
-  const limit = (model.config as { max_position_embeddings?: number }).max_position_embeddings;
-  if (limit !== undefined && (s.max_length as number) > limit) {
-    warnOnce(
-      `generate: max_length ${s.max_length} is beyond the ${limit} positions that the model was made for.`,
-    );
-  }
-  if (s.max_time !== null) list.push(new stop.MaxTimeCriteria(s.max_time));
-  if (s.stop_strings !== null) {
-    if (!tokenizer)
-      throw new InvalidArgumentError("generate: stop_strings need a tokenizer: pass { tokenizer }.");
-    list.push(new stop.StopStringCriteria(tokenizer, s.stop_strings));
-  }
-  if (eos) list.push(new stop.EosTokenCriteria(eos));
-  return list;
 }

@@ -103,6 +103,11 @@ export class MaxTimeCriteria extends StoppingCriteria {
     this.#start = (initial_timestamp as number | undefined) ?? performance.now() / 1000;
   }
 
+  /** Until it is over; for those who look at another clock. */
+  get milliseconds_left(): number {
+    return (this.#start + this.max_time) * 1000 - performance.now();
+  }
+
   override check(): boolean {
     return performance.now() / 1000 - this.#start > this.max_time;
   }
@@ -171,7 +176,7 @@ export class StopStringCriteria extends StoppingCriteria {
     const length = input_ids.shape[1] as number;
     // A token stands for at least one byte, so a string that ends in the last token begins in these.
     const count = Math.min(length, this.#longest + 1);
-    const rows = input_ids.narrow(1, length - count, count).tolist() as number[][];
+    const rows = torch.tidy(() => input_ids.narrow(1, length - count, count).tolist()) as number[][];
     this.#found = await Promise.all(rows.map((ids) => this.#endsIn(ids)));
   }
 

@@ -1,9 +1,10 @@
-// Which files hold the weights of a checkpoint. Only safetensors is read: a pickle can run code, and is never opened.
+// Which files hold the weights of a checkpoint; only those are brought from the hub. Only safetensors is read: a pickle can run code, and is never opened.
 
 import path from "node:path";
 import { CheckpointError, EntryNotFoundError } from "../errors/index.ts";
 import { type Json, parseJson } from "../json/json.ts";
-import { assertSafeName, findFile, type HubOptions, readText } from "./files.ts";
+import { assertSafeName, findFile, hasFile, type HubOptions, isOffline, missing, pin, prefetch, readText } from "./files.ts";
+import { assertInside } from "./links.ts";
 
 export const SAFE_WEIGHTS_NAME = "model.safetensors";
 export const SAFE_WEIGHTS_INDEX_NAME = "model.safetensors.index.json";
@@ -60,14 +61,21 @@ export async function findCheckpoint(
     transformers_weights !== undefined
       ? [checkedWeightsName(transformers_weights)]
       : [withVariant(SAFE_WEIGHTS_NAME, variant), withVariant(SAFE_WEIGHTS_INDEX_NAME, variant)];
+  const { name: source, options: pinned } = await pin(dirOrRepo, options);
+  const quiet = { ...pinned, progress_callback: undefined };
   for (const name of candidates) {
-    const file = await findFile(dirOrRepo, name, options);
+    const isIndex = name.endsWith(".json");
+    const file = await findFile(source, name, isIndex ? quiet : pinned);
     if (file === undefined) continue;
-    if (name.endsWith(".json")) return readShards(dirOrRepo, file, options);
+    await assertInside(file);
+    if (isIndex) return readShards(source, file, pinned);
     return { files: [file], weight_map: undefined, metadata: {} };
   }
-  throw await noWeights(dirOrRepo, candidates, options);
+  throw await noWeights(source, candidates, quiet);
 }
+
+const shellQuoted = (text: string) =>
+  /^[\w./:@%+=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 
 function checkedWeightsName(name: string): string {
   assertSafeName(name, "transformers_weights");
@@ -87,13 +95,19 @@ async function noWeights(
   const place = path.join(dirOrRepo, options.subfolder ?? "");
   for (const name of FOREIGN_WEIGHTS) {
     const foreign = withVariant(name, options.variant);
-    if ((await findFile(dirOrRepo, foreign, options).catch(() => undefined)) === undefined) continue;
+    if (!(await hasFile(dirOrRepo, foreign, options).catch(() => false))) continue;
     return new CheckpointError(
       `${place} holds ${foreign} and no safetensors file; only safetensors is read.`,
       {
-        hint: "A pickle can run code when it is opened, so it was not. Save the model again with Python's save_pretrained to get safetensors.",
+        hint: name.startsWith("pytorch_model")
+          ? `A pickle can run code when it is opened, so it was not. This reads the weights in it and nothing else: npx torchformers convert ${shellQuoted(path.join(place, foreign))}`
+          : "Save the model with Python's save_pretrained to get safetensors.",
       },
     );
+  }
+  if (isOffline(options)) {
+    const error = await missing(dirOrRepo, candidates[0] as string, options);
+    if (!(error instanceof EntryNotFoundError)) return error;
   }
   return new EntryNotFoundError(`No weights in ${place}: looked for ${candidates.join(", ")}.`);
 }
@@ -105,16 +119,25 @@ async function readShards(
   options: CheckpointOptions,
 ): Promise<CheckpointFiles> {
   const { weight_map, metadata } = parseIndex(await readText(index, CheckpointError), index);
+  const shards = [...new Set(weight_map.values())].sort();
+  const rest = await prefetch(dirOrRepo, shards, options);
   const paths = new Map<string, string>();
-  const missing: string[] = [];
-  for (const shard of [...new Set(weight_map.values())].sort()) {
-    const file = await findFile(dirOrRepo, shard, options);
-    if (file === undefined) missing.push(shard);
-    else paths.set(shard, file);
+  const absent: string[] = [];
+  for (const shard of shards) {
+    const file = await findFile(dirOrRepo, shard, rest);
+    if (file === undefined) absent.push(shard);
+    else {
+      await assertInside(file);
+      paths.set(shard, file);
+    }
   }
-  if (missing.length > 0) {
+  if (absent.length > 0) {
+    if (isOffline(options)) {
+      const error = await missing(dirOrRepo, absent[0] as string, options);
+      if (!(error instanceof EntryNotFoundError)) throw error;
+    }
     throw new EntryNotFoundError(
-      `${index} lists ${missing.join(", ")}, which is missing from ${path.dirname(index)}.`,
+      `${index} lists ${absent.join(", ")}, which is missing from ${path.dirname(index)}.`,
     );
   }
   return {

@@ -1,7 +1,7 @@
 // Key/value caches: what attention layers remember between calls. One layer object per attention layer.
 import { TREE } from "../compile/tree.ts";
 import { InvalidArgumentError } from "../errors/index.ts";
-import type { Tensor } from "../torch/index.ts";
+import type { Device, Dtype, Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
 
 /** What a cache reads from a configuration. */
@@ -107,6 +107,11 @@ export class DynamicLayer extends CacheLayer {
     this.keys = this.values = undefined;
   }
 
+  /** Holds a copy of the first `length` positions of these. */
+  load(keys: Tensor, values: Tensor, length: number): void {
+    this.set(keys.narrow(-2, 0, length).clone(), values.narrow(-2, 0, length).clone());
+  }
+
   override crop(count: number): void {
     const left = this.get_seq_length() - count;
     if (this.keys && this.values && count > 0) {
@@ -139,6 +144,13 @@ export class DynamicSlidingWindowLayer extends DynamicLayer {
     return all;
   }
 
+  override load(keys: Tensor, values: Tensor, length: number): void {
+    const held = Math.min(length, this.sliding_window - 1);
+    const last = (t: Tensor) => t.narrow(-2, length - held, held).clone();
+    this.set(last(keys), last(values));
+    this.seen = length;
+  }
+
   override get_seq_length(): number {
     return this.seen;
   }
@@ -169,14 +181,25 @@ export class DynamicSlidingWindowLayer extends DynamicLayer {
   }
 }
 
+/** What the keys and values of one layer look like: [batch, heads, length, key_dim or value_dim]. */
+export interface CacheLayout {
+  readonly heads: number;
+  readonly key_dim: number;
+  readonly value_dim: number;
+  readonly dtype: Dtype;
+  readonly device: Device;
+}
+
 /**
- * Room for `max_cache_len` tokens, allocated at the first update and written in place. The length is a tensor, so that
- * one recorded step serves every position.
+ * Room for `max_cache_len` tokens, allocated at the first update (or before, by `allocate`) and written in place. The
+ * length is a tensor, so that one recorded step serves every position.
  */
 export class StaticLayer extends CacheLayer {
   override readonly is_compileable: boolean = true;
   readonly max_cache_len: number;
   cumulative_length: Tensor | undefined = undefined;
+  /** Set while the cache is empty and a prompt comes: attention need not look at the room behind it. */
+  is_prompt = false;
 
   constructor(max_cache_len: number) {
     super();
@@ -186,32 +209,43 @@ export class StaticLayer extends CacheLayer {
   override update(keys: Tensor, values: Tensor): [Tensor, Tensor] {
     const length = keys.shape.at(-2) as number;
     if (!this.keys || !this.values || !this.cumulative_length) {
-      const room = (t: Tensor) =>
-        torch.zeros([t.shape[0] as number, t.shape[1] as number, this.max_cache_len, t.shape[3] as number], {
-          dtype: t.dtype,
-          device: t.device,
-        });
-      this.set(room(keys), room(values));
-      this.cumulative_length = torch.keep(torch.zeros([], { dtype: "int64", device: keys.device }));
+      const [batch, heads, , key_dim] = keys.shape as [number, number, number, number];
+      const { dtype, device } = keys;
+      this.allocate(batch, { heads, key_dim, value_dim: values.shape.at(-1) as number, dtype, device });
+      this.reset();
     }
     const [allKeys, allValues, seen] = [
       this.keys as Tensor,
       this.values as Tensor,
       this.cumulative_length as Tensor,
     ];
-    const positions = torch.arange(length, { device: keys.device }).add(seen);
-    seen.add_(length);
+    if (this.is_prompt) {
+      allKeys.narrow(2, 0, length).copy_(keys);
+      allValues.narrow(2, 0, length).copy_(values);
+      seen.add_(length);
+      return [keys, values];
+    }
+    const positions =
+      length === 1 ? seen.reshape([1]) : torch.arange(length, { device: keys.device }).add(seen);
     allKeys.index_copy_(2, positions, keys);
     allValues.index_copy_(2, positions, values);
+    seen.add_(length);
     return [allKeys, allValues];
   }
 
-  override get_seq_length(): number | Tensor {
-    return this.cumulative_length ?? 0;
+  /** Makes the tensors; their values are whatever the memory held, until `reset`. */
+  allocate(batch: number, { heads, key_dim, value_dim, dtype, device }: CacheLayout): void {
+    const room = (dim: number) => torch.empty([batch, heads, this.max_cache_len, dim], { dtype, device });
+    this.set(room(key_dim), room(value_dim));
+    this.cumulative_length = torch.keep(torch.zeros([], { dtype: "int64", device }));
   }
 
-  override get_mask_sizes(_query_length: number): MaskSizes {
-    return { kv_length: this.max_cache_len, kv_offset: 0 };
+  override get_seq_length(): number | Tensor {
+    return this.is_prompt ? 0 : (this.cumulative_length ?? 0);
+  }
+
+  override get_mask_sizes(query_length: number): MaskSizes {
+    return { kv_length: this.is_prompt ? query_length : this.max_cache_len, kv_offset: 0 };
   }
 
   override get_max_length(): number {

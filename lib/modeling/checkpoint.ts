@@ -25,13 +25,9 @@ export class Checkpoint {
     this.entries = entries;
   }
 
-  static async open(
-    { files, weight_map }: CheckpointFiles,
-    key_mapping: Readonly<Record<string, string>> = {},
-  ): Promise<Checkpoint> {
+  static async open({ files, weight_map }: CheckpointFiles): Promise<Checkpoint> {
     const opened: SafeOpen[] = [];
     const found: [string, Entry][] = [];
-    const patterns = Object.entries(key_mapping).map(([pattern, to]) => [new RegExp(pattern), to] as const);
     try {
       for (const path of files) {
         const file = await safe_open(path);
@@ -39,8 +35,7 @@ export class Checkpoint {
         for (const name of file.keys()) {
           if (weight_map && weight_map.get(name) !== path) continue;
           const { dtype, shape } = file.get_info(name);
-          const renamed = patterns.reduce((key, [pattern, to]) => key.replace(pattern, to), name);
-          found.push([renamed, { dtype: asDtype(dtype), shape, file, name }]);
+          found.push([name, { dtype: asDtype(dtype), shape, file, name }]);
         }
       }
       const entries = new Map(found.sort(([a], [b]) => naturalOrder(a, b)));

@@ -1,17 +1,17 @@
 // Loading a checkpoint into a model: a skeleton on the meta device, then the file's tensors put into its parameters.
-import { setImmediate as nextTurn } from "node:timers/promises";
 import { GenerationConfig, PretrainedConfig } from "../configuration/index.ts";
 import { CheckpointError, InvalidArgumentError } from "../errors/index.ts";
 import { nearest } from "../errors/suggest.ts";
 import { warn } from "../errors/warnings.ts";
 import { findCheckpoint } from "../hub/checkpoint.ts";
-import { HUB_OPTIONS, type HubOptions } from "../hub/files.ts";
+import { HUB_OPTIONS, type HubOptions, pin } from "../hub/files.ts";
 import type * as nn from "../nn/index.ts";
-import { isFloatingDtype } from "../torch/dtype.ts";
-import type { Device, Dtype, Tensor } from "../torch/index.ts";
+import type { Device, Dtype } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
-import { assertPlausible, Checkpoint, type Entry } from "./checkpoint.ts";
-import { is_loaded, mark_loaded } from "./initialization.ts";
+import { assertPlausible, Checkpoint } from "./checkpoint.ts";
+import { get_model_conversion_mapping } from "./conversion_mapping.ts";
+import { is_loaded } from "./initialization.ts";
+import { placeWeights, planWeights } from "./load_weights.ts";
 import {
   chooseDtype,
   type FromPretrainedOptions,
@@ -24,8 +24,10 @@ import {
 } from "./loading_options.ts";
 import { keyLists, type LoadingInfo, lists, mismatch, printLoadingReport } from "./loading_report.ts";
 import type { ModelClass, PreTrainedModel } from "./modeling_utils.ts";
+import type { WeightTransform } from "./weight_transforms.ts";
 
-export type { FromPretrainedOptions, ProgressEvent } from "./loading_options.ts";
+export type { ProgressEvent } from "../hub/files.ts";
+export type { FromPretrainedOptions } from "./loading_options.ts";
 export type { LoadingInfo } from "./loading_report.ts";
 
 let loading = 0;
@@ -36,32 +38,35 @@ export const isLoading = (): boolean => loading > 0;
 /** See `PreTrainedModel.from_pretrained`. */
 export async function loadPretrained(
   cls: ModelClass & typeof PreTrainedModel,
-  dirOrRepo: string,
+  source: string,
   options: FromPretrainedOptions,
 ): Promise<[PreTrainedModel, LoadingInfo]> {
-  if (typeof dirOrRepo !== "string" || dirOrRepo === "") {
+  if (typeof source !== "string" || source === "") {
     throw new InvalidArgumentError(
       `${cls.name}.from_pretrained takes a directory or a repository name first.`,
     );
   }
-  const { own, hub, fields } = splitOptions(options);
-  const { signal } = hub;
+  const { own, hub: given, fields } = splitOptions(options);
+  const { signal } = given;
   signal?.throwIfAborted();
-  const report = progressReporter(own.progress_callback);
+  const report = progressReporter(given.progress_callback);
 
+  // One commit for all files. The weights are what is worth telling of while it is downloaded.
+  const { name: dirOrRepo, options: pinned } = await pin(source, given);
+  const hub = { ...pinned, progress_callback: undefined };
   const config = await loadConfig(cls, dirOrRepo, own, hub, fields);
   refuseQuantization(config, own);
   const device = oneDevice(own.device_map);
   const transformers_weights = (config as { transformers_weights?: string }).transformers_weights;
   const files = await findCheckpoint(dirOrRepo, {
-    ...hub,
+    ...pinned,
     variant: own.variant,
     ...(transformers_weights ? { transformers_weights } : {}),
   });
   report("resolve", dirOrRepo, 1, 1);
   signal?.throwIfAborted();
 
-  const checkpoint = await Checkpoint.open(files, own.key_mapping);
+  const checkpoint = await Checkpoint.open(files);
   let model: PreTrainedModel | undefined;
   try {
     signal?.throwIfAborted();
@@ -78,6 +83,7 @@ export async function loadPretrained(
       device,
       strict: own.strict ?? false,
       ignore: own.ignore_mismatched_sizes ?? false,
+      key_mapping: own.key_mapping ?? {},
       source: dirOrRepo,
       report,
       signal,
@@ -185,6 +191,7 @@ interface FillOptions {
   readonly device: Device;
   readonly strict: boolean;
   readonly ignore: boolean;
+  readonly key_mapping: Readonly<Record<string, string>>;
   readonly source: string;
   readonly report: Report;
   readonly signal: AbortSignal | undefined;
@@ -197,70 +204,24 @@ async function fill(
   options: FillOptions,
 ): Promise<LoadingInfo> {
   const cls = model.constructor as typeof PreTrainedModel;
-  const state = model.state_dict({ keep_vars: true });
-  const nameOf = keyMatcher(state, cls.base_model_prefix);
-  const info: LoadingInfo = {
-    missing_keys: new Set(Object.keys(state)),
-    unexpected_keys: new Set(),
-    mismatched_keys: new Set(),
-    error_msgs: [],
-  };
-  const plan: [name: string, tensor: Tensor, entry: Entry][] = [];
-  for (const [key, entry] of checkpoint.entries) {
-    const name = nameOf(key);
-    const tensor = name === undefined ? undefined : state[name];
-    if (name === undefined || tensor === undefined) {
-      info.unexpected_keys.add(key);
-      continue;
-    }
-    info.missing_keys.delete(name);
-    const wanted = tensor.shape;
-    if (entry.shape.length === wanted.length && entry.shape.every((size, i) => size === wanted[i]))
-      plan.push([name, tensor, entry]);
-    else info.mismatched_keys.add([name, entry.shape, wanted]);
-  }
+  const transforms = get_model_conversion_mapping(model, isPreTrainedModel, {
+    key_mapping: options.key_mapping,
+  });
+  const plan = await planWeights(model, checkpoint, transforms, options.signal);
+  const { info } = plan;
   if (info.mismatched_keys.size > 0 && !options.ignore) throw mismatch(info, options.source);
-
-  const keepsFloat32 = float32Filter(cls, options.dtype);
-  const bytes = plan.reduce((total, [, , entry]) => total + entry.file.get_info(entry.name).nbytes, 0);
-  let done = 0;
-  let turn = performance.now();
-  for (const [name, tensor, entry] of plan) {
-    options.signal?.throwIfAborted();
-    const dtype = isFloatingDtype(tensor.dtype)
-      ? keepsFloat32(name)
-        ? "float32"
-        : options.dtype
-      : tensor.dtype;
-    tidily(() => {
-      tensor.data = entry.file.get_tensor(entry.name).to({ dtype, device: options.device });
-    });
-    mark_loaded(tensor);
-    done += entry.file.get_info(entry.name).nbytes;
-    options.report("read", entry.file.path, done, bytes);
-    // Casts and copies take their time: the event loop gets its turn in between.
-    if (performance.now() - turn > 10) {
-      await nextTurn();
-      turn = performance.now();
-    }
-  }
-  tidily(() => finish(model, info, options));
+  await placeWeights(
+    plan,
+    { ...options, device: () => options.device, keepsFloat32: float32Filter(cls, options.dtype) },
+    options.source,
+  );
+  tidily(() => finish(model, info, transforms, options));
   return info;
 }
 
-/** Checkpoint name → model name: as it is, or with the base model's prefix added or taken off. */
-function keyMatcher(
-  state: Readonly<Record<string, Tensor>>,
-  prefix: string,
-): (key: string) => string | undefined {
-  return (key) => {
-    if (Object.hasOwn(state, key)) return key;
-    if (prefix === "") return undefined;
-    if (Object.hasOwn(state, `${prefix}.${key}`)) return `${prefix}.${key}`;
-    const stripped = key.startsWith(`${prefix}.`) ? key.slice(prefix.length + 1) : undefined;
-    return stripped !== undefined && Object.hasOwn(state, stripped) ? stripped : undefined;
-  };
-}
+/** By what models have in common: this file cannot know the class without a circle of imports. */
+const isPreTrainedModel = (module: unknown): module is PreTrainedModel =>
+  typeof (module as Partial<PreTrainedModel>)._finish_loading === "function";
 
 /** Which parameters stay float32 although the model is loaded in less. */
 function float32Filter(cls: typeof PreTrainedModel, dtype: Dtype): (name: string) => boolean {
@@ -268,14 +229,18 @@ function float32Filter(cls: typeof PreTrainedModel, dtype: Dtype): (name: string
     ...(dtype === "float16" ? cls._keep_in_fp32_modules : []),
     ...(dtype === "float16" || dtype === "bfloat16" ? cls._keep_in_fp32_modules_strict : []),
   ];
-  return (name) =>
-    parts.some((part) =>
-      new RegExp(`(^|\\.)${part.replaceAll(".", "\\.").replaceAll("*", ".*")}(\\.|$)`).test(name),
-    );
+  if (parts.length === 0) return () => false;
+  const pattern = new RegExp(parts.map((part) => part.replaceAll("*", ".*")).join("|"));
+  return (name) => pattern.test(name);
 }
 
 /** Gives memory and first values to what the checkpoint lacks, ties, and reports. */
-function finish(model: PreTrainedModel, info: LoadingInfo, options: FillOptions): void {
+function finish(
+  model: PreTrainedModel,
+  info: LoadingInfo,
+  transforms: readonly WeightTransform[],
+  options: FillOptions,
+): void {
   const cls = model.constructor as typeof PreTrainedModel;
   const fresh = new Set([...info.missing_keys, ...[...info.mismatched_keys].map(([name]) => name)]);
   const tied = model.all_tied_weights_keys;
@@ -294,7 +259,10 @@ function finish(model: PreTrainedModel, info: LoadingInfo, options: FillOptions)
     ...(hasBuffer(/rotary_emb\.inv_freq$/) ? ["rotary_emb\\.inv_freq"] : []),
     ...(hasBuffer(/(^|\.)position_ids$/) ? ["(^|\\.)position_ids$"] : []),
   ]);
-  model._finish_loading([...info.missing_keys, ...[...info.mismatched_keys].map(([name]) => name)]);
+  model._finish_loading(
+    [...info.missing_keys, ...[...info.mismatched_keys].map(([name]) => name)],
+    transforms.filter((transform) => transform.was_used()),
+  );
   if (options.strict && info.missing_keys.size + info.unexpected_keys.size + info.mismatched_keys.size > 0) {
     throw new CheckpointError(
       `strict: ${options.source} does not have exactly the tensors of ${cls.name}. ${lists(info)}`,

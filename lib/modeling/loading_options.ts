@@ -3,21 +3,11 @@
 import type { PretrainedConfig } from "../configuration/index.ts";
 import { InvalidArgumentError, UnsupportedQuantizationError } from "../errors/index.ts";
 import type { CheckpointFiles } from "../hub/checkpoint.ts";
-import { HUB_OPTIONS, type HubOptions } from "../hub/files.ts";
+import { HUB_OPTIONS, type HubOptions, type ProgressEvent } from "../hub/files.ts";
 import { asDtype, isFloatingDtype } from "../torch/dtype.ts";
 import type { Device, Dtype } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
 import type { Checkpoint } from "./checkpoint.ts";
-
-/** One step of loading; each stage ends with one event whose `loaded` is `total`. */
-export interface ProgressEvent {
-  readonly stage: "resolve" | "download" | "read" | "place" | "ready";
-  readonly file: string;
-  readonly loaded: number;
-  readonly total: number;
-  readonly total_loaded: number;
-  readonly total_bytes: number;
-}
 
 /** Options of `from_pretrained`. Any field of the config may be given too, to replace its value. */
 export interface FromPretrainedOptions extends HubOptions {
@@ -43,7 +33,6 @@ export interface FromPretrainedOptions extends HubOptions {
   /** Pattern → replacement, applied to the checkpoint's names before anything else. */
   readonly key_mapping?: Readonly<Record<string, string>> | undefined;
   readonly trust_remote_code?: boolean | undefined;
-  readonly progress_callback?: ((event: ProgressEvent) => void) | undefined;
   readonly quantization_config?: unknown;
   readonly [field: string]: unknown;
 }
@@ -64,7 +53,6 @@ export const OWN_OPTIONS = [
   "output_loading_info",
   "key_mapping",
   "trust_remote_code",
-  "progress_callback",
   "quantization_config",
 ] as const;
 
@@ -154,16 +142,23 @@ export function chooseDtype(
   return dtype;
 }
 
-export type Report = (stage: ProgressEvent["stage"], file: string, loaded: number, total: number) => void;
+export type Report = (
+  stage: ProgressEvent["stage"],
+  file: string,
+  loaded: number,
+  total: number,
+  total_loaded?: number,
+  total_bytes?: number,
+) => void;
 
 /** At most ten events a second, and always the last one of a stage. */
 export function progressReporter(callback: FromPretrainedOptions["progress_callback"]): Report {
   if (callback === undefined) return () => {};
   let last = 0;
-  return (stage, file, loaded, total) => {
+  return (stage, file, loaded, total, total_loaded = loaded, total_bytes = total) => {
     const now = performance.now();
-    if (loaded < total && now - last < 100) return;
+    if (total_loaded < total_bytes && now - last < 100) return;
     last = now;
-    callback({ stage, file, loaded, total, total_loaded: loaded, total_bytes: total });
+    callback({ stage, file, loaded, total, total_loaded, total_bytes });
   };
 }

@@ -20,6 +20,8 @@ import {
 import type { PositionEmbeddings } from "./modeling_rope_utils.ts";
 import type { PreTrainedModel } from "./modeling_utils.ts";
 
+export { GradientCheckpointingLayer } from "./gradient_checkpointing.ts";
+
 /** What every layer of a decoder gets beside its input. */
 export interface LayerInputs extends AttentionInputs {
   readonly position_embeddings: PositionEmbeddings;
@@ -59,9 +61,6 @@ export const DECODER_INPUTS: readonly (keyof DecoderInputs)[] = [
   "output_attentions",
   "output_hidden_states",
 ];
-
-/** A layer whose activations may be computed again in backward instead of being kept. */
-export class GradientCheckpointingLayer extends nn.Module {}
 
 /** A base model as the heads below use it. */
 type DecoderModel = PreTrainedModel & { forward(inputs: DecoderInputs): BaseModelOutputWithPast };

@@ -6,7 +6,10 @@ import { type ConfigClass, PretrainedConfig } from "../configuration/index.ts";
 import { InvalidArgumentError, TraceError, UninitializedWeightsError } from "../errors/index.ts";
 import { nearest } from "../errors/suggest.ts";
 import { warnOnce } from "../errors/warnings.ts";
+import type { CommitInfo } from "../hub/upload.ts";
+import { bind } from "../nn/arguments.ts";
 import * as nn from "../nn/index.ts";
+import type { CheckpointOptions } from "../torch/checkpoint.ts";
 import type { Device, Dtype, RemovableHandle, Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
 import { ALL_ATTENTION_FUNCTIONS, attentionImplementation } from "./attention.ts";
@@ -16,11 +19,14 @@ import {
   type LoadingInfo,
   loadPretrained,
 } from "./from_pretrained.ts";
+import { disableCheckpointing, enableCheckpointing, isCheckpointing } from "./gradient_checkpointing.ts";
 import * as init from "./initialization.ts";
 import { RotaryEmbedding } from "./modeling_rope_utils.ts";
-import { type SavePretrainedOptions, savePretrained } from "./save_pretrained.ts";
+import { pushModel, savePretrained } from "./push_to_hub.ts";
+import type { SavePretrainedOptions } from "./save_pretrained.ts";
 import { allTiedKeys, ownTiedKeys, type TiedKeys, tieWeights } from "./tied_weights.ts";
 import { type ResizeOptions, resizeTokenEmbeddings } from "./token_embeddings.ts";
+import type { WeightTransform } from "./weight_transforms.ts";
 
 /** A class of models; `never` because each takes its own config. */
 export interface ModelClass<M extends PreTrainedModel = PreTrainedModel>
@@ -75,6 +81,8 @@ export class PreTrainedModel extends nn.Module {
   /** Names that are not saved. */
   static readonly _keys_to_ignore_on_save: readonly string[] = [];
   static readonly _supports_sdpa: boolean = false;
+  /** Whether its layers can compute their activations again in backward. */
+  static readonly supports_gradient_checkpointing: boolean = false;
   /** Name of the embedding table in the base model. */
   static readonly _input_embed_layer: string = "embed_tokens";
 
@@ -89,7 +97,7 @@ export class PreTrainedModel extends nn.Module {
   #inputGradients: RemovableHandle | undefined;
   /** `forward` as `run` records it. */
   #program: Compiled<[inputs: unknown], unknown> | undefined;
-  #sortedNames = false;
+  #conversions: WeightTransform[] | undefined;
 
   constructor(config: PretrainedConfig) {
     super();
@@ -219,14 +227,36 @@ export class PreTrainedModel extends nn.Module {
    * loads. Each file appears whole or not at all.
    *
    * @param options.max_shard_size bytes, or "5GB" (decimal); default "50GB".
+   * @param options.push_to_hub also sends what was written, to `repo_id` (default: the name of the directory).
    */
   save_pretrained(directory: string, options: SavePretrainedOptions = {}): Promise<void> {
-    return savePretrained(this, directory, { ...options, sorted: this.#sortedNames });
+    return savePretrained(this, directory, options);
   }
 
-  /** Called by the loader: what it left without values, as it is now. */
-  _finish_loading(missing: Iterable<string>): void {
-    this.#sortedNames = true;
+  /**
+   * Sends the model to the hub: makes the repository if need be, writes a model card if there is none, uploads as one commit.
+   * Files that the hub has already are not sent again. Resolves to the commit.
+   *
+   * Throws `InvalidArgumentError` without a token, `HubError` for what the hub refuses.
+   *
+   * @example
+   * await model.push_to_hub("user/my-model", { private: true, commit_message: "First try" });
+   */
+  push_to_hub(
+    repo_id: string,
+    options: Omit<SavePretrainedOptions, "push_to_hub" | "repo_id"> = {},
+  ): Promise<CommitInfo> {
+    return pushModel(this, repo_id, options);
+  }
+
+  /** Conversions that loading used, which saving undoes; undefined for a model that was not loaded. */
+  get _weight_conversions(): WeightTransform[] | undefined {
+    return this.#conversions;
+  }
+
+  /** Called by the loader: what it left without values, as it is now, and the conversions that it used. */
+  _finish_loading(missing: Iterable<string>, conversions: WeightTransform[]): void {
+    this.#conversions = conversions;
     this.#uninitialized = new Map([...missing].map((name) => [name, (this.#find(name) as Tensor)._version]));
   }
 
@@ -461,9 +491,73 @@ export class PreTrainedModel extends nn.Module {
     this.#inputGradients = undefined;
   }
 
-  /** Trading time for memory in backward is not part of this version: says so once and changes nothing. */
-  gradient_checkpointing_enable(): void {
-    warnOnce("Gradient checkpointing is not implemented yet; training keeps all activations.");
+  /**
+   * Keeps each layer's input only while training and computes the rest of the layer again in backward: less memory, more
+   * time, the same gradients. Needs layers that extend `GradientCheckpointingLayer`, and `train()`.
+   *
+   * @param options.activation_checkpointing_kwargs for `torch.utils.checkpoint.checkpoint`.
+   * @param options.every_n_layers treats each n-th layer so; default 1, all.
+   */
+  activation_checkpointing_enable(
+    options: {
+      activation_checkpointing_kwargs?: CheckpointOptions | null | undefined;
+      every_n_layers?: number | undefined;
+    } = {},
+  ): void {
+    const { activation_checkpointing_kwargs, every_n_layers } = bind(
+      "activation_checkpointing_enable",
+      [options],
+      { activation_checkpointing_kwargs: null as CheckpointOptions | null, every_n_layers: 1 },
+    );
+    const cls = this.constructor as typeof PreTrainedModel;
+    if (!cls.supports_gradient_checkpointing) {
+      throw new InvalidArgumentError(`${cls.name} does not support activation checkpointing.`);
+    }
+    enableCheckpointing(this, activation_checkpointing_kwargs ?? {}, every_n_layers);
+    // Adapters in frozen layers get gradients only if what flows through the layers has some.
+    if (cls.main_input_name === "input_ids") this.enable_input_require_grads();
+  }
+
+  activation_checkpointing_disable(): void {
+    if ((this.constructor as typeof PreTrainedModel).supports_gradient_checkpointing)
+      disableCheckpointing(this);
+  }
+
+  /** Whether some layer computes its activations again in backward. */
+  get is_activation_checkpointing(): boolean {
+    return isCheckpointing(this);
+  }
+
+  /**
+   * The older name of {@link activation_checkpointing_enable}.
+   *
+   * @example
+   * model.gradient_checkpointing_enable();
+   * model.train().forward({ input_ids, labels: input_ids }).loss.backward();
+   */
+  gradient_checkpointing_enable(
+    options: {
+      gradient_checkpointing_kwargs?: CheckpointOptions | null | undefined;
+      every_n_layers?: number | undefined;
+    } = {},
+  ): void {
+    const { gradient_checkpointing_kwargs, every_n_layers } = bind(
+      "gradient_checkpointing_enable",
+      [options],
+      { gradient_checkpointing_kwargs: null as CheckpointOptions | null, every_n_layers: 1 },
+    );
+    this.activation_checkpointing_enable({
+      activation_checkpointing_kwargs: gradient_checkpointing_kwargs,
+      every_n_layers,
+    });
+  }
+
+  gradient_checkpointing_disable(): void {
+    this.activation_checkpointing_disable();
+  }
+
+  get is_gradient_checkpointing(): boolean {
+    return this.is_activation_checkpointing;
   }
 }
 

@@ -12,6 +12,14 @@ export type Rest<P extends readonly unknown[], O> =
   | [options?: O | undefined]
   | (P extends readonly [infer First, ...infer Others] ? [First | undefined, ...Rest<Others, O>] : never);
 
+/** Required arguments `Q` may stand before the optional ones, or all go by name in one object `N`. */
+export type Arguments<Q extends readonly unknown[], N, R extends readonly unknown[]> =
+  | [...Q, ...R]
+  | [options: N];
+
+/** In the place of a default: the caller must give it. */
+export const REQUIRED: unknown = Symbol("required");
+
 /**
  * Gives each optional argument of a call its value: by position, by name, or its default.
  *
@@ -24,9 +32,19 @@ export type Rest<P extends readonly unknown[], O> =
  */
 export function bind<D extends object>(name: string, rest: readonly unknown[], defaults: D): D {
   const bound = { ...defaults } as Record<string, unknown>;
-  if (rest.length === 0) return bound as D;
+  if (rest.length > 0) take(name, rest, Object.keys(defaults), bound);
+  for (const key in bound) {
+    if (bound[key] === REQUIRED) throw new InvalidArgumentError(`${name}() needs the argument '${key}'.`);
+  }
+  return bound as D;
+}
 
-  const names = Object.keys(defaults);
+function take(
+  name: string,
+  rest: readonly unknown[],
+  names: readonly string[],
+  bound: Record<string, unknown>,
+): void {
   const last = rest[rest.length - 1];
   const options = isOptions(last) ? last : undefined;
   const positional = options === undefined ? rest.length : rest.length - 1;
@@ -51,7 +69,6 @@ export function bind<D extends object>(name: string, rest: readonly unknown[], d
     }
     bound[key] = options[key];
   }
-  return bound as D;
 }
 
 /** A size that is one number for all dimensions, or one number each. */

@@ -1,8 +1,8 @@
 // Hooks around a module's forward and backward.
 
 import { cat, is_grad_enabled, keep, type RemovableHandle, type Tensor } from "../torch/index.ts";
+import { mapTensors, tensorsIn } from "../torch/tensor_tree.ts";
 import { bind } from "./arguments.ts";
-import { mapTensors, tensorsIn } from "./tensor_tree.ts";
 
 /** Hooks in the order in which they run. */
 export class HookList<H> implements Iterable<H> {

@@ -7,7 +7,7 @@ import { suggest } from "../errors/suggest.ts";
 import { warn } from "../errors/warnings.ts";
 import type { Generator, Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
-import { bind, type Rest } from "./arguments.ts";
+import { type Arguments, bind, REQUIRED, type Rest } from "./arguments.ts";
 
 interface Drawn {
   /** Where the random numbers come from; default the device's generator. */
@@ -124,7 +124,8 @@ export function trunc_normal_(
 }
 
 /** The same number everywhere. */
-export function constant_(tensor: Tensor, val: number): Tensor {
+export function constant_(tensor: Tensor, ...args: [val: number] | [options: { val: number }]): Tensor {
+  const { val } = bind("constant_", args, { val: REQUIRED as number });
   return filled(tensor, () => tensor.fill_(val));
 }
 
@@ -258,10 +259,14 @@ export function orthogonal_(tensor: Tensor, ...rest: Gain): Tensor {
 /** A matrix of normal numbers with the given share of zeros in each column. Default standard deviation: 0.01. */
 export function sparse_(
   tensor: Tensor,
-  sparsity: number,
-  ...rest: Rest<[std: number], { std?: number } & Drawn>
+  ...args: Arguments<
+    [sparsity: number],
+    { sparsity: number; std?: number } & Drawn,
+    Rest<[std: number], { std?: number } & Drawn>
+  >
 ): Tensor {
-  const { std, generator } = bind("sparse_", rest, { std: 0.01, ...GENERATOR });
+  const defaults = { sparsity: REQUIRED as number, std: 0.01, ...GENERATOR };
+  const { sparsity, std, generator } = bind("sparse_", args, defaults);
   if (tensor.ndim !== 2) throw dimensions("sparse_", "2", tensor);
   const [rows, columns] = tensor.shape as [number, number];
   const zeros = Math.ceil(sparsity * rows);

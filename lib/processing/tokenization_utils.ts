@@ -6,6 +6,9 @@ import path from "node:path";
 import { InvalidArgumentError } from "../errors/index.ts";
 import { warn } from "../errors/warnings.ts";
 import { writeFileAtomic } from "../hub/atomic.ts";
+import { pin } from "../hub/files.ts";
+import type { Pushable, PushToHubOptions, SaveAndPushOptions } from "../hub/push.ts";
+import type { CommitInfo } from "../hub/upload.ts";
 import { type Json, stringifyJson } from "../json/json.ts";
 import { BatchEncoding, type TensorEncoding } from "./batch_encoding.ts";
 import {
@@ -128,7 +131,7 @@ export class PreTrainedTokenizerFast extends TokenizerVocabulary {
   }
 
   /**
-   * Loads a tokenizer from a directory, or from the hub's cache, that holds `tokenizer.json`.
+   * Loads a tokenizer from a directory or a repository on the hub that holds `tokenizer.json`.
    *
    * Further options override what tokenizer_config.json says: `padding_side`, `truncation_side`, `model_max_length`,
    * `pad_token`, `add_bos_token`, `chat_template`, …
@@ -144,7 +147,8 @@ export class PreTrainedTokenizerFast extends TokenizerVocabulary {
     options: TokenizerLoadOptions = {},
   ): Promise<InstanceType<T>> {
     checkOptions(withoutTokens(options), LOADING_OPTIONS, "from_pretrained");
-    const files = await readTokenizerFiles(dirOrRepo, options);
+    const { name, options: pinned } = await pin(dirOrRepo, options);
+    const files = await readTokenizerFiles(name, pinned);
     const { size } = await stat(files.tokenizer_file);
     const backend = await (size > THREAD_BYTES ? ThreadBackend : NativeBackend).load(files.tokenizer_file);
     const tokenizer = new this(backend, files) as InstanceType<T>;
@@ -438,9 +442,52 @@ export class PreTrainedTokenizerFast extends TokenizerVocabulary {
 
   /**
    * Writes tokenizer.json, tokenizer_config.json and, if there is a chat template, chat_template.jinja (named ones in
-   * `additional_chat_templates`), as the reference does; it loads them. Resolves to the paths.
+   * `additional_chat_templates`), as the reference does; it loads them. With `push_to_hub` they are sent to the hub too, to
+   * `repo_id` (default: the name of the directory). Resolves to the paths.
    */
-  async save_pretrained(save_directory: string): Promise<string[]> {
+  async save_pretrained(save_directory: string, options: SaveAndPushOptions = {}): Promise<string[]> {
+    if (options.push_to_hub !== true) return this.#write(save_directory);
+    const { saveAndPush } = await import("../hub/push.ts");
+    let files: string[] = [];
+    const save = async (folder: string) => {
+      files = await this.#write(folder);
+    };
+    await saveAndPush({ ...this.#pushable(), save }, save_directory, options);
+    return files;
+  }
+
+  /**
+   * Sends the tokenizer's files to the hub, into a repository that is made if need be. Resolves to the commit.
+   *
+   * @example
+   * await tokenizer.push_to_hub("user/my-model");
+   */
+  async push_to_hub(repo_id: string, options: PushToHubOptions = {}): Promise<CommitInfo> {
+    const { pushToHub } = await import("../hub/push.ts");
+    return pushToHub(this.#pushable(), repo_id, options);
+  }
+
+  #pushable(): Pushable {
+    return {
+      name: "tokenizer",
+      save: (folder) => this.#write(folder),
+      card: {
+        summary: `A tokenizer (\`${this.tokenizer_class}\`).`,
+        typescript: [
+          'import { AutoTokenizer } from "torchformers";',
+          "",
+          'const tokenizer = await AutoTokenizer.from_pretrained("REPO");',
+        ],
+        python: [
+          "from transformers import AutoTokenizer",
+          "",
+          'tokenizer = AutoTokenizer.from_pretrained("REPO")',
+        ],
+      },
+    };
+  }
+
+  async #write(save_directory: string): Promise<string[]> {
     await mkdir(save_directory, { recursive: true });
     const configFile = path.join(save_directory, "tokenizer_config.json");
     const tokenizerFile = path.join(save_directory, "tokenizer.json");

@@ -1,9 +1,8 @@
 // The files beside tokenizer.json: what they say is merged here, by the reference's rules of precedence.
 
-import { readdir } from "node:fs/promises";
 import path from "node:path";
 import { EntryNotFoundError, TokenizerError } from "../errors/index.ts";
-import { findFile, HUB_OPTIONS, kindOf, localFolder, readText } from "../hub/files.ts";
+import { filesIn, findFile, HUB_OPTIONS, hasFile, prefetch, readText } from "../hub/files.ts";
 import { isRecord, parseJson } from "../json/json.ts";
 import type { ChatTemplates } from "./chat_template.ts";
 import { isAddedToken, isNamedToken, SPECIAL_TOKENS, type Token } from "./special_tokens.ts";
@@ -39,6 +38,7 @@ export interface TokenizerFiles {
 }
 
 const TOKENIZER_FILE = "tokenizer.json";
+const TEMPLATES_FOLDER = "additional_chat_templates";
 /** Vocabularies that need a conversion first; named in the error. */
 const OTHER_VOCABULARIES = [
   "tokenizer.model",
@@ -78,8 +78,9 @@ export const LOADING_OPTIONS = [
 
 export async function readTokenizerFiles(
   dirOrRepo: string,
-  options: TokenizerLoadOptions,
+  given: TokenizerLoadOptions,
 ): Promise<TokenizerFiles> {
+  const options = await prefetch(dirOrRepo, await usualFiles(dirOrRepo, given), given);
   const read = async (name: string): Promise<Record<string, unknown> | undefined> => {
     const file = await findFile(dirOrRepo, name, options);
     if (file === undefined) return undefined;
@@ -127,6 +128,19 @@ export async function readTokenizerFiles(
   };
 }
 
+/** What most tokenizers consist of, to be downloaded side by side. */
+async function usualFiles(dirOrRepo: string, options: TokenizerLoadOptions): Promise<string[]> {
+  const templates = await filesIn(dirOrRepo, TEMPLATES_FOLDER, options);
+  return [
+    "tokenizer_config.json",
+    TOKENIZER_FILE,
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    ...templates.filter((name) => name.endsWith(".jinja")).map((name) => `${TEMPLATES_FOLDER}/${name}`),
+  ];
+}
+
 /** The name Python would use for the class: of the configuration if it is a known one, else by the model, else the base. */
 function classOf(declared: unknown, model_type: unknown): string {
   const name =
@@ -145,7 +159,7 @@ async function findTokenizerFile(
   if (file !== undefined) return file;
   const others: string[] = [];
   for (const name of OTHER_VOCABULARIES) {
-    if ((await findFile(dirOrRepo, name, options)) !== undefined) others.push(name);
+    if (await hasFile(dirOrRepo, name, options)) others.push(name);
   }
   const place = path.join(dirOrRepo, options.subfolder ?? "");
   const kind = config?.tokenizer_class === undefined ? "" : ` for ${config.tokenizer_class}`;
@@ -172,12 +186,10 @@ async function readTemplates(
   const files: Record<string, string> = {};
   const main = await findFile(dirOrRepo, "chat_template.jinja", options);
   if (main !== undefined) files.default = await readText(main, TokenizerError);
-  const folder = await localFolder(dirOrRepo, options);
-  const more = folder === undefined ? undefined : path.join(folder, "additional_chat_templates");
-  if (more !== undefined && (await kindOf(more)) === "directory") {
-    for (const name of (await readdir(more)).filter((entry) => entry.endsWith(".jinja")).sort()) {
-      files[name.slice(0, -".jinja".length)] = await readText(path.join(more, name), TokenizerError);
-    }
+  for (const name of await filesIn(dirOrRepo, TEMPLATES_FOLDER, options)) {
+    if (!name.endsWith(".jinja")) continue;
+    const file = await findFile(dirOrRepo, `${TEMPLATES_FOLDER}/${name}`, options);
+    if (file !== undefined) files[name.slice(0, -".jinja".length)] = await readText(file, TokenizerError);
   }
   const names = Object.keys(files);
   if (names.length === 1 && names[0] === "default") return files.default as string;

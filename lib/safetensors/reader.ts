@@ -4,6 +4,7 @@ import type { FileHandle, SafetensorsEntry } from "../addon/addon.ts";
 import { addon } from "../addon/loader.ts";
 import { DisposedError, EntryNotFoundError } from "../errors/index.ts";
 import { suggest } from "../errors/suggest.ts";
+import { dtypeBytes } from "../torch/dtype.ts";
 import { type Device, type Dtype, Tensor } from "../torch/index.ts";
 import { readOptions } from "../torch/options.ts";
 
@@ -32,6 +33,7 @@ export class SafeOpen {
   readonly #indices: ReadonlyMap<string, number>;
   readonly #metadata: Readonly<Record<string, string>> | null;
   readonly #device: Device;
+  readonly #dataOffset: number;
   #closed = false;
 
   /** Use `safe_open`. */
@@ -47,6 +49,8 @@ export class SafeOpen {
     this.#indices = new Map(opened.entries.map(({ name }, index) => [name, index]));
     this.#metadata = opened.metadata;
     this.#device = device;
+    // Every byte after the header belongs to a tensor.
+    this.#dataOffset = opened.byteLength - (opened.entries.at(-1)?.end ?? 0);
   }
 
   /** The names of the tensors, in the order of their data. */
@@ -83,6 +87,18 @@ export class SafeOpen {
     const moved = tensor.to(this.#device);
     tensor.dispose();
     return moved;
+  }
+
+  /** Whether a tensor's bytes can be used where they lie; else `get_tensor` copies them. */
+  is_aligned(name: string): boolean {
+    const { dtype, begin } = this.#entries[this.#index(name)] as SafetensorsEntry;
+    return (this.#dataOffset + begin) % dtypeBytes(dtype as Dtype) === 0;
+  }
+
+  /** The addon's names for a tensor, for readers of many at once. */
+  _place(name: string): readonly [file: FileHandle, index: number] {
+    if (this.#closed) throw new DisposedError(`The safetensors file '${this.path}' is closed.`);
+    return [this.#file, this.#index(name)];
   }
 
   /** Lets the file go. Tensors that were made from it keep its mapping alive. */

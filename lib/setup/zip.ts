@@ -94,6 +94,11 @@ export class ZipReader implements AsyncDisposable {
     await rename(`${path}.partial`, path);
   }
 
+  /** Where a member's bytes begin in the file, checked against its local header. */
+  async locate(entry: ZipEntry): Promise<number> {
+    return this.#dataOffset(entry);
+  }
+
   async close(): Promise<void> {
     await this.#file.close();
   }

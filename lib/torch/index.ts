@@ -94,3 +94,4 @@ export { is_tensor, keep, tidy } from "./scope.ts";
 export * as special from "./special.generated.ts";
 export { Tensor } from "./tensor.ts";
 export * from "./types.ts";
+export * as utils from "./utils.ts";

@@ -10,6 +10,7 @@
 #include "native/addon.h"
 #include "native/convert/value.h"
 #include "native/error/error.h"
+#include "native/executor/executor.h"
 
 namespace tf {
 
@@ -35,7 +36,14 @@ void HookQueue::Run(const std::function<void()>& call) {
   }
   requests_.push_back(&request);
   changed_.notify_all();
-  changed_.wait(lock, [&] { return request.done; });
+  Executor& executor = Executor::Cpu();
+  if (executor.IsThisThread()) {
+    // What the hook computes may need the team.
+    lock.unlock();
+    executor.HelpUntil(request.done);
+  } else {
+    changed_.wait(lock, [&] { return request.done.load(); });
+  }
   if (request.error) std::rethrow_exception(request.error);
 }
 
@@ -58,8 +66,9 @@ void HookQueue::Serve(const Work& work) {
       request->error = std::current_exception();
     }
     lock.lock();
-    request->done = true;
+    request->done.store(true);
     changed_.notify_all();
+    Executor::Cpu().WakeHelper();
   }
   --serving_;
 }
@@ -102,6 +111,19 @@ at::Tensor Hooks::Function::operator()(const at::Tensor& grad) const {
   at::Tensor result;
   queue_->Run([&] { result = hooks_->Call(reference_, grad); });
   return result;
+}
+
+void Hooks::Function::Call(const std::vector<at::Tensor>& arguments) const {
+  const napi_env env = hooks_->environment_.env();
+  const HandleScope scope(env);
+  napi_value handles = nullptr;
+  Check(env, napi_create_array_with_length(env, arguments.size(), &handles));
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const Handle handle = hooks_->environment_.tensors().Add(arguments[i], nullptr);
+    napi_set_element(
+        env, handles, static_cast<uint32_t>(i), FromDouble(env, static_cast<double>(handle)));
+  }
+  hooks_->Invoke(reference_, handles);
 }
 
 // libtorch holds one object per leaf; ours holds the leaf's hooks, in the order of their
@@ -191,13 +213,10 @@ void Hooks::Remove(uint32_t id) {
   }
 }
 
-at::Tensor Hooks::Call(napi_ref reference, const at::Tensor& grad) {
+napi_value Hooks::Invoke(napi_ref reference, napi_value argument) {
   const napi_env env = environment_.env();
-  const HandleScope scope(env);
   napi_value function = nullptr;
   Check(env, napi_get_reference_value(env, reference, &function));
-  const Handle handle = grad.defined() ? environment_.tensors().Add(grad, nullptr) : kNoHandle;
-  napi_value argument = FromDouble(env, static_cast<double>(handle));
   napi_value result = nullptr;
   if (napi_call_function(env, Undefined(env), function, 1, &argument, &result) != napi_ok) {
     napi_value thrown = nullptr;
@@ -209,6 +228,14 @@ at::Tensor Hooks::Call(napi_ref reference, const at::Tensor& grad) {
     }
     throw HookThrew();
   }
+  return result;
+}
+
+at::Tensor Hooks::Call(napi_ref reference, const at::Tensor& grad) {
+  const napi_env env = environment_.env();
+  const HandleScope scope(env);
+  const Handle handle = grad.defined() ? environment_.tensors().Add(grad, nullptr) : kNoHandle;
+  napi_value result = Invoke(reference, FromDouble(env, static_cast<double>(handle)));
   // A hook after accumulation gets no gradient and gives none.
   double number = 0;
   if (!grad.defined() || TypeOf(env, result) != napi_number) return {};

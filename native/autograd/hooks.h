@@ -14,6 +14,7 @@
 #include <mutex>
 #include <thread>
 #include <unordered_map>
+#include <vector>
 
 #include "native/async/release_queue.h"
 #include "native/tensor/slots.h"
@@ -57,7 +58,7 @@ class HookQueue {
   struct Request {
     const std::function<void()>* call;
     std::exception_ptr error;
-    bool done = false;
+    std::atomic<bool> done = false;
   };
 
   const std::thread::id owner_ = std::this_thread::get_id();
@@ -93,7 +94,6 @@ class Hooks {
   // Leaves what the hook threw pending in the environment.
   [[noreturn]] void Rethrow();
 
- private:
   // A function as libtorch's graph holds it: freed on any thread, called on any thread.
   class Function {
    public:
@@ -103,6 +103,10 @@ class Hooks {
     Function& operator=(const Function&) = delete;
     // An undefined result means "unchanged".
     at::Tensor operator()(const at::Tensor& grad) const;
+    // Runs `body` on the environment's thread; it may Call.
+    void OnOwnThread(const std::function<void()>& body) const { queue_->Run(body); }
+    // Own thread: calls with the handles of these tensors, which get no owners.
+    void Call(const std::vector<at::Tensor>& arguments) const;
 
    private:
     Hooks* hooks_;  // used on the environment's thread only
@@ -112,6 +116,7 @@ class Hooks {
     std::shared_ptr<std::atomic<int>> alive_;
   };
 
+ private:
   struct AccumulateHooks;
 
   struct Registered {
@@ -121,6 +126,8 @@ class Hooks {
   };
 
   at::Tensor Call(napi_ref reference, const at::Tensor& grad);
+  // Throws HookThrew when the function does.
+  napi_value Invoke(napi_ref reference, napi_value argument);
   uint32_t Register(const at::Tensor& tensor,
                     const std::shared_ptr<Function>& function,
                     int position);

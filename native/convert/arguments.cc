@@ -115,10 +115,6 @@ int64_t BigIntToInt(const Argument& argument) {
   return number;
 }
 
-bool IsWhole(double number) {
-  return std::trunc(number) == number && std::abs(number) <= kMaxSafeInteger;
-}
-
 int64_t ToInt(const Argument& argument) {
   double number = 0;
   if (napi_get_value_double(argument.env(), argument.value, &number) != napi_ok) {
@@ -175,9 +171,7 @@ at::Scalar MarkedScalar(const Argument& argument) {
 at::Scalar ToScalar(const Argument& argument) {
   double number = 0;
   if (napi_get_value_double(argument.env(), argument.value, &number) == napi_ok) {
-    if (IsWhole(number) && !(number == 0 && std::signbit(number)))
-      return static_cast<int64_t>(number);
-    return number;
+    return NumberScalar(number);
   }
   switch (TypeOf(argument.env(), argument.value)) {
     case napi_boolean:
@@ -190,13 +184,6 @@ at::Scalar ToScalar(const Argument& argument) {
     default:
       FailType(argument);
   }
-}
-
-// Marked, so that it yields to the dtypes of the tensors beside it.
-at::Tensor NumberTensor(const Argument& argument) {
-  at::Tensor tensor = c10::scalar_to_tensor(ToScalar(argument));
-  tensor.unsafeGetTensorImpl()->set_wrapped_number(true);
-  return tensor;
 }
 
 c10::complex<double> ToComplex(const Argument& argument) {
@@ -251,7 +238,7 @@ c10::IValue ToItem(const Argument& argument) {
     case ArgumentKind::kGenerator:
       return argument.environment.generators().Get(static_cast<Handle>(ToInt(argument)));
     case ArgumentKind::kNumberTensor:
-      return NumberTensor(argument);
+      return NumberTensor(ToScalar(argument));
     case ArgumentKind::kStream:
     case ArgumentKind::kUnsupported:
       break;
@@ -332,6 +319,22 @@ const at::Tensor* FindTensor(Environment& environment, const ArgumentPlan& plan,
 }
 
 }  // namespace
+
+bool IsWhole(double number) {
+  return std::trunc(number) == number && std::abs(number) <= kMaxSafeInteger;
+}
+
+at::Scalar NumberScalar(double number) {
+  if (IsWhole(number) && !(number == 0 && std::signbit(number)))
+    return static_cast<int64_t>(number);
+  return number;
+}
+
+at::Tensor NumberTensor(const at::Scalar& number) {
+  at::Tensor tensor = c10::scalar_to_tensor(number);
+  tensor.unsafeGetTensorImpl()->set_wrapped_number(true);
+  return tensor;
+}
 
 void Unpack(Environment& environment,
             const OpPlan& plan,

@@ -2,6 +2,7 @@
 // value means to torch.
 #pragma once
 
+#include <ATen/core/Tensor.h>
 #include <ATen/core/stack.h>
 #include <node_api.h>
 
@@ -25,6 +26,12 @@ void Unpack(Environment& environment,
             const napi_value* values,
             size_t count,
             torch::jit::Stack& stack);
+
+// What a JavaScript number is to torch: an integer when it is whole (and not -0), else a float.
+bool IsWhole(double number);
+at::Scalar NumberScalar(double number);
+// The number as a tensor without dimensions, which yields to the dtypes of the tensors beside it.
+at::Tensor NumberTensor(const at::Scalar& number);
 
 // "self: float32[2, 3], other: float32[4]": the tensors among the arguments, for error messages.
 std::string DescribeTensors(Environment& environment,

@@ -8,7 +8,6 @@
 #include "native/error/error.h"
 
 namespace tf {
-namespace {
 
 napi_value FromTensor(Environment& environment, at::Tensor tensor, napi_value owner) {
   // Some results are optional: a gradient that was not asked for.
@@ -16,6 +15,8 @@ napi_value FromTensor(Environment& environment, at::Tensor tensor, napi_value ow
   const Handle handle = environment.tensors().Add(std::move(tensor), owner);
   return FromDouble(environment.env(), static_cast<double>(handle));
 }
+
+namespace {
 
 napi_value FromComplex(napi_env env, c10::complex<double> number) {
   napi_value pair = nullptr;

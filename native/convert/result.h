@@ -17,6 +17,10 @@ napi_value Pack(Environment& environment,
                 torch::jit::Stack& stack,
                 napi_value owner);
 
+// A tensor's handle; null for one that is not defined. `owner` may also be null, or JavaScript's
+// null.
+napi_value FromTensor(Environment& environment, at::Tensor tensor, napi_value owner);
+
 // The single value of a tensor or a Scalar: number, bigint beyond 2^53, boolean, or [re, im].
 napi_value FromScalar(napi_env env, const at::Scalar& scalar);
 

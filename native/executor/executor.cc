@@ -103,6 +103,32 @@ Executor::Executor() {
   SpinThenSleep(started, kWaitSpin);
 }
 
+bool Executor::IsThisThread() const { return on_executor_thread; }
+
+bool Executor::CanHelp() const {
+  return standing_in > 0 && helping_.load(std::memory_order_acquire) > 0;
+}
+
+void Executor::HelpUntil(const std::atomic<bool>& done) {
+  helping_.fetch_add(1, std::memory_order_release);
+  for (;;) {
+    const uint32_t seen = wakes_.load(std::memory_order_acquire);
+    if (Task* task = asked_.exchange(nullptr, std::memory_order_acq_rel)) {
+      task->Run();
+    } else if (done.load(std::memory_order_acquire)) {
+      break;
+    } else {
+      wakes_.wait(seen, std::memory_order_acquire);
+    }
+  }
+  helping_.fetch_sub(1, std::memory_order_release);
+}
+
+void Executor::WakeHelper() {
+  wakes_.fetch_add(1, std::memory_order_acq_rel);
+  wakes_.notify_all();
+}
+
 bool Executor::OnExecutorThread() const { return on_executor_thread || standing_in > 0; }
 
 Executor::InPlace::InPlace() { ++standing_in; }
@@ -161,7 +187,12 @@ void Executor::EndProcess(std::chrono::milliseconds patience) {
 }
 
 void Executor::Wait(Waiting& call) {
-  Enqueue(call);
+  if (CanHelp()) {
+    asked_.store(&call, std::memory_order_release);
+    WakeHelper();
+  } else {
+    Enqueue(call);
+  }
   call.WaitUntilDone();
 }
 

@@ -47,7 +47,7 @@ class Executor {
   // executor's thread itself `body` runs in place.
   template <class Body>
   void RunAndWait(Body&& body) {
-    if (OnExecutorThread()) {
+    if (OnExecutorThread() && !CanHelp()) {
       body();
       return;
     }
@@ -78,6 +78,12 @@ class Executor {
 
   // Also on a thread that stands in for it.
   bool OnExecutorThread() const;
+  bool IsThisThread() const;
+
+  // The executor's thread, waiting for one that stands in for it: runs what that one wants run,
+  // until `done`, whose setter calls WakeHelper.
+  void HelpUntil(const std::atomic<bool>& done);
+  void WakeHelper();
 
  private:
   struct Modes;
@@ -116,6 +122,8 @@ class Executor {
   };
 
   Executor();
+  // Whether the executor's thread waits for this one, and would run its work meanwhile.
+  bool CanHelp() const;
   void Wait(Waiting& call);
   void Loop();
   Task* Next();
@@ -124,6 +132,9 @@ class Executor {
   std::deque<Task*> queue_;
   std::atomic<uint32_t> queued_ = 0;
   std::atomic<int> num_threads_ = 1;
+  std::atomic<int> helping_ = 0;        // calls of HelpUntil; they nest
+  std::atomic<Task*> asked_ = nullptr;  // for the helper
+  std::atomic<uint32_t> wakes_ = 0;
   std::atomic<bool> ending_ = false;
   std::atomic<bool> in_turn_ = false;  // of a task that nobody waits for
 };

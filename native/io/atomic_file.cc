@@ -7,7 +7,9 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <csignal>
 #include <cstdlib>
+#include <ctime>
 
 #include "native/io/mapping.h"
 
@@ -28,6 +30,31 @@ std::string Resolve(const std::string& path) {
   free(real);
   return resolved;
 }
+
+// A file above the process's size limit raises a signal that ends the process by default. While one
+// of these lives, the thread gets the error alone.
+class NoSizeSignal {
+ public:
+  NoSizeSignal() {
+    sigemptyset(&signal_);
+    sigaddset(&signal_, SIGXFSZ);
+    pthread_sigmask(SIG_BLOCK, &signal_, &before_);
+  }
+  ~NoSizeSignal() {
+    if (sigismember(&before_, SIGXFSZ) == 0) {
+      const timespec now{};
+      while (sigtimedwait(&signal_, nullptr, &now) == SIGXFSZ) {
+      }
+    }
+    pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+  }
+  NoSizeSignal(const NoSizeSignal&) = delete;
+  NoSizeSignal& operator=(const NoSizeSignal&) = delete;
+
+ private:
+  sigset_t signal_;
+  sigset_t before_;
+};
 
 }  // namespace
 
@@ -56,13 +83,27 @@ AtomicFile::~AtomicFile() {
 
 void AtomicFile::Fail(int error) const { throw FileError("cannot write", path_, error); }
 
+void AtomicFile::Reserve(size_t size) {
+  if (size == 0) return;
+  const NoSizeSignal quiet;
+  int result = 0;
+  do result = fallocate(fd_, 0, 0, static_cast<off_t>(size));
+  while (result != 0 && errno == EINTR);
+  if (result != 0 && (errno == ENOSPC || errno == EFBIG || errno == EDQUOT)) Fail(errno);
+}
+
 void AtomicFile::Write(std::span<const char> bytes) {
+  const NoSizeSignal quiet;
   // Linux moves at most 2 GiB per call; smaller pieces keep dirty pages flowing to the disk.
-  constexpr size_t kPiece = size_t{64} << 20;
+  constexpr size_t kPiece = size_t{32} << 20;
   while (!bytes.empty()) {
     const ssize_t written = write(fd_, bytes.data(), std::min(bytes.size(), kPiece));
     if (written < 0 && errno == EINTR) continue;
     if (written < 0) Fail(errno);
+    // The disk begins now, so that there is little left to wait for at the end.
+    if (static_cast<size_t>(written) == kPiece)
+      (void)sync_file_range(fd_, static_cast<off_t>(written_), written, SYNC_FILE_RANGE_WRITE);
+    written_ += static_cast<size_t>(written);
     bytes = bytes.subspan(static_cast<size_t>(written));
   }
 }

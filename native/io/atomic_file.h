@@ -17,6 +17,9 @@ class AtomicFile {
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
 
+  // Takes the room for so many bytes now, so that a full disk shows before the work is done. Does
+  // nothing where the file system cannot.
+  void Reserve(size_t size);
   void Write(std::span<const char> bytes);
   void Commit();
 
@@ -26,6 +29,7 @@ class AtomicFile {
   std::string path_;
   std::string temporary_;
   int fd_ = -1;
+  size_t written_ = 0;
 };
 
 }  // namespace tf::io

@@ -206,6 +206,8 @@ std::shared_ptr<MappedFile> MappedFile::Open(const std::string& path) {
   if (S_ISDIR(status.st_mode)) throw FileError("cannot read", path, EISDIR);
   if (!S_ISREG(status.st_mode)) throw FileError("cannot map", path, ENODEV);
   file->size_ = static_cast<size_t>(status.st_size);
+  file->device_ = status.st_dev;
+  file->inode_ = status.st_ino;
   if (file->size_ == 0) return file;
 
   // MAP_NORESERVE: a file larger than the memory is mapped too; its private pages are counted as
@@ -234,6 +236,15 @@ MappedFile::~MappedFile() {
 void MappedFile::CloseDescriptor() {
   if (fd_ >= 0) close(fd_);
   fd_ = -1;
+}
+
+int MappedFile::Reopen() const {
+  const int fd = open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) return -1;
+  struct stat status{};
+  if (fstat(fd, &status) == 0 && status.st_dev == device_ && status.st_ino == inode_) return fd;
+  close(fd);
+  return -1;
 }
 
 void MappedFile::Read(size_t offset, std::span<uint8_t> into) const {

@@ -52,6 +52,9 @@ class MappedFile {
   void Read(size_t offset, std::span<uint8_t> into) const;
   // The mapping does not need the open file; a model may have hundreds of them.
   void CloseDescriptor();
+  // Opens the file again for reading. -1 when another file stands at the path by now, or none: then
+  // what the mapping shows is to be used. The caller closes it.
+  int Reopen() const;
 
  private:
   friend struct FaultTable;
@@ -61,6 +64,8 @@ class MappedFile {
   int fd_ = -1;
   uint8_t* data_ = nullptr;
   size_t size_ = 0;
+  uint64_t device_ = 0;  // with the inode: which file it is, whatever its path names later
+  uint64_t inode_ = 0;
   bool registered_ = false;
   bool writable_ = false;
 };

@@ -15,8 +15,7 @@
 #include "native/async/worker.h"
 #include "native/convert/bind.h"
 #include "native/io/atomic_file.h"
-#include "native/io/safetensors_file.h"
-#include "native/tensor/slots.h"
+#include "native/io/open_files.h"
 #include "native/tensor/storage_kind.h"
 
 namespace tf {
@@ -47,25 +46,12 @@ constexpr std::array<std::pair<SafetensorsDtype, c10::ScalarType>, 20> kDtypes{{
     {SafetensorsDtype::kU64, c10::kUInt64},
 }};
 
-std::optional<c10::ScalarType> TorchDtype(SafetensorsDtype dtype) {
-  for (const auto& [ours, torch] : kDtypes) {
-    if (ours == dtype) return torch;
-  }
-  return std::nullopt;
-}
-
 std::optional<SafetensorsDtype> FormatDtype(c10::ScalarType dtype) {
   for (const auto& [ours, torch] : kDtypes) {
     if (torch == dtype) return ours;
   }
   return std::nullopt;
 }
-
-// The open files of an environment.
-struct Files {
-  explicit Files(Environment&) {}
-  Slots<io::SafetensorsFile> open;
-};
 
 std::string CheckedPath(std::string path) {
   if (path.find('\0') != std::string::npos) {
@@ -76,19 +62,6 @@ std::string CheckedPath(std::string path) {
 
 // Reading
 // -------------------------------------------------------------------------------------------------------
-
-// torch packs two 4-bit numbers into one element, so its last dimension is half the format's.
-std::vector<int64_t> TorchShape(const io::SafetensorsEntry& entry) {
-  std::vector<int64_t> shape(entry.shape.begin(), entry.shape.end());
-  if (entry.dtype != SafetensorsDtype::kF4) return shape;
-  if (shape.empty() || shape.back() % 2 != 0) {
-    throw Failure(code::kShape,
-                  "[safetensors] tensor '" + entry.name +
-                      "': torch holds 4-bit numbers in pairs, and the last dimension is odd");
-  }
-  shape.back() /= 2;
-  return shape;
-}
 
 napi_value DescribeEntry(Environment& environment, const io::SafetensorsEntry& entry) {
   const auto dtype = TorchDtype(entry.dtype);
@@ -139,7 +112,7 @@ napi_value OpenSafetensors(Environment& environment, std::string path) {
         }
         napi_value metadata = DescribeMetadata(environment, file.header);
         const auto length = static_cast<double>(file.mapping->bytes().size());
-        const Handle handle = environment.Room<Files>().open.Add(std::move(file));
+        const Handle handle = environment.Room<OpenFiles>().open.Add(std::move(file));
         return Record(environment,
                       {{"file", ToJs(environment, handle)},
                        {"entries", entries},
@@ -153,29 +126,19 @@ void ReleaseMapping(void* context) {
 }
 
 Handle SafetensorsTensor(Environment& environment, Owner owner, Handle handle, int64_t index) {
-  const io::SafetensorsFile* file = environment.Room<Files>().open.Find(handle);
-  if (file == nullptr) throw Failure(code::kDisposed, "[safetensors] the file is closed");
-  if (index < 0 || static_cast<uint64_t>(index) >= file->header.entries.size()) {
-    throw Failure(code::kInvalidArgument,
-                  "[safetensors] the file has no tensor " + std::to_string(index));
-  }
-  const io::SafetensorsEntry& entry = file->header.entries[static_cast<size_t>(index)];
-  const auto dtype = TorchDtype(entry.dtype);
-  if (!dtype) {
-    throw Failure(code::kDtype,
-                  "[safetensors] tensor '" + entry.name + "' in '" + file->mapping->path() +
-                      "': torch has no dtype for " + std::string(io::NameOf(entry.dtype)));
-  }
+  const io::SafetensorsFile& file = OpenFiles::File(environment, handle);
+  const io::SafetensorsEntry& entry = OpenFiles::Entry(file, index);
+  const c10::ScalarType dtype = TorchDtype(file, entry);
   const std::vector<int64_t> shape = TorchShape(entry);
-  const auto options = at::TensorOptions().dtype(*dtype);
+  const auto options = at::TensorOptions().dtype(dtype);
   const size_t length = entry.end - entry.begin;
-  uint8_t* data = length == 0 ? nullptr : file->data(entry);
+  uint8_t* data = length == 0 ? nullptr : file.data(entry);
   io::CheckMapped(data);
 
   at::Tensor tensor;
-  const bool aligned = reinterpret_cast<uintptr_t>(data) % c10::elementSize(*dtype) == 0;
-  if (length > 0 && aligned && file->mapping->writable()) {
-    auto* keep = new std::shared_ptr<io::MappedFile>(file->mapping);
+  const bool aligned = reinterpret_cast<uintptr_t>(data) % c10::elementSize(dtype) == 0;
+  if (length > 0 && aligned && file.mapping->writable()) {
+    auto* keep = new std::shared_ptr<io::MappedFile>(file.mapping);
     tensor =
         at::for_blob(data, shape).context(keep, &ReleaseMapping).options(options).make_tensor();
   } else {
@@ -187,7 +150,7 @@ Handle SafetensorsTensor(Environment& environment, Owner owner, Handle handle, i
 }
 
 void CloseSafetensors(Environment& environment, Handle handle) {
-  environment.Room<Files>().open.Remove(handle);
+  environment.Room<OpenFiles>().open.Remove(handle);
 }
 
 // Writing
@@ -245,6 +208,7 @@ void Write(const std::string& path, const Saving& saving) {
   const auto plan =
       io::PlanSafetensors(saving.specs, saving.metadata ? &*saving.metadata : nullptr);
   io::AtomicFile file(path);
+  file.Reserve(plan.prefix.size() + plan.data_size);
   file.Write(plan.prefix);
   for (const size_t index : plan.order) {
     const at::Tensor tensor = saving.tensors[index].resolve_conj().resolve_neg().cpu().contiguous();
@@ -278,12 +242,54 @@ napi_value SaveSafetensors(Environment& environment,
 
 }  // namespace
 
+const io::SafetensorsFile& OpenFiles::File(Environment& environment, Handle handle) {
+  const io::SafetensorsFile* file = environment.Room<OpenFiles>().open.Find(handle);
+  if (file == nullptr) throw Failure(code::kDisposed, "[safetensors] the file is closed");
+  return *file;
+}
+
+const io::SafetensorsEntry& OpenFiles::Entry(const io::SafetensorsFile& file, int64_t index) {
+  if (index < 0 || static_cast<uint64_t>(index) >= file.header.entries.size()) {
+    throw Failure(code::kInvalidArgument,
+                  "[safetensors] the file has no tensor " + std::to_string(index));
+  }
+  return file.header.entries[static_cast<size_t>(index)];
+}
+
+std::optional<c10::ScalarType> TorchDtype(SafetensorsDtype dtype) {
+  for (const auto& [ours, torch] : kDtypes) {
+    if (ours == dtype) return torch;
+  }
+  return std::nullopt;
+}
+
+c10::ScalarType TorchDtype(const io::SafetensorsFile& file, const io::SafetensorsEntry& entry) {
+  if (const auto dtype = TorchDtype(entry.dtype)) return *dtype;
+  throw Failure(code::kDtype,
+                "[safetensors] tensor '" + entry.name + "' in '" + file.mapping->path() +
+                    "': torch has no dtype for " + std::string(io::NameOf(entry.dtype)));
+}
+
+std::vector<int64_t> TorchShape(const io::SafetensorsEntry& entry) {
+  std::vector<int64_t> shape(entry.shape.begin(), entry.shape.end());
+  if (entry.dtype != SafetensorsDtype::kF4) return shape;
+  if (shape.empty() || shape.back() % 2 != 0) {
+    throw Failure(code::kShape,
+                  "[safetensors] tensor '" + entry.name +
+                      "': torch holds 4-bit numbers in pairs, and the last dimension is odd");
+  }
+  shape.back() /= 2;
+  return shape;
+}
+
 void InitIo(Exports& exports) {
   MarkDeleter(&ReleaseMapping, StorageKind::kMapped);
   exports.Function<"openSafetensors", OpenSafetensors>();
   exports.Function<"safetensorsTensor", SafetensorsTensor>();
   exports.Function<"closeSafetensors", CloseSafetensors>();
   exports.Function<"saveSafetensors", SaveSafetensors>();
+  InitTransfer(exports);
+  InitFiles(exports);
 }
 
 }  // namespace tf

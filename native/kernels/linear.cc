@@ -2,9 +2,10 @@
 //
 // linear(input, weights[i], biases[i]) for every i, in one parallel region: what q, k and v, or
 // gate and up, are to one input, without concatenated weights. input [..., k]; weights [n_i, k];
-// biases [n_i], none, or an empty list for none at all; results [..., n_i], dense. bf16 on the CPU
-// with up to 8 rows runs at the speed of reading the weights: sums in fp32, bias included, rounded
-// once. Everything else goes to ATen's linear, weight by weight. No derivative: for executors.
+// biases [n_i], none, or an empty list for none at all; results [..., n_i], dense. fp32 and bf16 on
+// the CPU: up to 8 rows run at the speed of reading the weights; sums are fp32, bias included,
+// rounded once. More rows of bf16 take a kernel of ours where it beats ATen's. Everything else goes
+// to ATen's linear, weight by weight. No derivative: for executors.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
@@ -12,8 +13,9 @@
 
 #include <vector>
 
-#include "native/kernels/cpu_level.h"
-#include "native/kernels/matvec.h"
+#include "native/kernels/linear_rows.h"
+#include "native/kernels/pick.h"
+#include "native/kernels/scratch.h"
 
 namespace tf {
 namespace {
@@ -68,38 +70,11 @@ Tensor EmptyResult(const Tensor& input, const Tensor& weight) {
   return at::empty(sizes, input.options());
 }
 
-const matvec::Kernel& KernelForThisCpu() {
-  switch (UsedCpuLevel()) {
-#if defined(__x86_64__)
-    case CpuLevel::kAvx2:
-      return matvec::kAvx2;
-    case CpuLevel::kAvx512:
-      return matvec::kAvx512;
-    case CpuLevel::kAvx512Bf16:
-      return matvec::kAvx512Bf16;
-#elif defined(__aarch64__)
-    case CpuLevel::kNeon:
-      return matvec::kNeon;
-#endif
-    default:
-      return matvec::kGeneric;
-  }
-}
-
-bool IsFast(const Tensor& input, at::TensorList weights) {
-  const int64_t k = input.size(-1);
-  if (input.scalar_type() != at::kBFloat16 || k == 0 || input.numel() == 0 ||
-      input.numel() > matvec::kMaxRows * k) {
-    return false;
-  }
+bool HasDenseRows(at::TensorList weights) {
   for (const Tensor& weight : weights) {
     if (weight.stride(1) != 1) return false;
   }
   return true;
-}
-
-const uint16_t* Bits(const Tensor& tensor) {
-  return static_cast<const uint16_t*>(tensor.const_data_ptr());
 }
 
 // Outputs are handed out in pieces of this many, so that threads seldom share a cache line.
@@ -107,18 +82,36 @@ constexpr int64_t kPiece = 32;
 // A thread is worth waking for this many bytes of weights.
 constexpr int64_t kBytesPerThread = 64 << 10;
 
-void RunAll(const matvec::Input& input,
-            const matvec::Kernel& kernel,
-            const std::vector<matvec::Product>& products,
-            const std::vector<int64_t>& first_piece,
-            const std::vector<int64_t>& outputs) {
-  const int64_t grain = std::max<int64_t>(1, kBytesPerThread / (2 * input.k * kPiece));
+// Up to matvec::kMaxRows rows.
+void MultiplyFewRows(const Tensor& input, int64_t rows, const std::vector<RowsProduct>& weights) {
+  const matvec::Kernel& kernel = MatvecKernelFor(input);
+  const int64_t k = input.size(-1);
+  std::vector<matvec::Product> products;
+  std::vector<int64_t> first_piece = {0};
+  for (const RowsProduct& one : weights) {
+    const int64_t n = one.weight.size(0);
+    products.push_back({one.weight.const_data_ptr(),
+                        one.weight.stride(0),
+                        one.bias ? one.bias->const_data_ptr() : nullptr,
+                        one.output.mutable_data_ptr(),
+                        n});
+    first_piece.push_back(first_piece.back() + (n + kPiece - 1) / kPiece);
+  }
+  std::optional<Scratch<float>> prepared;
+  if (kernel.prepare != nullptr) {
+    prepared.emplace(rows * k);
+    kernel.prepare(input.const_data_ptr(), rows, k, prepared->data());
+  }
+  const matvec::Input read = {
+      input.const_data_ptr(), prepared ? prepared->data() : nullptr, rows, k};
+  const int64_t grain = std::max<int64_t>(1, kBytesPerThread / (input.element_size() * k * kPiece));
   at::parallel_for(0, first_piece.back(), grain, [&](int64_t begin, int64_t end) {
     for (size_t i = 0; i < products.size(); ++i) {
       const int64_t from = std::max(begin, first_piece[i]) - first_piece[i];
       const int64_t to = std::min(end, first_piece[i + 1]) - first_piece[i];
       if (from < to) {
-        kernel.run(input, products[i], from * kPiece, std::min(to * kPiece, outputs[i]));
+        kernel.run(
+            read, products[i], from * kPiece, std::min(to * kPiece, products[i].output_stride));
       }
     }
   });
@@ -128,46 +121,28 @@ std::vector<Tensor> LinearGroupCpu(const Tensor& input,
                                    at::TensorList weights,
                                    const Biases& biases) {
   CheckShapes(input, weights, biases);
+  const int64_t k = input.size(-1);
+  const int64_t rows = k == 0 ? 0 : input.numel() / k;
+  const at::ScalarType type = input.scalar_type();
+  const bool few = rows <= matvec::kMaxRows;
+  const bool ours = (type == at::kFloat || type == at::kBFloat16) && rows > 0 &&
+                    HasDenseRows(weights) && (few || WorthMultiplyingRows(input, rows));
   std::vector<Tensor> results;
-  if (!IsFast(input, weights)) {
+  if (!ours) {
     for (size_t i = 0; i < weights.size(); ++i) {
       results.push_back(at::linear(input, weights[i], BiasAt(biases, i)));
     }
     return results;
   }
 
-  const Tensor dense = input.contiguous();
-  const int64_t k = dense.size(-1);
-  const int64_t rows = dense.numel() / k;
-  std::vector<matvec::Product> products;
-  std::vector<Tensor> kept;  // biases that had to be copied
-  std::vector<int64_t> first_piece = {0};
-  std::vector<int64_t> outputs;
+  std::vector<RowsProduct> products;
   for (size_t i = 0; i < weights.size(); ++i) {
-    const Tensor& weight = weights[i];
-    results.push_back(EmptyResult(input, weight));
-    const auto bias = BiasAt(biases, i);
-    if (bias) kept.push_back(bias->contiguous());
-    products.push_back({Bits(weight),
-                        weight.stride(0),
-                        bias ? Bits(kept.back()) : nullptr,
-                        static_cast<uint16_t*>(results.back().mutable_data_ptr()),
-                        weight.size(0)});
-    outputs.push_back(weight.size(0));
-    first_piece.push_back(first_piece.back() + (weight.size(0) + kPiece - 1) / kPiece);
+    results.push_back(EmptyResult(input, weights[i]));
+    auto bias = BiasAt(biases, i);
+    if (bias) bias = bias->contiguous();
+    products.push_back({weights[i], std::move(bias), results.back()});
   }
-
-  const matvec::Kernel& kernel = KernelForThisCpu();
-  Tensor prepared;
-  if (kernel.prepare != nullptr) {
-    prepared = at::empty({rows * k}, dense.options().dtype(at::kFloat));
-    kernel.prepare(Bits(dense), rows, k, prepared.mutable_data_ptr<float>());
-  }
-  RunAll({Bits(dense), prepared.defined() ? prepared.const_data_ptr<float>() : nullptr, rows, k},
-         kernel,
-         products,
-         first_piece,
-         outputs);
+  (few ? MultiplyFewRows : MultiplyRows)(input.contiguous(), rows, products);
   return results;
 }
 

@@ -1,7 +1,7 @@
-// The bf16 matrix-vector product, once per instruction set. Each of the matvec_*.cc files but the
-// dispatcher is compiled for its own instruction set, so this header and those files include no
-// library header with inline functions: the linker keeps one copy of an inline function, and it
-// might be the one that this processor cannot run.
+// The matrix-vector product of fp32 and of bf16. The loops are written once, in matvec_loops.h, and
+// compiled once per instruction set. Files that are include no library header with inline
+// functions: the linker keeps one copy of an inline function, and it might be the one that this
+// processor cannot run.
 #pragma once
 
 #include <stdint.h>
@@ -12,39 +12,41 @@ namespace tf::matvec {
 inline constexpr int kMaxRows = 8;
 
 // output[r * output_stride + n] = bias[n] + sum over k of input[r][k] * weight[n * weight_stride +
-// k], summed in fp32 and rounded once. bf16 values as their bits.
+// k], summed in fp32 and rounded once. All elements are of the kernel's dtype.
 struct Product {
-  const uint16_t* weight;
+  const void* weight;
   int64_t weight_stride;
-  const uint16_t* bias;  // or null
-  uint16_t* output;
+  const void* bias;  // or null
+  void* output;
   int64_t output_stride;
 };
 
-// What kernels read of the input: its bits, or the form that `prepare` made of it. Rows of `k`
+// What kernels read of the input: itself, or the form that `prepare` made of it. Rows of `k`
 // elements without gaps.
 struct Input {
-  const uint16_t* bits;
+  const void* elements;
   const float* prepared;
   int64_t rows;  // 1 to kMaxRows
   int64_t k;
 };
 
 struct Kernel {
-  const char* name;
-  // Fills rows * k floats; null where the kernel reads the bits.
-  void (*prepare)(const uint16_t* bits, int64_t rows, int64_t k, float* prepared);
+  // Fills rows * k floats; null where the kernel reads the elements.
+  void (*prepare)(const void* elements, int64_t rows, int64_t k, float* prepared);
   // Computes outputs [begin, end) for every input row.
   void (*run)(const Input& input, const Product& product, int64_t begin, int64_t end);
 };
 
-extern const Kernel kGeneric;
+struct Kernels {
+  Kernel fp32;
+  Kernel bf16;
+};
+
+extern const Kernels kGeneric;
 #if defined(__x86_64__)
-extern const Kernel kAvx2;
-extern const Kernel kAvx512;
-extern const Kernel kAvx512Bf16;
-#elif defined(__aarch64__)
-extern const Kernel kNeon;
+extern const Kernels kAvx2;
+extern const Kernels kAvx512;
+extern const Kernels kAvx512Bf16;
 #endif
 
 }  // namespace tf::matvec

@@ -14,8 +14,11 @@ struct Attention {
   const void* values;
   int64_t key_stride;
   int64_t value_stride;
-  const float* bias;  // [group, count] rows bias_stride apart, or null; -inf where masked
-  int64_t bias_stride;
+  // [group, count] rows mask_stride apart, or null: what is added to the scores, and which keys may
+  // be looked at. Blocks of keys that no head may look at are not read.
+  const float* bias;
+  const bool* mask;
+  int64_t mask_stride;
   int64_t count;
   int64_t group;
   int64_t width;
@@ -41,6 +44,10 @@ struct Kernel {
   // output = round(round(silu(gate)) * up). `n` elements.
   void (*swiglu)(const void* gate, const void* up, void* output, int64_t n);
   void (*attention)(const Attention& work);
+  // output = input * factor, in fp32. `n` elements.
+  void (*widen)(const void* input, int64_t n, float factor, float* output);
+  // output = round(weighted / sum), zeros where the sum is zero. `n` elements.
+  void (*divide)(const float* weighted, float sum, int64_t n, void* output);
 };
 
 struct Kernels {

@@ -1,11 +1,13 @@
 // The loops of rows.h, compiled for AVX-512.
-#include "native/kernels/matvec_bits.h"
+#include "native/kernels/bits.h"
 #include "native/kernels/rows.h"
 
 #if defined(__x86_64__)
 namespace tf::rows {
 namespace {
 
+constexpr int kLanes = 16;
+#include "native/kernels/lanes.h"
 #include "native/kernels/rows_loops.h"
 
 }  // namespace

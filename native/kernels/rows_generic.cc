@@ -1,10 +1,12 @@
 // The loops of rows.h, compiled for the baseline.
-#include "native/kernels/matvec_bits.h"
+#include "native/kernels/bits.h"
 #include "native/kernels/rows.h"
 
 namespace tf::rows {
 namespace {
 
+constexpr int kLanes = 16;
+#include "native/kernels/lanes.h"
 #include "native/kernels/rows_loops.h"
 
 }  // namespace

@@ -1,8 +1,6 @@
 // The loops of rows.h, to be included by one file per instruction set inside its anonymous
-// namespace. Sums are kept in kLanes parts so that the compiler may use vectors without changing
-// what is computed.
-
-constexpr int kLanes = 16;
+// namespace, after lanes.h. Sums are kept in kLanes = 16 parts so that the compiler may use vectors
+// without changing what is computed.
 
 struct Fp32 {
   using Element = float;
@@ -20,25 +18,6 @@ struct Bf16 {
 template <class T>
 static inline float Rounded(float value) {
   return T::Get(T::Put(value));
-}
-
-// exp for x <= 88, exact to 2 units in the last place; 0 below -87.3, NaN stays.
-static inline float Exp(float x) {
-  const float clamped = x < -87.3f ? -87.3f : x > 88.0f ? 88.0f : x;
-  // x = n ln 2 + r with |r| <= ln 2 / 2; adding and taking away 1.5 * 2^23 rounds to a whole
-  // number.
-  const float shifted = clamped * 1.44269504088896341f + 12582912.0f;
-  const float n = shifted - 12582912.0f;
-  const float r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  const float power = FromBits((ToBits(shifted) + 127u) << 23);
-  const float result = (p * r * r + r + 1.0f) * power;
-  return x < -87.3f ? 0.0f : x != x ? x : result;
 }
 
 template <class T>
@@ -103,42 +82,16 @@ void SwiGlu(const void* gate_, const void* up_, void* output_, int64_t n) {
   const auto* gate = static_cast<const Element*>(gate_);
   const auto* up = static_cast<const Element*>(up_);
   auto* output = static_cast<Element*>(output_);
-  for (int64_t i = 0; i < n; ++i) {
-    const float x = T::Get(gate[i]);
-    output[i] = T::Put(Rounded<T>(x / (1.0f + Exp(-x))) * T::Get(up[i]));
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const int64_t count = n - i < kLanes ? n - i : kLanes;
+    float wide[kLanes] = {};
+    for (int64_t lane = 0; lane < count; ++lane) wide[lane] = T::Get(gate[i + lane]);
+    const Lanes x = LoadLanes(wide);
+    StoreLanes(x / (Exp(-x) + 1.0f), wide);
+    for (int64_t lane = 0; lane < count; ++lane) {
+      output[i + lane] = T::Put(Rounded<T>(wide[lane]) * T::Get(up[i + lane]));
+    }
   }
-}
-
-// 16 floats, which the compiler keeps in as many registers as the instruction set needs.
-typedef float Lanes __attribute__((vector_size(kLanes * sizeof(float))));
-typedef uint32_t WordLanes __attribute__((vector_size(kLanes * sizeof(uint32_t))));
-typedef uint16_t HalfLanes __attribute__((vector_size(kLanes * sizeof(uint16_t))));
-
-static inline Lanes LoadLanes(const float* from) {
-  Lanes lanes;
-  __builtin_memcpy(&lanes, from, sizeof(lanes));
-  return lanes;
-}
-
-static inline Lanes LoadLanes(const uint16_t* from) {
-  HalfLanes bits;
-  __builtin_memcpy(&bits, from, sizeof(bits));
-  return (Lanes)(__builtin_convertvector(bits, WordLanes) << 16);
-}
-
-static inline void StoreLanes(Lanes lanes, float* to) {
-  __builtin_memcpy(to, &lanes, sizeof(lanes));
-}
-
-// By halves, always in the same order.
-static inline float SumLanes(Lanes x) {
-  const auto eight = __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7) +
-                     __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15);
-  const auto four = __builtin_shufflevector(eight, eight, 0, 1, 2, 3) +
-                    __builtin_shufflevector(eight, eight, 4, 5, 6, 7);
-  const auto two =
-      __builtin_shufflevector(four, four, 0, 1) + __builtin_shufflevector(four, four, 2, 3);
-  return two[0] + two[1];
 }
 
 static inline float HighestLane(Lanes x) {
@@ -240,6 +193,18 @@ void AddAllValues(const typename T::Element* values,
   }
 }
 
+// Whether any of kGroup heads may look at any of `block` keys.
+template <int kGroup>
+static inline bool AnyAllowed(const Attention& work, int64_t first, int64_t from, int64_t block) {
+  bool any = false;
+  for (int g = 0; g < kGroup; ++g) {
+    const bool* mask = work.mask + (first + g) * work.mask_stride + from;
+    for (int64_t i = 0; i < block; ++i) any |= mask[i];
+    if (work.mask_stride == 0) break;
+  }
+  return any;
+}
+
 // For kGroup query heads from `first` on. Keys are taken in blocks; when a block's largest score is
 // a new one, what was summed up so far shrinks to it.
 template <class T, int kGroup>
@@ -256,6 +221,7 @@ void AttendGroup(const Attention& work, int64_t first) {
   float scores[kGroup * kBlock];
   for (int64_t from = 0; from < work.count; from += kBlock) {
     const int64_t block = work.count - from < kBlock ? work.count - from : kBlock;
+    if (work.mask != nullptr && !AnyAllowed<kGroup>(work, first, from, block)) continue;
     const auto* keys = static_cast<const Element*>(work.keys) + from * work.key_stride;
     const auto* values = static_cast<const Element*>(work.values) + from * work.value_stride;
     constexpr int kKeys = 8 / kGroup;
@@ -271,8 +237,12 @@ void AttendGroup(const Attention& work, int64_t first) {
     for (int g = 0; g < kGroup; ++g) {
       float* row = scores + g * kBlock;
       if (work.bias != nullptr) {
-        const float* bias = work.bias + (first + g) * work.bias_stride + from;
+        const float* bias = work.bias + (first + g) * work.mask_stride + from;
         for (int64_t i = 0; i < block; ++i) row[i] += bias[i];
+      }
+      if (work.mask != nullptr) {
+        const bool* mask = work.mask + (first + g) * work.mask_stride + from;
+        for (int64_t i = 0; i < block; ++i) row[i] = mask[i] ? row[i] : -__builtin_inff();
       }
       float& highest_so_far = work.highest[first + g];
       for (int64_t i = block; i < kBlock; ++i) row[i] = -__builtin_inff();
@@ -283,12 +253,14 @@ void AttendGroup(const Attention& work, int64_t first) {
         continue;
       }
       if (highest > highest_so_far) {
-        const float shrink = Exp(highest_so_far - highest);
+        const float shrink = Exp(Lanes{} + (highest_so_far - highest))[0];
         work.sum[first + g] *= shrink;
         for (int64_t d = 0; d < width; ++d) output[g * width + d] *= shrink;
         highest_so_far = highest;
       }
-      for (int64_t i = 0; i < kBlock; ++i) row[i] = Exp(row[i] - highest);
+      for (int64_t i = 0; i < kBlock; i += kLanes) {
+        StoreLanes(Exp(LoadLanes(row + i) - highest), row + i);
+      }
       work.sum[first + g] += Sum(row);
     }
     AddAllValues<T, kGroup>(values, work.value_stride, block, width, scores, output);
@@ -305,6 +277,19 @@ void Attend(const Attention& work) {
 }
 
 template <class T>
+void WidenRow(const void* input_, int64_t n, float factor, float* output) {
+  const auto* input = static_cast<const typename T::Element*>(input_);
+  for (int64_t i = 0; i < n; ++i) output[i] = T::Get(input[i]) * factor;
+}
+
+template <class T>
+void Divide(const float* weighted, float sum, int64_t n, void* output_) {
+  auto* output = static_cast<typename T::Element*>(output_);
+  const float divisor = sum == 0 ? 1.0f : sum;
+  for (int64_t i = 0; i < n; ++i) output[i] = T::Put(weighted[i] / divisor);
+}
+
+template <class T>
 constexpr Kernel KernelOf() {
-  return {RmsNorm<T>, Rotary<T>, SwiGlu<T>, Attend<T>};
+  return {RmsNorm<T>, Rotary<T>, SwiGlu<T>, Attend<T>, WidenRow<T>, Divide<T>};
 }

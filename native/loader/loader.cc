@@ -1,9 +1,12 @@
-// Opens shared libraries by path and keeps them: `process.dlopen` closes whatever is not a Node
-// module. Knows Node-API and dlopen only, so that it loads on any machine and can say why libtorch
-// does not.
+// What Node lacks and needs no libtorch. Opens shared libraries by path and keeps them:
+// `process.dlopen` closes whatever is not a Node module. Takes advisory locks on files: Node has no
+// flock, and it is what the hub's cache is shared by. Knows Node-API, dlopen and flock only, so that
+// it loads on any machine and can say why libtorch does not.
 #include <dlfcn.h>
+#include <errno.h>
 #include <node_api.h>
 #include <stdlib.h>
+#include <sys/file.h>
 
 namespace {
 
@@ -53,12 +56,35 @@ napi_value Open(napi_env env, napi_callback_info info) {
   return result;
 }
 
+// lock(fd: number): 0 | 1 | 2. Asks for the whole file without waiting: 0 it is ours until the
+// descriptor is closed, 1 someone else has it, 2 this file system has no such locks.
+napi_value Lock(napi_env env, napi_callback_info info) {
+  napi_value argument;
+  size_t count = 1;
+  int32_t fd = -1;
+  if (napi_get_cb_info(env, info, &count, &argument, nullptr, nullptr) != napi_ok || count != 1 ||
+      napi_get_value_int32(env, argument, &fd) != napi_ok) {
+    napi_throw_type_error(env, "ERR_INVALID_ARGUMENT", "lock(fd): 'fd' must be a number");
+    return nullptr;
+  }
+  int failure;
+  do {
+    failure = flock(fd, LOCK_EX | LOCK_NB) == 0 ? 0 : errno;
+  } while (failure == EINTR);
+  const bool taken = failure == EWOULDBLOCK || failure == EAGAIN || failure == EACCES;
+  napi_value result;
+  napi_create_uint32(env, failure == 0 ? 0 : taken ? 1 : 2, &result);
+  return result;
+}
+
 }  // namespace
 
 NAPI_MODULE_INIT() {
-  napi_value open;
-  if (napi_create_function(env, "open", NAPI_AUTO_LENGTH, Open, nullptr, &open) != napi_ok ||
-      napi_set_named_property(env, exports, "open", open) != napi_ok) {
+  const napi_property_descriptor functions[] = {
+      {"open", nullptr, Open, nullptr, nullptr, nullptr, napi_default, nullptr},
+      {"lock", nullptr, Lock, nullptr, nullptr, nullptr, napi_default, nullptr},
+  };
+  if (napi_define_properties(env, exports, 2, functions) != napi_ok) {
     napi_throw_error(env, nullptr, "torchformers: the loader could not be set up");
   }
   return exports;

@@ -12,6 +12,7 @@
 #include "native/io/mapped_tensors.h"
 #include "native/op/hand_over.h"
 #include "native/op/registry.h"
+#include "native/op/unboxed.h"
 #include "native/program/programs.h"
 
 namespace tf {
@@ -29,6 +30,7 @@ void Adopt(Environment& environment, Handle handle, Owner owner) {
 
 // What stands before an operator's own arguments: its id, and the owner of the result.
 constexpr size_t kLeading = 2;
+constexpr size_t kUsualArguments = 6;
 constexpr size_t kMaxArguments = 64;
 
 // The environment's spare stack, for the time of one call.
@@ -86,10 +88,48 @@ void RecountWritten(Environment& environment,
   }
 }
 
+napi_value CallBoxed(Environment& environment,
+                     const OpPlan& op,
+                     napi_value owner,
+                     const napi_value* arguments,
+                     size_t count) {
+  const napi_valuetype type = TypeOf(environment.env(), owner);
+  if (type != napi_object && type != napi_null && type != napi_undefined) {
+    FailArgument(environment, Where{"call", 2}, "an object or null", owner);
+  }
+  StackLease stack(environment);
+  RetryOutOfMemory(
+      [&] {
+        (*stack).clear();
+        Unpack(environment, op, arguments, count, *stack);
+        Run(environment, op, *stack);
+      },
+      [&] { environment.tensors().CollectNow(); });
+  if (op.writes) RecountWritten(environment, op, arguments, count);
+  return Pack(environment, op, *stack, type == napi_object ? owner : nullptr);
+}
+
+// Once a function was recorded, calls are boxed: the recorder and the promises of Programs must see
+// their arguments.
+bool CallUnboxed(Environment& environment,
+                 const OpPlan& op,
+                 const napi_value* arguments,
+                 size_t count,
+                 at::Tensor& result) {
+  if (op.unboxed == nullptr || environment.programs() != nullptr) return false;
+  bool done = false;
+  RetryOutOfMemory([&] { done = op.unboxed->Run(environment, op, arguments, count, result); },
+                   [&] { environment.tensors().CollectNow(); });
+  if (!done) return false;
+  io::CheckMappingFaults();
+  if (op.writes) RecountWritten(environment, op, arguments, count);
+  return true;
+}
+
 // call(op: OpId, owner: object | null, ...args: Value[]): Value
 napi_value Call(napi_env env, napi_callback_info info) {
   // Node fills the whole array, so the usual call asks for few.
-  std::array<napi_value, kLeading + 16> usual;
+  std::array<napi_value, kLeading + kUsualArguments> usual;
   std::array<napi_value, kLeading + kMaxArguments> many;
   napi_value* values = usual.data();
   size_t count = usual.size();
@@ -111,26 +151,40 @@ napi_value Call(napi_env env, napi_callback_info info) {
     op = OpRegistry::At(id);
     if (op == nullptr)
       throw Failure(code::kInvalidArgument, "[call] argument 1 is no operator's id");
-    const napi_valuetype owner = TypeOf(env, values[1]);
-    if (owner != napi_object && owner != napi_null && owner != napi_undefined) {
-      FailArgument(environment, Where{"call", 2}, "an object or null", values[1]);
+    at::Tensor result;
+    if (CallUnboxed(environment, *op, arguments, given, result)) {
+      if (op->writes) return nullptr;
+      return FromTensor(environment, std::move(result), values[1]);
     }
-    StackLease stack(environment);
-    RetryOutOfMemory(
-        [&] {
-          (*stack).clear();
-          Unpack(environment, *op, arguments, given, *stack);
-          Run(environment, *op, *stack);
-        },
-        [&] { environment.tensors().CollectNow(); });
-    if (op->writes) RecountWritten(environment, *op, arguments, given);
-    return Pack(environment, *op, *stack, owner == napi_object ? values[1] : nullptr);
+    return CallBoxed(environment, *op, values[1], arguments, given);
   };
 
   return Guard(environment, body, [&](Failure& failure) {
     const std::string tensors = DescribeTensors(environment, *op, arguments, given);
     failure.message = "[" + op->name + "] " + failure.message;
     if (!tensors.empty()) failure.message += "\n(" + tensors + ")";
+  });
+}
+
+// timeCall(op: OpId, times: number, ...args: Value[]): number
+napi_value TimeCall(napi_env env, napi_callback_info info) {
+  std::array<napi_value, kLeading + kMaxArguments> values;
+  size_t count = values.size();
+  void* data = nullptr;
+  napi_get_cb_info(env, info, &count, values.data(), nullptr, &data);
+  auto& environment = *static_cast<Environment*>(data);
+  return Guard(environment, [&] {
+    const OpPlan* op = OpRegistry::At(NumberFromJs(environment, values[0], Where{"timeCall", 1}));
+    const int64_t times = IntegerFromJs(environment, values[1], Where{"timeCall", 2});
+    if (op == nullptr || times < 1) {
+      throw Failure(code::kInvalidArgument, "[timeCall] takes an operator's id and a count");
+    }
+    if (op->unboxed == nullptr) return ToJs(environment, -1.0);
+    const size_t given = std::min(count, values.size()) - std::min(count, kLeading);
+    return ToJs(
+        environment,
+        op->unboxed->Time(
+            environment, *op, values.data() + kLeading, given, static_cast<uint32_t>(times)));
   });
 }
 
@@ -141,6 +195,7 @@ void InitOps(Exports& exports) {
   exports.Function<"listOps", ListOps>();
   exports.Function<"adopt", Adopt>();
   exports.Raw("call", Call);
+  exports.Raw("timeCall", TimeCall);
 }
 
 }  // namespace tf

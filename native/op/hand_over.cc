@@ -13,7 +13,7 @@ namespace {
 // meanwhile: 50 to 100 us where waking is slow. A call is worth it from about 100 us of one
 // thread's work on: that many elements read from memory, or that many multiplications where each
 // element serves several.
-constexpr int64_t kElements = 262144;
+constexpr int64_t kElements = kHandOverElements;
 constexpr double kProducts = 4194304;
 constexpr size_t kMaxDims = 8;
 

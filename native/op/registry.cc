@@ -11,6 +11,7 @@
 #include <unordered_map>
 
 #include "native/error/error.h"
+#include "native/op/unboxed.h"
 
 namespace tf {
 namespace {
@@ -83,6 +84,7 @@ ArgumentPlan PlanArgument(const c10::Argument& argument) {
     }
   }
   plan.kind = KindOfType(*type);
+  plan.symbolic = type->kind() == c10::TypeKind::SymIntType;
   return plan;
 }
 
@@ -180,6 +182,8 @@ OpPlan::OpPlan(c10::OperatorHandle handle) : handle(handle) {
   hand_over = (computes || writes) && (!may_alias || MayCopy(schema.name()));
 }
 
+OpPlan::~OpPlan() = default;
+
 uint32_t OpRegistry::Find(const std::string& name, const std::string& overload) {
   const std::lock_guard lock(registering);
   const std::string key = name + "." + overload;
@@ -196,6 +200,7 @@ uint32_t OpRegistry::Find(const std::string& name, const std::string& overload) 
   const uint32_t id = plan_count++;
   auto* const plan = new OpPlan(*handle);
   if (number_as_tensor) plan->arguments[1].kind = ArgumentKind::kNumberTensor;
+  plan->unboxed = UnboxedCall::For(*plan);
   plans[id].store(plan, std::memory_order_release);
   Ids().emplace(key, id);
   return id;

@@ -5,6 +5,7 @@
 #include <ATen/core/ivalue.h>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -37,13 +38,17 @@ struct ArgumentPlan {
   bool list = false;            // T[]
   bool optional_items = false;  // T?[]
   bool written = false;         // T(a!)
+  bool symbolic = false;        // SymInt rather than int: another type in C++
   int32_t count = 0;            // int[2]: a single number stands for two
   std::optional<c10::IValue> default_value;
   std::string type;  // as the schema words it, for messages
 };
 
+class UnboxedCall;
+
 struct OpPlan {
   explicit OpPlan(c10::OperatorHandle handle);
+  ~OpPlan();
 
   c10::OperatorHandle handle;
   std::string name;  // "aten::add.Tensor"
@@ -55,7 +60,8 @@ struct OpPlan {
   bool hand_over = false;       // big calls go to the executor
   bool skips_autograd = false;  // may be run below autograd's layer when gradients are off
   bool heavy = false;           // many operations per element: products, convolutions, attention
-  bool picks = false;           // copies rows of its first argument, named by its second
+  std::unique_ptr<const UnboxedCall> unboxed;  // null for most signatures
+  bool picks = false;  // copies rows of its first argument, named by its second
 };
 
 // Process-wide, append-only, safe from all threads. Plans live for ever.

@@ -4,18 +4,35 @@
 
 #include <algorithm>
 #include <sstream>
+#include <utility>
 
 #include "native/convert/dtype.h"
+#include "native/program/effects.h"
 #include "native/program/fake.h"
 
 namespace tf {
+namespace {
+
+// Multiplications that one thread does in some 10 us.
+constexpr double kSmall = 1 << 20;
+
+int64_t UsesOf(const Instruction& instruction, Register at) {
+  int64_t uses = 0;
+  for (const Operand& operand : instruction.operands)
+    uses += std::count(operand.registers.begin(), operand.registers.end(), at);
+  return uses;
+}
+
+}  // namespace
 
 TensorFacts TensorFacts::Of(const at::Tensor& tensor) {
   return {tensor.scalar_type(),
           RealDevice(tensor),
           tensor.sizes().vec(),
           tensor.strides().vec(),
-          tensor.requires_grad()};
+          tensor.requires_grad(),
+          -1,
+          tensor.storage_offset()};
 }
 
 bool TensorFacts::Fits(const at::Tensor& real) const {
@@ -55,10 +72,55 @@ void Program::Finish() {
     }
   };
   for (const Instruction& instruction : code) writes |= instruction.op->writes;
+  written = WrittenRegisters(*this);
   for (auto instruction = code.rbegin(); instruction != code.rend(); ++instruction) {
     for (const Result& result : instruction->results) note(result.registers, instruction->unused);
     for (const Operand& operand : instruction->operands) note(operand.registers, instruction->dies);
+    for (Operand& operand : instruction->operands) {
+      if (operand.kind != Operand::Kind::kTensor) continue;
+      const Register at = operand.registers[0];
+      const auto dies = std::find(instruction->dies.begin(), instruction->dies.end(), at);
+      if (dies == instruction->dies.end() || UsesOf(*instruction, at) != 1) continue;
+      operand.moves = true;
+      instruction->dies.erase(dies);
+    }
+    instruction->way = WayOf(*instruction);
+    instruction->alone = IsSmall(*instruction);
   }
+}
+
+Instruction::Way Program::WayOf(const Instruction& instruction) const {
+  if (instruction.op->name == "torchformers::view" && !needs_gradients) return Instruction::Way::kView;
+  return instruction.op->skips_autograd && !mode_facts[instruction.modes].grad
+             ? Instruction::Way::kCallBelow
+             : Instruction::Way::kCall;
+}
+
+bool Program::IsSmall(const Instruction& instruction) const {
+  if (!instruction.op->heavy) return false;
+  // Each element of the largest tensor is multiplied with each row of the second.
+  double largest = 0;
+  double second = 0;
+  double last = 1;  // dimension of the second
+  double largest_last = 1;
+  for (const Operand& operand : instruction.operands) {
+    for (const Register at : operand.registers) {
+      if (at == kNoRegister) continue;
+      const TensorFacts& facts = registers[at];
+      if (!facts.device.is_cpu()) return false;
+      double elements = 1;
+      for (const int64_t size : facts.sizes) elements *= static_cast<double>(size);
+      const double width = facts.sizes.empty() ? 1 : static_cast<double>(facts.sizes.back());
+      if (elements > largest) {
+        second = std::exchange(largest, elements);
+        last = std::exchange(largest_last, width);
+      } else if (elements > second) {
+        second = elements;
+        last = width;
+      }
+    }
+  }
+  return largest * second <= kSmall * std::max(last, 1.0);
 }
 
 std::string Program::Name(Register at) const {

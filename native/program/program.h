@@ -25,6 +25,8 @@ struct Operand {
   c10::IValue constant;
   // One for kTensor; kNoRegister for "none" in a list.
   std::vector<Register> registers;
+  // Of kTensor: the register is needed no more, so that its tensor may be taken out of it.
+  bool moves = false;
 };
 
 // A result of an instruction: one tensor, several, or nothing that is kept.
@@ -37,13 +39,24 @@ struct Instruction {
   const OpPlan* op = nullptr;
   std::vector<Operand> operands;
   std::vector<Result> results;
-  // Operands whose last use this is, and results that have none.
+  // Operands whose last use this is (but for those that move), and results that have none.
   std::vector<Register> dies;
   std::vector<Register> unused;
   // Which of the program's modes hold.
   uint32_t modes = 0;
+  // Its place in the recording: names the model's line, also after passes have moved it.
+  int32_t line = 0;
   // Draws random numbers, so that it keeps its place among those that do.
   bool draws = false;
+  // How it is run; found by Program::Finish.
+  enum class Way : uint8_t {
+    kCall,       // the operator
+    kCallBelow,  // the operator, below autograd's layer: gradients are off
+    kView,       // torchformers::view, made in place
+  };
+  Way way = Way::kCall;
+  // Products and the like that are done before a team of threads would have woken.
+  bool alone = false;
 };
 
 // What a recording knows of the tensor in a register.
@@ -53,6 +66,10 @@ struct TensorFacts {
   std::vector<int64_t> sizes;
   std::vector<int64_t> strides;
   bool requires_grad = false;
+  // Which memory, numbered per Program, and where in it: two registers with one number share it.
+  // Not looked at by Fits.
+  int32_t storage = -1;
+  int64_t offset = 0;
 
   static TensorFacts Of(const at::Tensor& tensor);
   bool Fits(const at::Tensor& real) const;
@@ -67,6 +84,15 @@ struct CapturedTensor {
   // Where it is bound at each run. kNoHandle: it was made during the recording and is a constant.
   Handle handle = kNoHandle;
   at::Tensor constant;
+  // Computed by a pass: nobody else has it, and nobody writes to it.
+  bool folded = false;
+};
+
+// What passes need to know of a mode.
+struct ModeFacts {
+  bool grad = false;
+  bool inference = false;
+  bool autocast = false;
 };
 
 // The gradient of a tensor from outside, where the function looks at it or changes it.
@@ -108,6 +134,8 @@ class Program {
   // Which inputs, captured tensors and gradients lay in one memory, by register; -1 for others.
   std::vector<int32_t> sharing;
   std::vector<at::ThreadLocalState> modes;
+  std::vector<ModeFacts> mode_facts;  // one per mode
+  int32_t storages = 0;               // so many numbers of TensorFacts::storage are taken
   // Casts that autocast keeps hold within one of these, per mode.
   std::vector<uint32_t> cast_epochs;
   Register inputs = 0;  // so many of the first registers
@@ -115,9 +143,12 @@ class Program {
   bool draws_from_default = false;  // the CPU's generator
   bool draws_on_device = false;  // from a device's default generator, which runs share
   bool writes = false;           // something, that may be there before and after the run
+  // Per register: whether the memory of the tensor that is in it beforehand is written.
+  std::vector<bool> written;
   bool autocast = false;
+  bool needs_gradients = false;  // some result may get a graph behind it
 
-  // To be called once all is there: finds the last uses.
+  // To be called once all is there: finds the last uses, and how each instruction is run.
   void Finish();
 
   // One line per instruction: "%7: float32[2, 8] = aten::linear(%3, $1, None)".
@@ -126,6 +157,8 @@ class Program {
 
  private:
   std::string Text(const Operand& operand) const;
+  Instruction::Way WayOf(const Instruction& instruction) const;
+  bool IsSmall(const Instruction& instruction) const;
 };
 
 }  // namespace tf

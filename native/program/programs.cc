@@ -9,8 +9,8 @@
 
 #include "native/addon.h"
 #include "native/autograd/gradients.h"
-#include "native/convert/bind.h"
 #include "native/error/error.h"
+#include "native/program/loops.h"
 
 namespace tf {
 namespace {
@@ -36,7 +36,7 @@ Programs::~Programs() {
 }
 
 bool Programs::Intercept(const OpPlan& op, torch::jit::Stack& stack) {
-  if (recorder_) {
+  if (recorder_ && !suspended_) {
     recorder_->Record(op, stack);
     return true;
   }
@@ -65,8 +65,12 @@ void Programs::RefuseBusy(const at::Tensor& tensor, const char* what) const {
   if (pending_.empty() || !tensor.defined() || !tensor.has_storage()) return;
   const c10::StorageImpl* storage = tensor.storage().unsafeGetStorageImpl();
   for (const auto& [id, pending] : pending_) {
-    for (const c10::Storage& used : pending.storages)
-      if (used.unsafeGetStorageImpl() == storage) FailBusy(what);
+    if (pending.effects.Writes(storage)) {
+      const bool paused = pending.loop && pending.started && pending.loop->paused();
+      if (!paused) FailBusy(what);
+    } else if (pending.effects.Reads(storage)) {
+      FailBusy(what);
+    }
   }
 }
 
@@ -94,6 +98,7 @@ bool Programs::GradientsFit(const Program& program,
         // What the last of the runs that are queued will leave.
         for (auto entry = pending_.rbegin(); entry != pending_.rend(); ++entry) {
           const Pending& earlier = entry->second;
+          if (!earlier.program) continue;
           const std::vector<GradientSlot>& slots = earlier.program->gradients;
           for (size_t i = 0; i < slots.size(); ++i) {
             if (!earlier.gradients_of[i].is_same(of)) continue;
@@ -114,10 +119,11 @@ void Programs::Begin(napi_value lines) {
   recorder_ = std::make_unique<Recorder>(environment_, lines);
 }
 
-std::shared_ptr<Program> Programs::End(const std::vector<at::Tensor>& outputs) {
+std::shared_ptr<Program> Programs::End(const std::vector<at::Tensor>& outputs,
+                                       const std::optional<std::vector<std::string>>& passes) {
   const std::unique_ptr<Recorder> recorder = std::move(recorder_);
   if (!recorder) throw Failure(code::kTrace, "no function is being recorded");
-  return recorder->Finish(outputs);
+  return recorder->Finish(outputs, passes);
 }
 
 napi_value Programs::Run(std::shared_ptr<const Program> program,
@@ -131,13 +137,11 @@ napi_value Programs::Run(std::shared_ptr<const Program> program,
   for (const GradientSlot& slot : program->gradients) {
     pending.gradients_of.push_back(registers[slot.of].toTensor());
     if (const at::Tensor& gradient = pending.gradients_of.back().grad(); gradient.defined())
-      pending.storages.push_back(gradient.storage());
+      pending.effects.AddWrite(gradient.storage());
   }
   pending.LeaseGenerators(*program, generators, registers);
-  for (const c10::IValue& value : registers) {
-    if (value.isTensor() && value.toTensor().has_storage())
-      pending.storages.push_back(value.toTensor().storage());
-  }
+  pending.effects.Add(*program, registers);
+  pending.effects.draws = program->draws_on_device;
   auto run = std::make_unique<ProgramRun>(
       std::move(program), std::move(registers), mailbox_, id, profiled);
   pending.run = run.get();
@@ -145,26 +149,42 @@ napi_value Programs::Run(std::shared_ptr<const Program> program,
   napi_value promise = nullptr;
   Check(env, napi_create_promise(env, &pending.deferred, &promise));
   pending.waiting = std::move(run);
-  if (pending_.empty()) mailbox_->Hold(env, true);
   pending_.emplace(id, std::move(pending));
+  Hold();
   StartWaiting();
   return promise;
 }
 
+void Programs::Enter(uint64_t id, Effects effects, LoopControl loop) {
+  Pending pending;
+  pending.effects = std::move(effects);
+  pending.loop = std::move(loop);
+  pending_.emplace(id, std::move(pending));
+  StartWaiting();
+}
+
+void Programs::Change(uint64_t id, Effects effects) {
+  const auto found = pending_.find(id);
+  if (found != pending_.end()) found->second.effects = std::move(effects);
+}
+
+void Programs::Leave(uint64_t id) {
+  if (pending_.erase(id) > 0) StartWaiting();
+}
+
 bool Programs::Pending::ConflictsWith(const Pending& other) const {
-  const Program& here = run->program();
-  const Program& there = other.run->program();
-  if (here.draws_on_device && there.draws_on_device) return true;
   for (const at::Tensor& mine : gradients_of) {
     for (const at::Tensor& its : other.gradients_of)
       if (mine.is_same(its)) return true;
   }
-  if (!here.writes && !there.writes) return false;
-  return std::any_of(storages.begin(), storages.end(), [&](const c10::Storage& mine) {
-    return std::any_of(other.storages.begin(), other.storages.end(), [&](const c10::Storage& its) {
-      return mine.unsafeGetStorageImpl() == its.unsafeGetStorageImpl();
-    });
+  return effects.ConflictsWith(other.effects);
+}
+
+void Programs::Hold() {
+  const bool any = std::any_of(pending_.begin(), pending_.end(), [](const auto& pending) {
+    return pending.second.run != nullptr;
   });
+  mailbox_->Hold(environment_.env(), any);
 }
 
 // A generator that is named twice is one.
@@ -197,7 +217,7 @@ bool Programs::BindGradients(Pending& pending) {
     if (!slot.defined) continue;
     if (!pending.program->registers[slot.before].FitsLoosely(gradient)) return false;
     pending.run->SetRegister(slot.before, gradient);
-    pending.storages.push_back(gradient.storage());
+    pending.effects.AddWrite(gradient.storage());
   }
   return true;
 }
@@ -211,7 +231,7 @@ void Programs::StoreGradients(const Pending& pending, const ProgramRun& run) {
     if (at == kNoRegister) {
       gradient.reset();
     } else {
-      gradient = run.registers()[at].toTensor();
+      gradient = run.interpreter().registers()[at].toTensor();
     }
   }
 }
@@ -219,16 +239,21 @@ void Programs::StoreGradients(const Pending& pending, const ProgramRun& run) {
 void Programs::StartWaiting() {
   std::vector<uint64_t> unfit;
   for (auto pending = pending_.begin(); pending != pending_.end(); ++pending) {
-    if (!pending->second.waiting) continue;
+    if (pending->second.started) continue;
     const bool waits = std::any_of(pending_.begin(), pending, [&](const auto& earlier) {
       return pending->second.ConflictsWith(earlier.second);
     });
     if (waits) continue;
-    if (!BindGradients(pending->second)) {
+    if (pending->second.run != nullptr && !BindGradients(pending->second)) {
       unfit.push_back(pending->first);
       continue;
     }
-    ProgramRun::Start(std::move(pending->second.waiting));
+    pending->second.started = true;
+    if (pending->second.loop) {
+      pending->second.loop->start();
+    } else {
+      ProgramRun::Start(std::move(pending->second.waiting));
+    }
   }
   for (const uint64_t id : unfit) {
     Settle(pending_.find(id),
@@ -244,9 +269,11 @@ void Programs::Cancel(uint64_t id) {
   const auto found = pending_.find(id);
   if (found == pending_.end()) return;
   Pending& pending = found->second;
+  if (pending.run == nullptr) return;
   pending.run->Cancel();
   // It ends before its first operator.
-  if (pending.waiting) ProgramRun::Start(std::move(pending.waiting));
+  if (std::exchange(pending.started, true)) return;
+  ProgramRun::Start(std::move(pending.waiting));
 }
 
 void Programs::Wake(napi_env env, napi_value, void* context, void*) {
@@ -255,7 +282,8 @@ void Programs::Wake(napi_env env, napi_value, void* context, void*) {
   Environment& environment = Environment::Of(env);
   Guard(environment, [&]() -> napi_value {
     Programs& programs = environment.Room<Programs>();
-    for (const auto& run : static_cast<Mailbox*>(context)->Take()) programs.Deliver(*run);
+    for (const auto& run : static_cast<Mailbox*>(static_cast<Doorbell*>(context))->Take())
+      programs.Deliver(*run);
     return nullptr;
   });
 }
@@ -264,7 +292,7 @@ void Programs::Deliver(ProgramRun& run) {
   const auto found = pending_.find(run.id());
   if (found == pending_.end()) return;
   std::optional<Failure> failure = run.failure();
-  if (!failure && run.cancelled() && run.position() < run.program().code.size())
+  if (!failure && run.cancelled() && !run.interpreter().finished())
     failure = Failure(code::kAborted, "the run was cancelled");
   Settle(found, &run, std::move(failure));
 }
@@ -281,7 +309,7 @@ void Programs::Settle(std::map<uint64_t, Pending>::iterator found,
   if (failure && failure->code == std::string_view(code::kOutOfMemory))
     environment_.tensors().CollectNow();
   StartWaiting();
-  if (pending_.empty()) mailbox_->Hold(env, false);
+  Hold();
 
   napi_value value = nullptr;
   if (!failure) {
@@ -298,7 +326,7 @@ void Programs::Settle(std::map<uint64_t, Pending>::iterator found,
   napi_value error = MakeError(environment_, *failure);
   if (run != nullptr) {
     napi_set_named_property(
-        env, error, "instruction", FromDouble(env, static_cast<double>(run->position())));
+        env, error, "instruction", FromDouble(env, static_cast<double>(run->interpreter().position())));
   }
   napi_reject_deferred(env, pending.deferred, error);
 }
@@ -307,14 +335,14 @@ napi_value Programs::Outcome(ProgramRun& run) {
   std::vector<napi_value> handles;
   for (size_t i = 0; i < run.program().results; ++i) {
     const Register at = run.program().outputs[i];
-    const bool none = at == kNoRegister || !run.registers()[at].isTensor();
-    handles.push_back(
-        none ? Null(environment_.env())
-             : ToJs(environment_,
-                    environment_.tensors().Add(run.registers()[at].toTensor(), nullptr)));
+    const bool none = at == kNoRegister || !run.interpreter().registers()[at].isTensor();
+    handles.push_back(none ? Null(environment_.env())
+                           : ToJs(environment_,
+                                  environment_.tensors().Add(
+                                      run.interpreter().registers()[at].toTensor(), nullptr)));
   }
   std::vector<double> spans;
-  for (const Span& span : run.spans()) {
+  for (const Span& span : run.interpreter().spans()) {
     spans.push_back(static_cast<double>(span.begin));
     spans.push_back(static_cast<double>(span.end));
   }
@@ -351,25 +379,71 @@ void RefuseBusyGradient(Environment& environment, const at::Tensor& tensor, cons
 
 // Bindings ----------------------------------------------------------------------------------------
 
-// A JavaScript object that holds a Program.
-struct ProgramRef {
-  std::shared_ptr<Program>& program;
-};
-
-template <>
-struct FromJs<ProgramRef> {
-  static ProgramRef Get(Environment& environment, napi_value value, Where what) {
-    const napi_env env = environment.env();
-    bool tagged = false;
-    void* data = nullptr;
-    if (TypeOf(env, value) != napi_external ||
-        napi_check_object_type_tag(env, value, &kProgramTag, &tagged) != napi_ok || !tagged ||
-        napi_get_value_external(env, value, &data) != napi_ok) {
-      FailArgument(environment, what, "a Program", value);
-    }
-    return {*static_cast<std::shared_ptr<Program>*>(data)};
+ProgramRef FromJs<ProgramRef>::Get(Environment& environment, napi_value value, Where what) {
+  const napi_env env = environment.env();
+  bool tagged = false;
+  void* data = nullptr;
+  if (TypeOf(env, value) != napi_external ||
+      napi_check_object_type_tag(env, value, &kProgramTag, &tagged) != napi_ok || !tagged ||
+      napi_get_value_external(env, value, &data) != napi_ok) {
+    FailArgument(environment, what, "a Program", value);
   }
-};
+  return {*static_cast<std::shared_ptr<Program>*>(data)};
+}
+
+namespace {
+
+// Whether memory is shared as it was when a function was recorded that writes.
+bool SharingFits(const Program& program, const std::vector<c10::IValue>& registers) {
+  if (!program.writes) return true;
+  std::unordered_map<int32_t, const void*> storages;
+  std::unordered_map<const void*, int32_t> groups;
+  const auto fits = [&](Register at, const at::Tensor& tensor) {
+    // Passes add registers for tensors of their own.
+    if (static_cast<size_t>(at) >= program.sharing.size() || program.sharing[at] < 0) return true;
+    if (!tensor.has_storage()) return true;
+    const void* storage = tensor.storage().unsafeGetStorageImpl();
+    return storages.try_emplace(program.sharing[at], storage).first->second == storage &&
+           groups.try_emplace(storage, program.sharing[at]).first->second == program.sharing[at];
+  };
+  for (Register at = 0; at < program.inputs; ++at)
+    if (!fits(at, registers[at].toTensor())) return false;
+  for (const CapturedTensor& capture : program.captures)
+    if (!fits(capture.to, registers[capture.to].toTensor())) return false;
+  return std::all_of(
+      program.gradients.begin(), program.gradients.end(), [&](const GradientSlot& slot) {
+        const at::Tensor& gradient = registers[slot.of].toTensor().grad();
+        return slot.before == kNoRegister || !gradient.defined() || fits(slot.before, gradient);
+      });
+}
+
+}  // namespace
+
+std::vector<c10::IValue> BindProgram(Environment& environment,
+                                     const Program& program,
+                                     const std::vector<at::Tensor>& inputs) {
+  if (static_cast<Register>(inputs.size()) != program.inputs) {
+    throw Failure(code::kInvalidArgument,
+                  "[runProgram] takes " + std::to_string(program.inputs) + " tensors, got " +
+                      std::to_string(inputs.size()));
+  }
+  std::vector<c10::IValue> registers(program.registers.size());
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (!program.registers[i].Fits(inputs[i])) return {};
+    registers[i] = inputs[i];
+  }
+  for (const CapturedTensor& capture : program.captures) {
+    if (capture.handle == kNoHandle) {
+      registers[capture.to] = capture.constant;
+      continue;
+    }
+    const at::Tensor* tensor = environment.tensors().Find(capture.handle);
+    if (tensor == nullptr || !program.registers[capture.to].Fits(*tensor)) return {};
+    registers[capture.to] = *tensor;
+  }
+  if (!SharingFits(program, registers)) return {};
+  return registers;
+}
 
 namespace {
 
@@ -400,21 +474,28 @@ Handle RecordInput(Environment& environment, Owner owner, const at::Tensor& real
   return environment.tensors().Add(Recording(environment).AddInput(real), owner.value);
 }
 
-napi_value EndRecording(Environment& environment, const std::vector<at::Tensor>& outputs) {
-  std::shared_ptr<Program> program = environment.Room<Programs>().End(outputs);
+napi_value EndRecording(Environment& environment,
+                        const std::vector<at::Tensor>& outputs,
+                        std::optional<std::vector<std::string>> passes) {
+  std::shared_ptr<Program> program = environment.Room<Programs>().End(outputs, passes);
   std::vector<Handle> captured;
   for (const CapturedTensor& capture : program->captures)
     if (capture.handle != kNoHandle) captured.push_back(capture.handle);
-  const double length = static_cast<double>(program->code.size());
+  std::vector<double> lines;
+  for (const Instruction& instruction : program->code) lines.push_back(instruction.line);
   const bool draws = program->draws;
   return Record(environment,
                 {{"program", ToExternal(environment, std::move(program))},
                  {"captured", ToJs(environment, captured)},
-                 {"length", ToJs(environment, length)},
+                 {"lines", ToJs(environment, lines)},
                  {"draws", ToJs(environment, draws)}});
 }
 
 void AbandonRecording(Environment& environment) { environment.Room<Programs>().Abandon(); }
+
+void SuspendRecording(Environment& environment, bool suspended) {
+  environment.Room<Programs>().Suspend(suspended);
+}
 
 bool IsFake(Environment&, const at::Tensor& tensor) { return FindFakeMark(tensor) != nullptr; }
 
@@ -424,55 +505,6 @@ void RecordGenerator(Environment& environment, Handle generator) {
 
 void BindNumber(Environment& environment, int64_t argument, int64_t input) {
   Recording(environment).BindNumber(static_cast<size_t>(argument), static_cast<int32_t>(input));
-}
-
-// Whether memory is shared as it was when a function was recorded that writes.
-bool SharingFits(const Program& program, const std::vector<c10::IValue>& registers) {
-  if (!program.writes) return true;
-  std::unordered_map<int32_t, const void*> storages;
-  std::unordered_map<const void*, int32_t> groups;
-  const auto fits = [&](Register at, const at::Tensor& tensor) {
-    if (program.sharing[at] < 0 || !tensor.has_storage()) return true;
-    const void* storage = tensor.storage().unsafeGetStorageImpl();
-    return storages.try_emplace(program.sharing[at], storage).first->second == storage &&
-           groups.try_emplace(storage, program.sharing[at]).first->second == program.sharing[at];
-  };
-  for (Register at = 0; at < program.inputs; ++at)
-    if (!fits(at, registers[at].toTensor())) return false;
-  for (const CapturedTensor& capture : program.captures)
-    if (!fits(capture.to, registers[capture.to].toTensor())) return false;
-  return std::all_of(
-      program.gradients.begin(), program.gradients.end(), [&](const GradientSlot& slot) {
-        const at::Tensor& gradient = registers[slot.of].toTensor().grad();
-        return slot.before == kNoRegister || !gradient.defined() || fits(slot.before, gradient);
-      });
-}
-
-// What the captured tensors are now; empty when one no longer fits what was recorded.
-std::vector<c10::IValue> Bind(Environment& environment,
-                              const Program& program,
-                              const std::vector<at::Tensor>& inputs) {
-  if (static_cast<Register>(inputs.size()) != program.inputs) {
-    throw Failure(code::kInvalidArgument,
-                  "[runProgram] takes " + std::to_string(program.inputs) + " tensors, got " +
-                      std::to_string(inputs.size()));
-  }
-  std::vector<c10::IValue> registers(program.registers.size());
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    if (!program.registers[i].Fits(inputs[i])) return {};
-    registers[i] = inputs[i];
-  }
-  for (const CapturedTensor& capture : program.captures) {
-    if (capture.handle == kNoHandle) {
-      registers[capture.to] = capture.constant;
-      continue;
-    }
-    const at::Tensor* tensor = environment.tensors().Find(capture.handle);
-    if (tensor == nullptr || !program.registers[capture.to].Fits(*tensor)) return {};
-    registers[capture.to] = *tensor;
-  }
-  if (!SharingFits(program, registers)) return {};
-  return registers;
 }
 
 // Numbers that may differ in each run, as their operators take them.
@@ -500,7 +532,7 @@ napi_value RunProgram(Environment& environment,
                       bool profiled,
                       const std::vector<double>& generators,
                       const std::vector<double>& numbers) {
-  std::vector<c10::IValue> registers = Bind(environment, *program.program, inputs);
+  std::vector<c10::IValue> registers = BindProgram(environment, *program.program, inputs);
   if (registers.empty() && !program.program->registers.empty()) return Null(environment.env());
   Programs& programs = environment.Room<Programs>();
   if (!programs.GradientsFit(*program.program, registers)) return ToJs(environment, false);
@@ -566,11 +598,13 @@ void InitPrograms(Exports& exports) {
   exports.Function<"bindNumber", BindNumber>();
   exports.Function<"endRecording", EndRecording>();
   exports.Function<"abandonRecording", AbandonRecording>();
+  exports.Function<"suspendRecording", SuspendRecording>();
   exports.Function<"isFake", IsFake>();
   exports.Function<"runProgram", RunProgram>();
   exports.Function<"cancelRun", CancelRun>();
   exports.Function<"programText", ProgramText>();
   exports.Function<"tensorsKey", TensorsKey>();
+  InitLoops(exports);
 }
 
 }  // namespace tf

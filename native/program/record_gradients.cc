@@ -200,6 +200,7 @@ Tensors Recorder::RecordGradients(const Tensors& outputs,
   }
   instruction.results.push_back(std::move(result));
   NoteLine();
+  instruction.line = static_cast<int32_t>(program_->code.size());
   program_->code.push_back(std::move(instruction));
   return fakes;
 }

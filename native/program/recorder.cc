@@ -13,6 +13,7 @@
 #include "native/device/run_generator.h"
 #include "native/error/error.h"
 #include "native/program/autocast.h"
+#include "native/program/passes/passes.h"
 
 namespace tf {
 namespace {
@@ -93,10 +94,19 @@ bool CopiesToDevice(const torch::jit::Stack& arguments, const at::Tensor& result
   return result.is_same(arguments[0].toTensor()) && RealDevice(result) != to;
 }
 
+// By its arguments, where they say that it need not.
 bool Draws(const OpPlan& op, const torch::jit::Stack& stack) {
-  if (op.handle.hasTag(at::Tag::nondeterministic_seeded)) return true;
-  if (!op.name.starts_with("aten::scaled_dot_product_attention")) return false;
-  return stack.size() > 4 && stack[4].isDouble() && stack[4].toDouble() > 0;
+  const auto may = [&](size_t probability, const char* train) {
+    if (stack.size() > probability && stack[probability].isDouble() &&
+        stack[probability].toDouble() == 0)
+      return false;
+    for (size_t i = 0; i < stack.size(); ++i)
+      if (op.arguments[i].name == train && stack[i].isBool() && !stack[i].toBool()) return false;
+    return true;
+  };
+  if (op.name == "aten::scaled_dot_product_attention") return may(4, "");
+  if (op.name == "aten::dropout") return may(1, "train");
+  return op.handle.hasTag(at::Tag::nondeterministic_seeded);
 }
 
 }  // namespace
@@ -104,6 +114,7 @@ bool Draws(const OpPlan& op, const torch::jit::Stack& stack) {
 Recorder::Recorder(Environment& environment, napi_value lines)
     : environment_(environment), id_(++last_recording) {
   Check(environment.env(), napi_create_reference(environment.env(), lines, 1, &lines_));
+  environment.tensors().FreeDying();
   environment.tensors().ForEach([&](Handle handle, const at::Tensor& tensor) {
     handles_.try_emplace(tensor.unsafeGetTensorImpl(), handle);
   });
@@ -144,7 +155,11 @@ at::Tensor Recorder::FakeOf(const at::Tensor& real) {
 
 Register Recorder::NewRegister(const at::Tensor& fake) {
   const auto at = static_cast<Register>(program_->registers.size());
-  program_->registers.push_back(TensorFacts::Of(fake));
+  TensorFacts facts = TensorFacts::Of(fake);
+  const c10::StorageImpl* storage = fake.storage().unsafeGetStorageImpl();
+  facts.storage = storage_numbers_.try_emplace(storage, program_->storages).first->second;
+  program_->storages = static_cast<int32_t>(storage_numbers_.size());
+  program_->registers.push_back(std::move(facts));
   places_[fake.unsafeGetTensorImpl()] = at;
   held_.push_back(fake);
   return at;
@@ -156,7 +171,10 @@ Register Recorder::Captured(const at::Tensor& real) {
   capture.to = NewRegister(fake);
   places_[real.unsafeGetTensorImpl()] = capture.to;
   const auto known = handles_.find(real.unsafeGetTensorImpl());
-  if (known != handles_.end()) {
+  // A tensor that was freed meanwhile may have left its address to one made since.
+  const at::Tensor* held =
+      known == handles_.end() ? nullptr : environment_.tensors().Find(known->second);
+  if (held != nullptr && held->is_same(real)) {
     capture.handle = known->second;
   } else {
     capture.constant = real;
@@ -279,8 +297,11 @@ uint32_t Recorder::CurrentModes() {
     program_->modes.emplace_back();
   }
   program_->cast_epochs.push_back(cast_epoch_);
+  ModeFacts facts{c10::GradMode::is_enabled(), c10::InferenceMode::is_enabled(), false};
   for (const c10::DeviceType type : {at::kCPU, at::kCUDA})
-    program_->autocast |= at::autocast::is_autocast_enabled(type);
+    facts.autocast |= at::autocast::is_autocast_enabled(type);
+  program_->mode_facts.push_back(facts);
+  program_->autocast |= facts.autocast;
   return mode_keys_.size() - 1;
 }
 
@@ -338,6 +359,7 @@ void Recorder::Record(const OpPlan& op, torch::jit::Stack& stack) {
     instruction.results.push_back(TakeResult(value, device));
   }
   NoteLine();
+  instruction.line = static_cast<int32_t>(program_->code.size());
   program_->code.push_back(std::move(instruction));
 }
 
@@ -400,7 +422,8 @@ void Recorder::FindSharing() {
   }
 }
 
-std::shared_ptr<Program> Recorder::Finish(const std::vector<at::Tensor>& outputs) {
+std::shared_ptr<Program> Recorder::Finish(const std::vector<at::Tensor>& outputs,
+                                          const std::optional<std::vector<std::string>>& passes) {
   for (const at::Tensor& output : outputs) program_->outputs.push_back(RegisterOf(output));
   program_->results = outputs.size();
   for (const auto& [identity, state] : gradients_) {
@@ -408,6 +431,7 @@ std::shared_ptr<Program> Recorder::Finish(const std::vector<at::Tensor>& outputs
     program_->gradients[state.slot].after = program_->outputs.size();
     program_->outputs.push_back(state.now.defined() ? RegisterOf(state.now) : kNoRegister);
   }
+  Optimize(*program_, passes);
   FindSharing();
   program_->Finish();
   return std::move(program_);

@@ -6,6 +6,7 @@
 
 #include <memory>
 #include <optional>
+#include <string>
 #include <unordered_map>
 #include <unordered_set>
 #include <vector>
@@ -63,7 +64,9 @@ class Recorder {
   void ClearAutocastCache() { ++cast_epoch_; }
 
   // Ends the recording. Outputs may be fakes, or real tensors that the function passed through.
-  std::shared_ptr<Program> Finish(const std::vector<at::Tensor>& outputs);
+  // `passes`: which may rewrite it, by name; absent, all.
+  std::shared_ptr<Program> Finish(const std::vector<at::Tensor>& outputs,
+                                  const std::optional<std::vector<std::string>>& passes);
 
  private:
   Register RegisterOf(const at::Tensor& tensor);
@@ -113,6 +116,8 @@ class Recorder {
   // What was in the table when the recording began: captured tensors are bound by these.
   std::unordered_map<const c10::TensorImpl*, Handle> handles_;
   std::vector<std::vector<int64_t>> mode_keys_;
+  // The numbers of fake storages; `held_` keeps their addresses unique.
+  std::unordered_map<const c10::StorageImpl*, int32_t> storage_numbers_;
   uint32_t cast_epoch_ = 0;
   // The tensor that a fake stands for.
   std::unordered_map<const c10::TensorImpl*, at::Tensor> originals_;

@@ -1,5 +1,6 @@
 // How tensors end, and how they change hands.
 #include <ATen/ATen.h>
+#include <malloc.h>
 
 #include "native/addon.h"
 #include "native/convert/bind.h"
@@ -59,9 +60,21 @@ void SetYoungCollector(Environment& environment, Js collect) {
 
 uint32_t Sweep(Environment& environment) { return environment.tensors().Sweep(); }
 
+// What the C heap has handed out, to whomever; 0 where the C library does not tell.
+double HeapBytes() {
+#if defined(__GLIBC_PREREQ)
+#if __GLIBC_PREREQ(2, 33)
+  const struct mallinfo2 heap = mallinfo2();
+  return static_cast<double>(heap.uordblks + heap.hblkhd);
+#endif
+#endif
+  return 0;
+}
+
 napi_value MemoryStats(Environment& environment) {
   environment.releases()->Drain(environment.env());
-  const TensorTable& tensors = environment.tensors();
+  TensorTable& tensors = environment.tensors();
+  tensors.FreeDying();
   const auto bytes = [&](StorageKind kind) {
     return ToJs(environment, static_cast<double>(tensors.bytes(kind)));
   };
@@ -71,6 +84,7 @@ napi_value MemoryStats(Environment& environment) {
                  {"mapped_bytes", bytes(StorageKind::kMapped)},
                  {"shared_bytes", bytes(StorageKind::kShared)},
                  {"device_bytes", bytes(StorageKind::kDevice)},
+                 {"heap_bytes", ToJs(environment, HeapBytes())},
                  {"sweeps", ToJs(environment, tensors.sweeps())}});
 }
 

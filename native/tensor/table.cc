@@ -18,6 +18,10 @@ constexpr size_t kYoung = 4096;
 constexpr uint64_t kYoungBytes = 32ull << 20;
 // V8 moves an object to its old ones when it survives so many collections.
 constexpr int kYoungCollections = 2;
+// Garbage with no more memory than this is freed one by one, each just before a new tensor is made:
+// the allocators then hand out what was given back a moment ago, where freeing thousands at once
+// goes through their slow paths.
+constexpr size_t kSmallBytes = 1024;
 // V8 is told in batches; each report may do a step of collecting.
 constexpr int64_t kReportBytes = 1 << 20;
 // What a small tensor costs beside its values: TensorImpl, StorageImpl, slot, weak reference.
@@ -84,6 +88,10 @@ void TensorTable::FailStale(Handle handle, const std::string& what) const {
 Handle TensorTable::Add(at::Tensor tensor, napi_value owner) {
   environment_.releases()->Drain(environment_.env());
   MaybeSweep();
+  if (!dying_.empty()) {
+    Dispose(dying_.back());
+    dying_.pop_back();
+  }
   // The reference first: making it can fail, and then nothing is to be undone.
   napi_ref reference = owner == nullptr ? nullptr : WeakReference(owner);
   const Handle handle = slots_.Add(Slot{std::move(tensor), nullptr, reference});
@@ -264,11 +272,23 @@ void TensorTable::ForgetDeadInScopes() {
 
 napi_ref TensorTable::WeakReference(napi_value owner) {
   napi_ref reference = nullptr;
-  Check(environment_.env(), napi_create_reference(environment_.env(), owner, 0, &reference));
+  const napi_status status = napi_create_reference(environment_.env(), owner, 0, &reference);
+  if (status != napi_ok && !IsNullish(environment_.env(), owner)) Check(environment_.env(), status);
   return reference;
 }
 
+// Whether little memory is lost while the slot's tensor waits to be freed.
+bool TensorTable::IsCheapToKeep(const Slot& slot) const {
+  return slot.storage == nullptr || slot.storage->nbytes() <= kSmallBytes;
+}
+
+void TensorTable::FreeDying() {
+  for (const Handle handle : dying_) Dispose(handle);
+  dying_.clear();
+}
+
 void TensorTable::TendYoung() {
+  FreeDying();
   const auto stale = [&](Handle handle) { return slots_.Find(handle) == nullptr; };
   const auto first_new = young_.begin() + static_cast<ptrdiff_t>(survivors_);
   survivors_ -= static_cast<size_t>(std::count_if(young_.begin(), first_new, stale));
@@ -319,7 +339,11 @@ uint32_t TensorTable::SweepYoung() {
     const Handle handle = young_[i];
     Slot& slot = *slots_.Find(handle);
     if (slot.owner != nullptr && IsGone(env, slot.owner)) {
-      Free(handle, slot);
+      if (IsCheapToKeep(slot)) {
+        dying_.push_back(handle);
+      } else {
+        Free(handle, slot);
+      }
       ++freed;
     } else if (i >= survivors_) {
       young_[staying++] = handle;
@@ -334,6 +358,7 @@ uint32_t TensorTable::SweepYoung() {
 
 uint32_t TensorTable::Sweep() {
   const napi_env env = environment_.env();
+  FreeDying();
   ++sweeps_;
   uint32_t freed = 0;
   napi_handle_scope scope = nullptr;
@@ -368,8 +393,7 @@ void TensorTable::CollectNow() {
 }
 
 void TensorTable::SetYoungCollector(napi_value collect) {
-  Check(environment_.env(),
-        napi_create_reference(environment_.env(), collect, 1, &collect_young_));
+  Check(environment_.env(), napi_create_reference(environment_.env(), collect, 1, &collect_young_));
 }
 
 void TensorTable::MaybeSweep() {

@@ -39,8 +39,8 @@ class TensorTable {
   // The failure that Get throws, for callers that say more about the argument.
   [[noreturn]] void FailStale(Handle handle, const std::string& what) const;
 
-  // Puts a defined tensor under a new handle. `owner` may be null: then the handle waits for Adopt.
-  // May sweep.
+  // Puts a defined tensor under a new handle. `owner` may be null, or JavaScript's null: then the
+  // handle waits for Adopt. May sweep.
   Handle Add(at::Tensor tensor, napi_value owner);
   void Adopt(Handle handle, napi_value owner);
   // A stale handle is left alone: `using` and a scope may both free one tensor.
@@ -71,6 +71,9 @@ class TensorTable {
   void ForEach(Visit&& visit) {
     slots_.ForEach([&](Handle handle, Slot& slot) { visit(handle, slot.tensor); });
   }
+
+  // Frees what is known to be garbage, and was left for later.
+  void FreeDying();
 
   uint32_t live() const { return slots_.live(); }
   uint64_t bytes(StorageKind kind) const { return bytes_[static_cast<size_t>(kind)]; }
@@ -117,6 +120,7 @@ class TensorTable {
   bool CollectedSinceLastSweep();
   void PlantCanary();
   void ForgetDeadInScopes();
+  bool IsCheapToKeep(const Slot& slot) const;
   napi_ref WeakReference(napi_value owner);
 
   Environment& environment_;
@@ -134,6 +138,7 @@ class TensorTable {
 
   std::vector<Handle> young_;  // in order; those disposed of meanwhile are still in it
   size_t survivors_ = 0;       // so many at its front have survived one look
+  std::vector<Handle> dying_;  // small garbage, freed one by one as new tensors come
   size_t young_limit_;         // entries at which it is looked at
   size_t young_wanted_;        // new ones between two looks
   uint64_t tend_at_bytes_;

@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <csignal>
@@ -16,8 +17,10 @@
 #include <thread>
 
 #include "native/io/atomic_file.h"
+#include "native/io/folder.h"
 #include "native/io/json_reader.h"
 #include "native/io/mapping.h"
+#include "native/io/pieces.h"
 #include "native/io/safetensors_file.h"
 #include "native/io/safetensors_header.h"
 #include "native/test/check.h"
@@ -466,6 +469,125 @@ TEST("atomic file: a kill leaves the old content or the new") {
     waitpid(child, nullptr, 0);
     const std::string content = ReadAll(path);
     CHECK(content == std::string(kSize, content[0]));
+  }
+}
+
+TEST("atomic file: room is taken before it is filled") {
+  rlimit before{};
+  getrlimit(RLIMIT_FSIZE, &before);
+  const rlimit small{1 << 20, before.rlim_max};
+  signal(SIGXFSZ, SIG_DFL);  // it would end the process
+  setrlimit(RLIMIT_FSIZE, &small);
+  CHECK_THROWS(
+      FileError,
+      [] {
+        AtomicFile file(scratch / "reserved");
+        file.Reserve(2 << 20);
+      }(),
+      "reserved': File too large");
+  setrlimit(RLIMIT_FSIZE, &before);
+  AtomicFile file(scratch / "reserved");
+  file.Reserve(8);
+  file.Write(std::string("12345678"));
+  file.Commit();
+  CHECK_EQ(ReadAll(scratch / "reserved"), "12345678");
+}
+
+TEST("folders: two change places") {
+  fs::create_directories(scratch / "a");
+  fs::create_directories(scratch / "b");
+  WriteAll(scratch / "a" / "x", "a");
+  WriteAll(scratch / "b" / "x", "b");
+  CHECK(ExchangePaths(scratch / "a", scratch / "b"));
+  CHECK_EQ(ReadAll(scratch / "a" / "x"), "b");
+  CHECK_EQ(ReadAll(scratch / "b" / "x"), "a");
+  CHECK_THROWS(FileError, ExchangePaths(scratch / "a", scratch / "absent"), "No such file");
+  fs::create_directories(scratch / "a" / "below");
+  CHECK(!ExchangePaths(scratch / "a", scratch / "a" / "below"));
+}
+
+TEST("folders: a lock has one holder") {
+  fs::create_directories(scratch / "locked");
+  const int first = LockPath(scratch / "locked");
+  CHECK(first >= 0);
+  CHECK_EQ(LockPath(scratch / "locked"), -1);
+  close(first);
+  const int second = LockPath(scratch / "locked");
+  CHECK(second >= 0);
+  close(second);
+  CHECK_THROWS(FileError, LockPath(scratch / "absent"), "No such file");
+}
+
+TEST("mapping: the file is opened again, unless its path names another one") {
+  WriteAll(scratch / "again", "first");
+  const auto mapping = MappedFile::Open(scratch / "again");
+  mapping->CloseDescriptor();
+  const int fd = mapping->Reopen();
+  CHECK(fd >= 0);
+  close(fd);
+  WriteAll(scratch / "other", "other");
+  fs::rename(scratch / "other", scratch / "again");
+  CHECK_EQ(mapping->Reopen(), -1);
+  fs::remove(scratch / "again");
+  CHECK_EQ(mapping->Reopen(), -1);
+}
+
+// Every element of the view is in exactly one piece, at the place that its starts say.
+void CheckPieces(const View& view, uint64_t limit) {
+  std::vector<uint64_t> wanted;
+  std::vector<uint64_t> found;
+  const auto each = [](const View& part, const auto& visit) {
+    std::vector<int64_t> at(part.sizes.size(), 0);
+    for (const int64_t size : part.sizes) {
+      if (size == 0) return;
+    }
+    for (;;) {
+      uint64_t element = part.offset;
+      for (size_t i = 0; i < at.size(); ++i)
+        element += static_cast<uint64_t>(at[i] * part.strides[i]);
+      visit(element);
+      size_t i = at.size();
+      while (i > 0 && ++at[i - 1] == part.sizes[i - 1]) at[--i] = 0;
+      if (i == 0) return;
+    }
+  };
+  each(view, [&](uint64_t element) { wanted.push_back(element); });
+  EachPiece(view, limit, [&](const Piece& piece) {
+    uint64_t first = view.offset;
+    for (size_t i = 0; i < piece.starts.size(); ++i)
+      first += static_cast<uint64_t>(piece.starts[i] * view.strides[i]);
+    CHECK_EQ(piece.view.offset, first);
+    CHECK(SpanOf(piece.view) <= std::max<uint64_t>(limit, 1));
+    each(piece.view, [&](uint64_t element) { found.push_back(element); });
+  });
+  std::sort(wanted.begin(), wanted.end());
+  std::sort(found.begin(), found.end());
+  CHECK(wanted == found);
+}
+
+TEST("pieces cover a view, and none is larger than allowed") {
+  CheckPieces({5, {}, {}}, 1);
+  CheckPieces({0, {0, 3}, {3, 1}}, 2);
+  CheckPieces({0, {1, 100}, {100, 1}}, 7);
+  CheckPieces({0, {2, 200'000}, {200'000, 1}}, 1000);  // rows larger than a piece
+  CheckPieces({10, {4, 50}, {40'000, 1}}, 100'000);    // gaps that are skipped
+  std::mt19937 random(1);
+  for (int round = 0; round < 2000; ++round) {
+    const size_t dimensions = random() % 5;
+    View view{random() % 10, {}, {}};
+    int64_t stride = 1;
+    for (size_t i = 0; i < dimensions; ++i) {
+      const auto size = static_cast<int64_t>(1 + random() % 6);
+      view.sizes.push_back(size);
+      view.strides.push_back(stride);
+      stride *= size + static_cast<int64_t>(random() % 3);
+    }
+    for (size_t i = dimensions; i > 1; --i) {  // dimensions in any order, as a transpose leaves them
+      const size_t other = random() % i;
+      std::swap(view.sizes[i - 1], view.sizes[other]);
+      std::swap(view.strides[i - 1], view.strides[other]);
+    }
+    CheckPieces(view, random() % 100);
   }
 }
 

@@ -555,3 +555,85 @@ t.test("facts", async (t) => {
     "saved over what it was loaded from",
   );
 });
+
+t.test("gradient checkpointing", async (t) => {
+  const sizes = { hidden_size: 32, intermediate_size: 48, num_hidden_layers: 4, num_attention_heads: 4 };
+  const config = () => new LlamaConfig({ ...sizes, vocab_size: 40, attention_dropout: 0.2 });
+  const input_ids = torch.tensor([
+    [1, 2, 3, 4, 5],
+    [6, 7, 8, 9, 10],
+  ]);
+  const attention_mask = torch.tensor([
+    [1, 1, 1, 1, 1],
+    [1, 1, 1, 0, 0],
+  ]);
+
+  class Plain extends PreTrainedModel {
+    static override readonly config_class = LlamaConfig;
+  }
+  t.throws(() => new Plain(config()).gradient_checkpointing_enable(), /Plain does not support/);
+  class Empty extends Plain {
+    static override readonly supports_gradient_checkpointing = true;
+  }
+  t.throws(() => new Empty(config()).gradient_checkpointing_enable(), {
+    code: "ERR_INVALID_ARGUMENT",
+    hint: /GradientCheckpointingLayer/,
+  });
+  const model = new LlamaForCausalLM(config());
+  t.throws(() => model.gradient_checkpointing_enable({ every_n_layers: 0 }), /every_n_layers/);
+  const reentrant = { gradient_checkpointing_kwargs: { use_reentrant: true } };
+  model.train().gradient_checkpointing_enable(reentrant);
+  t.throws(() => model.forward({ input_ids }), /use_reentrant/);
+
+  const train = (attn: string, prepare: (model: LlamaForCausalLM) => void) => {
+    torch.manual_seed(0);
+    const model = new LlamaForCausalLM(config());
+    model.config._attn_implementation = attn;
+    let forwards = 0;
+    model.model.layers[1]?.register_forward_hook(() => void forwards++);
+    let inner = 0;
+    model.model.layers[1]?.mlp.register_forward_pre_hook(() => void inner++);
+    prepare(model.train());
+    torch.manual_seed(1);
+    const { loss } = model.forward({
+      input_ids,
+      attention_mask,
+      labels: input_ids,
+      output_attentions: attn === "eager",
+    });
+    loss?.backward();
+    const gradients = [...model.parameters()].map((parameter) => parameter.grad as Tensor);
+    return { loss: loss?.item(), gradients, forwards, inner };
+  };
+  for (const attn of ["sdpa", "eager"]) {
+    const plain = train(attn, () => {});
+    for (const every_n_layers of [1, 2]) {
+      const got = train(attn, (model) => model.gradient_checkpointing_enable({ every_n_layers }));
+      t.equal(got.loss, plain.loss, `${attn}: loss`);
+      t.ok(
+        got.gradients.every((gradient, i) => torch.equal(gradient, plain.gradients[i] as Tensor)),
+        `${attn}: gradients`,
+      );
+      t.equal(got.forwards, 1, "hooks on the layer stay outside");
+      t.equal(got.inner, every_n_layers === 1 ? 2 : 1, "hooks in it run each time");
+    }
+    for (const off of [
+      (model: LlamaForCausalLM) => model.gradient_checkpointing_disable(),
+      (model: LlamaForCausalLM) => void model.eval(),
+    ]) {
+      const { inner } = train(attn, (model) => {
+        model.gradient_checkpointing_enable();
+        t.equal(model.is_gradient_checkpointing, true);
+        off(model);
+        if (model.training) t.equal(model.is_gradient_checkpointing, false);
+      });
+      t.equal(inner, 1, "switched off, or not in training");
+    }
+  }
+  const frozen = new LlamaForCausalLM(config());
+  frozen.requires_grad_(false);
+  frozen.model.layers[3]?.mlp.requires_grad_(true);
+  frozen.train().gradient_checkpointing_enable();
+  frozen.forward({ input_ids, labels: input_ids }).loss?.backward();
+  t.ok(frozen.model.layers[3]?.mlp.up_proj.weight.grad, "adapters in a frozen model get gradients");
+});

@@ -67,6 +67,14 @@ const tests = {
     native.setDefaultDtype("float32");
     native.setDeterministic(false, false);
     native.manualSeed(0n);
+    // Some of these calls were right, and opened a scope that nobody closed.
+    for (;;) {
+      try {
+        native.closeCheckpoint();
+      } catch {
+        break;
+      }
+    }
   },
 
   "every operator with random tensors and numbers"() {
@@ -186,6 +194,26 @@ const tests = {
       x.grad = null;
     }
     collect();
+  },
+
+  "checkpoints: computed twice, nested, left, failing"() {
+    const { checkpoint } = torch.utils.checkpoint;
+    for (const size of [3, 400]) {
+      const x = torch.ones([size, size]).requires_grad_();
+      const step = (h) => h.matmul(x).tanh().mul(h);
+      const nested = (h) => checkpoint(step, [checkpoint(step, [h])]);
+      const y = nested(nested(x));
+      y.sum().backward({ retain_graph: true });
+      y.sum().backward();
+      for (let i = 0; i < 20; i++) nested(x); // nobody asks for these
+      let calls = 0;
+      const failing = (h) => {
+        if (calls++) throw new Error("second");
+        return step(h);
+      };
+      assert.throws(() => checkpoint(failing, [x]).sum().backward(), /second/);
+      collect();
+    }
   },
 
   async "safetensors: refused, read, written, cut off"() {

@@ -238,3 +238,61 @@ t.test("a scheduler before the optimizer's first step is warned of", async (t) =
   await new Promise(setImmediate);
   t.match(warnings, [/before optimizer\.step/]);
 });
+
+t.test("schedulers take what they need by position or by name", async (t) => {
+  const { lr_scheduler } = optim;
+  const optimizer = () => new optim.SGD([parameter()], { lr: 1 });
+  const rates = (make: (o: ReturnType<typeof optimizer>) => { step(): void; get_last_lr(): number[] }) => {
+    const one = optimizer();
+    const schedule = make(one);
+    return Array.from({ length: 5 }, () => {
+      one.step();
+      schedule.step();
+      return schedule.get_last_lr()[0];
+    });
+  };
+  const same: [Parameters<typeof rates>[0], Parameters<typeof rates>[0]][] = [
+    [
+      (o) => new lr_scheduler.StepLR(o, 2, 0.5),
+      (o) => new lr_scheduler.StepLR(o, { step_size: 2, gamma: 0.5 }),
+    ],
+    [
+      (o) => new lr_scheduler.MultiStepLR(o, [1, 3]),
+      (o) => new lr_scheduler.MultiStepLR(o, { milestones: [1, 3] }),
+    ],
+    [(o) => new lr_scheduler.ExponentialLR(o, 0.9), (o) => new lr_scheduler.ExponentialLR(o, { gamma: 0.9 })],
+    [
+      (o) => new lr_scheduler.LambdaLR(o, (i) => 1 / (i + 1)),
+      (o) => new lr_scheduler.LambdaLR(o, { lr_lambda: (i) => 1 / (i + 1) }),
+    ],
+    [
+      (o) => new lr_scheduler.CosineAnnealingLR(o, 4),
+      (o) => new lr_scheduler.CosineAnnealingLR(o, { T_max: 4 }),
+    ],
+    [
+      (o) => new lr_scheduler.CosineAnnealingWarmRestarts(o, 2, 2),
+      (o) => new lr_scheduler.CosineAnnealingWarmRestarts(o, { T_0: 2, T_mult: 2 }),
+    ],
+    [
+      (o) => new lr_scheduler.OneCycleLR(o, 0.1, 9, { cycle_momentum: false }),
+      (o) => new lr_scheduler.OneCycleLR(o, { max_lr: 0.1, total_steps: 9, cycle_momentum: false }),
+    ],
+    [
+      (o) => new lr_scheduler.CyclicLR(o, 0.01, 0.1, 2, { cycle_momentum: false }),
+      (o) =>
+        new lr_scheduler.CyclicLR(o, { base_lr: 0.01, max_lr: 0.1, step_size_up: 2, cycle_momentum: false }),
+    ],
+  ];
+  for (const [i, [byPosition, byName]] of same.entries()) t.same(rates(byName), rates(byPosition), String(i));
+  t.throws(
+    () => new lr_scheduler.StepLR(optimizer(), { gamma: 0.5 } as never),
+    /StepLR\(\) needs the argument 'step_size'/,
+  );
+  t.throws(() => new lr_scheduler.StepLR(optimizer(), { steps_size: 2 } as never), {
+    suggestion: "step_size",
+  });
+  t.throws(
+    () => new lr_scheduler.StepLR(optimizer(), 2, { step_size: 2 } as never),
+    /by position and by name/,
+  );
+});

@@ -29,11 +29,14 @@ export interface Mode {
   readonly name: string;
   // biome-ignore lint/suspicious/noExplicitAny: checks are data, models are found by name.
   forward(model: any, inputs: Record<string, unknown>): any;
+  /** The `mode` of generate. */
+  readonly generate: "eager" | "program";
 }
 
 export const eager: Mode = {
   name: "eager",
   forward: (model, inputs) => torch.no_grad(() => model.forward(inputs)),
+  generate: "eager",
 };
 
 const programs = new WeakMap<object, (inputs: Record<string, unknown>) => Promise<unknown>>();
@@ -41,6 +44,7 @@ const programs = new WeakMap<object, (inputs: Record<string, unknown>) => Promis
 /** Not `model.run`: that would work eagerly where a forward cannot be recorded. */
 export const compiled: Mode = {
   name: "compiled",
+  generate: "program",
   forward(model, inputs) {
     let program = programs.get(model);
     if (program === undefined) {
@@ -298,6 +302,8 @@ const METHODS: Record<string, (context: Context) => Promise<unknown>> = {
         resolve(context.root, context.check.checkpoint),
       );
     }
+    // Without a cache each step has another shape: that runs eagerly, and says so.
+    if (options.use_cache !== false) options.mode = context.mode.generate;
     const out = await model.generate(context.inputs, options);
     return out instanceof torch.Tensor ? { sequences: out } : out;
   },

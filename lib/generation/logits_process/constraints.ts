@@ -2,6 +2,7 @@
 // that look at lengths, special tokens and numbers; repetition and the shaping of distributions have files of their own.
 import type { Tensor } from "../../torch/index.ts";
 import * as torch from "../../torch/index.ts";
+import type { PaddedSequence } from "../padded_sequence.ts";
 import {
   type Arguments,
   check,
@@ -34,6 +35,11 @@ export class MinLengthLogitsProcessor extends LogitsProcessor {
   override process(input_ids: Tensor, scores: Tensor): Tensor {
     if ((input_ids.shape[1] as number) >= this.min_length) return scores;
     return scores.masked_fill(this.#eos.mask(scores), -Infinity);
+  }
+
+  override processPadded({ added, prompt }: PaddedSequence, scores: Tensor): Tensor {
+    const early = added.lt(this.min_length - prompt);
+    return scores.masked_fill(this.#eos.mask(scores).bitwise_and(early), -Infinity);
   }
 }
 
@@ -70,6 +76,11 @@ export class MinNewTokensLengthLogitsProcessor extends LogitsProcessor {
     if ((input_ids.shape[1] as number) - this.prompt_length_to_skip >= this.min_new_tokens) return scores;
     return scores.masked_fill(this.#eos.mask(scores), -Infinity);
   }
+
+  override processPadded({ added, prompt }: PaddedSequence, scores: Tensor): Tensor {
+    const early = added.lt(this.min_new_tokens + this.prompt_length_to_skip - prompt);
+    return scores.masked_fill(this.#eos.mask(scores).bitwise_and(early), -Infinity);
+  }
 }
 
 /** Only `tokens` can come next: their score is 0, all others are impossible. */
@@ -92,6 +103,10 @@ export class ForcedBOSTokenLogitsProcessor extends LogitsProcessor {
   override process(input_ids: Tensor, scores: Tensor): Tensor {
     return input_ids.shape[1] === 1 ? force(this.#bos, scores) : scores;
   }
+
+  override processPadded({ length }: PaddedSequence, scores: Tensor): Tensor {
+    return torch.where(length.eq(1), force(this.#bos, scores), scores);
+  }
 }
 
 /** The last token that `max_length` leaves room for is one of `eos_token_id`. */
@@ -112,6 +127,10 @@ export class ForcedEOSTokenLogitsProcessor extends LogitsProcessor {
 
   override process(input_ids: Tensor, scores: Tensor): Tensor {
     return input_ids.shape[1] === this.max_length - 1 ? force(this.#eos, scores) : scores;
+  }
+
+  override processPadded({ added, prompt }: PaddedSequence, scores: Tensor): Tensor {
+    return torch.where(added.eq(this.max_length - 1 - prompt), force(this.#eos, scores), scores);
   }
 }
 
@@ -158,6 +177,13 @@ export class ExponentialDecayLengthPenalty extends LogitsProcessor {
     const applies = this.#eos.mask(scores).bitwise_and(scores.isfinite());
     return scores.add(penalty.masked_fill(applies.bitwise_not(), 0));
   }
+
+  override processPadded({ added, prompt }: PaddedSequence, scores: Tensor): Tensor {
+    const steps = added.sub(this.regulation_start - prompt);
+    const factor = torch.pow(this.regulation_factor, steps.to("float64")).sub(1);
+    const applies = this.#eos.mask(scores).bitwise_and(scores.isfinite()).bitwise_and(steps.gt(0));
+    return scores.add(scores.abs().mul(factor).masked_fill(applies.bitwise_not(), 0));
+  }
 }
 
 /** These tokens never come. */
@@ -202,6 +228,11 @@ export class SuppressTokensAtBeginLogitsProcessor extends LogitsProcessor {
   override process(input_ids: Tensor, scores: Tensor): Tensor {
     if (input_ids.shape[1] !== this.begin_index) return scores;
     return scores.masked_fill(this.#tokens.mask(scores), -Infinity);
+  }
+
+  override processPadded({ added, prompt }: PaddedSequence, scores: Tensor): Tensor {
+    const first = added.eq(this.begin_index - prompt);
+    return scores.masked_fill(this.#tokens.mask(scores).bitwise_and(first), -Infinity);
   }
 }
 

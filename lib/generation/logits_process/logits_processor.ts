@@ -1,8 +1,10 @@
 // What logits processors are made of: the base class, lists of them, how they read their arguments.
+import { constant } from "../../compile/constant.ts";
 import { InvalidArgumentError } from "../../errors/index.ts";
 import type { Tensor } from "../../torch/index.ts";
 import * as torch from "../../torch/index.ts";
 import { readOptions } from "../../torch/options.ts";
+import type { PaddedSequence } from "../padded_sequence.ts";
 
 /** Changes scores [batch, vocabulary], given the tokens so far [batch, length]. */
 export abstract class LogitsProcessor {
@@ -10,6 +12,14 @@ export abstract class LogitsProcessor {
 
   /** Gives new scores; the given ones are left as they are. */
   abstract process(input_ids: Tensor, scores: Tensor): Tensor;
+
+  /**
+   * The same over a sequence with room behind it, in operators of fixed shape: what a Program records. For processors that
+   * do not look at the ids it is `process`; the others override it.
+   */
+  processPadded(sequence: PaddedSequence, scores: Tensor): Tensor {
+    return this.process(sequence.ids, scores);
+  }
 
   /** Frees what was prepared for this vocabulary and device; it is prepared again when it is needed. */
   dispose(): void {
@@ -140,7 +150,9 @@ export class TokenSet {
   mask(scores: Tensor): Tensor {
     const size = scores.shape.at(-1) as number;
     if (this.#mask?.device !== scores.device || this.#mask.shape[0] !== size) {
-      this.#mask = torch.keep(torch.isin(torch.arange(size, { device: scores.device }), this.tensor(scores)));
+      this.#mask = constant(() =>
+        torch.keep(torch.isin(torch.arange(size, { device: scores.device }), this.tensor(scores))),
+      );
     }
     return this.#mask as Tensor;
   }

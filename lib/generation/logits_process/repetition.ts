@@ -2,6 +2,7 @@
 import * as nn from "../../nn/index.ts";
 import type { Tensor } from "../../torch/index.ts";
 import * as torch from "../../torch/index.ts";
+import type { PaddedSequence } from "../padded_sequence.ts";
 import {
   type Arguments,
   check,
@@ -18,6 +19,12 @@ const F = nn.functional;
 function penalize(scores: Tensor, ids: Tensor, penalty: number): Tensor {
   const score = torch.gather(scores, 1, ids);
   return scores.scatter(1, ids, torch.where(score.lt(0), score.mul(penalty), score.div(penalty)));
+}
+
+/** As above, for ids of which those from the vocabulary's size on do not count: one column more takes them. */
+function penalizeSome(scores: Tensor, ids: Tensor, penalty: number): Tensor {
+  const size = scores.shape.at(-1) as number;
+  return penalize(F.pad(scores, [0, 1]), ids.clamp({ max: size }), penalty).narrow(-1, 0, size);
 }
 
 /** Tokens that have come already get lower scores for a penalty above 1. */
@@ -57,8 +64,15 @@ export class RepetitionPenaltyLogitsProcessor extends LogitsProcessor {
       const positions = torch.arange(length, { device: ids.device }).unsqueeze(0);
       ids = ids.masked_fill(positions.lt(ignored.to(ids.device).unsqueeze(1)), size);
     }
-    // One column more takes what does not count and what is no token.
-    return penalize(F.pad(scores, [0, 1]), ids.clamp({ max: size }), this.penalty).narrow(-1, 0, size);
+    return penalizeSome(scores, ids, this.penalty);
+  }
+
+  override processPadded(sequence: PaddedSequence, scores: Tensor): Tensor {
+    const size = scores.shape.at(-1) as number;
+    const ignored = this.prompt_ignore_length === undefined ? undefined : sequence.padding;
+    let ids = sequence.filled(size);
+    if (ignored) ids = ids.masked_fill(sequence.positions.lt(ignored.unsqueeze(1)), size);
+    return penalizeSome(scores, ids, this.penalty);
   }
 }
 
@@ -82,6 +96,10 @@ export class EncoderRepetitionPenaltyLogitsProcessor extends LogitsProcessor {
   override process(_input_ids: Tensor, scores: Tensor): Tensor {
     return penalize(scores, perRow(this.encoder_input_ids, scores), this.penalty);
   }
+
+  override processPadded(sequence: PaddedSequence, scores: Tensor): Tensor {
+    return penalizeSome(scores, sequence.promptFilled(scores.shape.at(-1) as number), this.penalty);
+  }
 }
 
 /** Encoder inputs [batch, n] repeated for each beam. */
@@ -90,17 +108,35 @@ function perRow(encoder_input_ids: Tensor, scores: Tensor): Tensor {
   return beams > 1 ? encoder_input_ids.repeat_interleave(beams, 0) : encoder_input_ids;
 }
 
-/** Bans the tokens that followed `prefix` [batch, n - 1] wherever it stands in `ids` [batch, length]. */
-function banFollowers(scores: Tensor, ids: Tensor, prefix: Tensor, n: number): Tensor {
+/**
+ * Bans the tokens that followed `prefix` [batch, n - 1] wherever it stands in `ids` [batch, length]; of the windows of n
+ * tokens, only where `counts` [windows] says so.
+ */
+function banFollowers(scores: Tensor, ids: Tensor, prefix: Tensor, n: number, counts?: Tensor): Tensor {
   const size = scores.shape.at(-1) as number;
   const windows = ids.unfold(1, n, 1); // [batch, windows, n]
-  const matches = windows
+  let matches = windows
     .narrow(-1, 0, n - 1)
     .eq(prefix.unsqueeze(1))
     .all(-1);
+  if (counts) matches = matches.bitwise_and(counts);
   const followers = torch.where(matches, windows.select(-1, n - 1).clamp({ max: size }), size);
   const banned = torch.zeros([scores.shape[0] as number, size + 1], { dtype: "bool", device: scores.device });
   return scores.masked_fill(banned.scatter_(1, followers, true).narrow(1, 0, size), -Infinity);
+}
+
+/** Bans what followed the last n - 1 tokens within the first `end` (a scalar); nothing unless `applies`. */
+function banPadded(
+  sequence: PaddedSequence,
+  scores: Tensor,
+  n: number,
+  end: Tensor,
+  applies: Tensor,
+): Tensor {
+  const windows = (sequence.ids.shape[1] as number) + 1 - n;
+  if (windows < 1) return scores;
+  const counts = torch.arange(windows, { device: scores.device }).le(end.sub(n)).bitwise_and(applies);
+  return banFollowers(scores, sequence.ids, sequence.last(n - 1), n, counts);
 }
 
 /** No sequence of `ngram_size` tokens comes twice. */
@@ -125,6 +161,10 @@ export class NoRepeatNGramLogitsProcessor extends LogitsProcessor {
     const n = this.ngram_size;
     if (length < n) return scores;
     return banFollowers(scores, input_ids, input_ids.narrow(1, length + 1 - n, n - 1), n);
+  }
+
+  override processPadded(sequence: PaddedSequence, scores: Tensor): Tensor {
+    return banPadded(sequence, scores, this.ngram_size, sequence.length, sequence.length.ge(this.ngram_size));
   }
 }
 
@@ -162,6 +202,11 @@ export class EncoderNoRepeatNGramLogitsProcessor extends LogitsProcessor {
       input_ids.narrow(1, length + 1 - n, n - 1),
       n,
     );
+  }
+
+  override processPadded(sequence: PaddedSequence, scores: Tensor): Tensor {
+    const n = this.ngram_size;
+    return banPadded(sequence, scores, n, sequence.prompt_length, sequence.length.ge(n - 1));
   }
 }
 
@@ -218,6 +263,18 @@ export class SequenceBiasLogitsProcessor extends LogitsProcessor {
         .eq(prefixes)
         .all(-1); // [batch, sequences]
       bias = bias.index_add(1, last, torch.where(matches, biases, 0).to(scores.dtype));
+    }
+    return scores.add(bias);
+  }
+
+  override processPadded(sequence: PaddedSequence, scores: Tensor): Tensor {
+    const single = this.#prepare(scores);
+    let bias = single.to(scores.dtype).expand(scores.shape);
+    for (const { prefixes, last, bias: biases } of this.#groups) {
+      const [, length] = prefixes.shape as [number, number];
+      const matches = sequence.last(length).unsqueeze(1).eq(prefixes).all(-1); // [batch, sequences]
+      const applies = matches.bitwise_and(sequence.length.ge(length));
+      bias = bias.index_add(1, last, torch.where(applies, biases, 0).to(scores.dtype));
     }
     return scores.add(bias);
   }

@@ -137,6 +137,7 @@ export class LlamaPreTrainedModel extends PreTrainedModel {
   static override base_model_prefix = "model";
   static override readonly _no_split_modules: readonly string[] = ["LlamaDecoderLayer"];
   static override readonly _supports_sdpa: boolean = true;
+  static override readonly supports_gradient_checkpointing: boolean = true;
 
   declare readonly config: LlamaConfig;
 

@@ -1,8 +1,12 @@
 // Schedulers along a cosine.
 
 import { InvalidArgumentError } from "../../errors/index.ts";
-import { bind, type Rest } from "../../nn/arguments.ts";
+import { type Arguments, bind, REQUIRED, type Rest } from "../../nn/arguments.ts";
 import { type AnyOptimizer, type LastEpoch, LRScheduler } from "./scheduler.ts";
+
+interface CosineOptions extends LastEpoch {
+  eta_min?: number | undefined;
+}
 
 /** Along a cosine down to `eta_min` (default 0) in `T_max` steps, then up again. */
 export class CosineAnnealingLR extends LRScheduler {
@@ -11,10 +15,14 @@ export class CosineAnnealingLR extends LRScheduler {
 
   constructor(
     optimizer: AnyOptimizer,
-    T_max: number,
-    ...rest: Rest<[eta_min: number, last_epoch: number], LastEpoch & { eta_min?: number | undefined }>
+    ...args: Arguments<
+      [T_max: number],
+      CosineOptions & { T_max: number },
+      Rest<[eta_min: number, last_epoch: number], CosineOptions>
+    >
   ) {
-    const { eta_min, last_epoch } = bind("CosineAnnealingLR", rest, { eta_min: 0, last_epoch: -1 });
+    const defaults = { T_max: REQUIRED as number, eta_min: 0, last_epoch: -1 };
+    const { T_max, eta_min, last_epoch } = bind("CosineAnnealingLR", args, defaults);
     super(optimizer, last_epoch, { T_max, eta_min });
   }
 
@@ -41,10 +49,9 @@ export class CosineAnnealingLR extends LRScheduler {
   }
 }
 
-type WarmRestarts = Rest<
-  [T_mult: number, eta_min: number, last_epoch: number],
-  LastEpoch & { T_mult?: number | undefined; eta_min?: number | undefined }
->;
+interface WarmRestarts extends CosineOptions {
+  T_mult?: number | undefined;
+}
 
 /** Along a cosine down to `eta_min` (default 0) in `T_0` steps, again and again, each time `T_mult` (default 1) times as long. */
 export class CosineAnnealingWarmRestarts extends LRScheduler {
@@ -54,8 +61,16 @@ export class CosineAnnealingWarmRestarts extends LRScheduler {
   declare eta_min: number;
   declare T_cur: number;
 
-  constructor(optimizer: AnyOptimizer, T_0: number, ...rest: WarmRestarts) {
-    const { T_mult, eta_min, last_epoch } = bind("CosineAnnealingWarmRestarts", rest, {
+  constructor(
+    optimizer: AnyOptimizer,
+    ...args: Arguments<
+      [T_0: number],
+      WarmRestarts & { T_0: number },
+      Rest<[T_mult: number, eta_min: number, last_epoch: number], WarmRestarts>
+    >
+  ) {
+    const { T_0, T_mult, eta_min, last_epoch } = bind("CosineAnnealingWarmRestarts", args, {
+      T_0: REQUIRED as number,
       T_mult: 1,
       eta_min: 0,
       last_epoch: -1,

@@ -1,7 +1,7 @@
 // Schedulers that go up and down, and move the momentum the other way.
 
 import { InvalidArgumentError } from "../../errors/index.ts";
-import { bind, type Rest } from "../../nn/arguments.ts";
+import { type Arguments, bind, REQUIRED, type Rest } from "../../nn/arguments.ts";
 import {
   type AnyOptimizer,
   checkOptimizer,
@@ -79,11 +79,17 @@ export class CyclicLR extends LRScheduler {
 
   constructor(
     optimizer: AnyOptimizer,
-    base_lr: PerGroup,
-    max_lr: PerGroup,
-    ...rest: Rest<[step_size_up: number, step_size_down: number | null], CyclicOptions>
+    ...args:
+      | [base_lr: PerGroup, options: CyclicOptions & { max_lr: PerGroup }]
+      | Arguments<
+          [base_lr: PerGroup, max_lr: PerGroup],
+          CyclicOptions & { base_lr: PerGroup; max_lr: PerGroup },
+          Rest<[step_size_up: number, step_size_down: number | null], CyclicOptions>
+        >
   ) {
-    const o = bind("CyclicLR", rest, {
+    const o = bind("CyclicLR", args, {
+      base_lr: REQUIRED as PerGroup,
+      max_lr: REQUIRED as PerGroup,
       step_size_up: 2000,
       step_size_down: null as number | null,
       mode: "triangular" as "triangular" | "triangular2" | "exp_range",
@@ -100,7 +106,7 @@ export class CyclicLR extends LRScheduler {
     if (!o.scale_fn && !modes.includes(o.mode)) {
       throw new InvalidArgumentError(`CyclicLR: mode must be one of ${modes.join(", ")}, got '${o.mode}'.`);
     }
-    const base_lrs = perGroup("base_lr", optimizer, base_lr);
+    const base_lrs = perGroup("base_lr", optimizer, o.base_lr);
     const total_size = o.step_size_up + (o.step_size_down ?? o.step_size_up);
     const beta1 = o.cycle_momentum && usesBeta1(optimizer);
     const base_momentums = perGroup("base_momentum", optimizer, o.base_momentum);
@@ -110,7 +116,7 @@ export class CyclicLR extends LRScheduler {
       if (o.cycle_momentum) beginMomentum(optimizer, max_momentums, base_momentums, beta1);
     }
     super(optimizer, o.last_epoch, {
-      max_lrs: perGroup("max_lr", optimizer, max_lr),
+      max_lrs: perGroup("max_lr", optimizer, o.max_lr),
       total_size,
       step_ratio: o.step_size_up / total_size,
       mode: o.mode,
@@ -197,10 +203,14 @@ export class OneCycleLR extends LRScheduler {
 
   constructor(
     optimizer: AnyOptimizer,
-    max_lr: PerGroup,
-    ...rest: Rest<[total_steps: number | null], OneCycleOptions>
+    ...args: Arguments<
+      [max_lr: PerGroup],
+      OneCycleOptions & { max_lr: PerGroup },
+      Rest<[total_steps: number | null], OneCycleOptions>
+    >
   ) {
-    const o = bind("OneCycleLR", rest, {
+    const o = bind("OneCycleLR", args, {
+      max_lr: REQUIRED as PerGroup,
       total_steps: null as number | null,
       epochs: null as number | null,
       steps_per_epoch: null as number | null,
@@ -224,7 +234,7 @@ export class OneCycleLR extends LRScheduler {
         `OneCycleLR: anneal_strategy must be "cos" or "linear", got "${o.anneal_strategy}".`,
       );
     }
-    const max_lrs = perGroup("max_lr", optimizer, max_lr);
+    const max_lrs = perGroup("max_lr", optimizer, o.max_lr);
     const beta1 = o.cycle_momentum && usesBeta1(optimizer);
     if (o.last_epoch === -1) {
       for (const [i, group] of groupsOf(optimizer).entries()) {

@@ -1,7 +1,7 @@
 // Schedulers with one rule: by a function, by steps, or along a simple curve.
 
 import { InvalidArgumentError } from "../../errors/index.ts";
-import { bind, type Rest } from "../../nn/arguments.ts";
+import { type Arguments, bind, REQUIRED, type Rest } from "../../nn/arguments.ts";
 import {
   type AnyOptimizer,
   checkOptimizer,
@@ -17,19 +17,23 @@ const LAST_EPOCH = { last_epoch: -1 };
 /** A factor for the number of a step. */
 export type Factor = (epoch: number) => number;
 
+type ByFunctionArguments = Arguments<
+  [lr_lambda: Factor | readonly Factor[]],
+  LastEpoch & { lr_lambda: Factor | readonly Factor[] },
+  LastEpochRest
+>;
+
 /** Schedulers by functions: one for all groups, or one each. Functions are no part of the state. */
 abstract class ByFunction extends LRScheduler {
   declare lr_lambdas: Factor[];
 
-  constructor(
-    name: string,
-    optimizer: AnyOptimizer,
-    lr_lambda: Factor | readonly Factor[],
-    rest: LastEpochRest,
-  ) {
+  constructor(name: string, optimizer: AnyOptimizer, args: ByFunctionArguments) {
     checkOptimizer(optimizer);
+    const { lr_lambda, last_epoch } = bind(name, args, {
+      lr_lambda: REQUIRED as Factor | readonly Factor[],
+      ...LAST_EPOCH,
+    });
     const lr_lambdas = perGroup("lr_lambda", optimizer, lr_lambda);
-    const { last_epoch } = bind(name, rest, LAST_EPOCH);
     super(optimizer, last_epoch, { lr_lambdas });
   }
 
@@ -55,8 +59,8 @@ abstract class ByFunction extends LRScheduler {
  * @example new optim.lr_scheduler.LambdaLR(optimizer, (step) => Math.min(1, step / 100));
  */
 export class LambdaLR extends ByFunction {
-  constructor(optimizer: AnyOptimizer, lr_lambda: Factor | readonly Factor[], ...rest: LastEpochRest) {
-    super("LambdaLR", optimizer, lr_lambda, rest);
+  constructor(optimizer: AnyOptimizer, ...args: ByFunctionArguments) {
+    super("LambdaLR", optimizer, args);
   }
 
   override get_lr(): number[] {
@@ -66,8 +70,8 @@ export class LambdaLR extends ByFunction {
 
 /** The learning rate before, times a factor for the number of the step. */
 export class MultiplicativeLR extends ByFunction {
-  constructor(optimizer: AnyOptimizer, lr_lambda: Factor | readonly Factor[], ...rest: LastEpochRest) {
-    super("MultiplicativeLR", optimizer, lr_lambda, rest);
+  constructor(optimizer: AnyOptimizer, ...args: ByFunctionArguments) {
+    super("MultiplicativeLR", optimizer, args);
   }
 
   override get_lr(): number[] {
@@ -78,15 +82,22 @@ export class MultiplicativeLR extends ByFunction {
   }
 }
 
-type Gamma = Rest<[gamma: number, last_epoch: number], LastEpoch & { gamma?: number | undefined }>;
+interface GammaOptions extends LastEpoch {
+  gamma?: number | undefined;
+}
+type Gamma = Rest<[gamma: number, last_epoch: number], GammaOptions>;
 
 /** Times `gamma` (default 0.1) every `step_size` steps. */
 export class StepLR extends LRScheduler {
   declare step_size: number;
   declare gamma: number;
 
-  constructor(optimizer: AnyOptimizer, step_size: number, ...rest: Gamma) {
-    const { gamma, last_epoch } = bind("StepLR", rest, { gamma: 0.1, ...LAST_EPOCH });
+  constructor(
+    optimizer: AnyOptimizer,
+    ...args: Arguments<[step_size: number], GammaOptions & { step_size: number }, Gamma>
+  ) {
+    const defaults = { step_size: REQUIRED as number, gamma: 0.1, ...LAST_EPOCH };
+    const { step_size, gamma, last_epoch } = bind("StepLR", args, defaults);
     super(optimizer, last_epoch, { step_size, gamma });
   }
 
@@ -107,8 +118,12 @@ export class MultiStepLR extends LRScheduler {
   declare milestones: Record<number, number>;
   declare gamma: number;
 
-  constructor(optimizer: AnyOptimizer, milestones: Iterable<number>, ...rest: Gamma) {
-    const { gamma, last_epoch } = bind("MultiStepLR", rest, { gamma: 0.1, ...LAST_EPOCH });
+  constructor(
+    optimizer: AnyOptimizer,
+    ...args: Arguments<[milestones: Iterable<number>], GammaOptions & { milestones: Iterable<number> }, Gamma>
+  ) {
+    const defaults = { milestones: REQUIRED as Iterable<number>, gamma: 0.1, ...LAST_EPOCH };
+    const { milestones, gamma, last_epoch } = bind("MultiStepLR", args, defaults);
     const counts: Record<number, number> = {};
     for (const milestone of milestones) counts[milestone] = (counts[milestone] ?? 0) + 1;
     super(optimizer, last_epoch, { milestones: counts, gamma });
@@ -215,8 +230,13 @@ export class LinearLR extends LRScheduler {
 export class ExponentialLR extends LRScheduler {
   declare gamma: number;
 
-  constructor(optimizer: AnyOptimizer, gamma: number, ...rest: LastEpochRest) {
-    super(optimizer, bind("ExponentialLR", rest, LAST_EPOCH).last_epoch, { gamma });
+  constructor(
+    optimizer: AnyOptimizer,
+    ...args: Arguments<[gamma: number], LastEpoch & { gamma: number }, LastEpochRest>
+  ) {
+    const defaults = { gamma: REQUIRED as number, ...LAST_EPOCH };
+    const { gamma, last_epoch } = bind("ExponentialLR", args, defaults);
+    super(optimizer, last_epoch, { gamma });
   }
 
   override get_lr(): number[] {

@@ -16,7 +16,7 @@ export function bind(
     if (names.indexOf(name) < args.length)
       throw new JinjaError(`${call}() got multiple values for argument '${name}'`);
   }
-  return names.map((name, i) => args[i] ?? kwargs.get(name));
+  return names.map((name, i) => (i < args.length ? args[i] : kwargs.get(name)));
 }
 
 export const integer = (value: Value | undefined, fallback: number): number => {

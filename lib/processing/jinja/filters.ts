@@ -21,6 +21,7 @@ import {
   PLAIN_JSON,
   repeat,
   strip,
+  Tuple,
   text,
   toJson,
   truth,
@@ -57,13 +58,28 @@ function rounded(value: Value, precision: number, how: string): Value {
   return new Float(result / scale);
 }
 
-function toInteger(value: Value, fallback: Value): Value {
-  if (isNumber(value)) return Math.trunc(numberOf(value));
-  if (typeof value !== "string" || !/^\s*[+-]?\d[\d_]*(\.\d*)?\s*$/.test(value)) return fallback;
-  return Math.trunc(Number(value.replaceAll("_", "")));
+const PREFIXES: Readonly<Record<number, string>> = { 2: "0b", 8: "0o", 16: "0x" };
+
+/** `int(value, base)`, else `int(float(value))`, else the fallback. */
+function toInteger(value: Value, fallback: Value, base: number): Value {
+  if (value instanceof Undefined) throw new JinjaError(value.reason);
+  if (isNumber(value)) {
+    const number = numberOf(value);
+    return Number.isFinite(number) ? Math.trunc(number) + 0 : fallback;
+  }
+  if (typeof value !== "string") return fallback;
+  const [, sign = "", body = ""] = /^([+-]?)(.*)$/s.exec(strip(value, null, "both").toLowerCase()) ?? [];
+  const bare = body.startsWith(PREFIXES[base] ?? "-") ? body.slice(2) : body;
+  const digits = "0123456789abcdefghijklmnopqrstuvwxyz".slice(0, base);
+  const whole =
+    /^[\da-z]+(_[\da-z]+)*$/.test(bare) && [...bare.replaceAll("_", "")].every((c) => digits.includes(c));
+  if (whole) return Number.parseInt(sign + bare.replaceAll("_", ""), base) + 0;
+  const float = toFloat(value, null);
+  return float instanceof Float && Number.isFinite(float.value) ? Math.trunc(float.value) + 0 : fallback;
 }
 
 function toFloat(value: Value, fallback: Value): Value {
+  if (value instanceof Undefined) throw new JinjaError(value.reason);
   if (isNumber(value)) return new Float(numberOf(value));
   const parsed = typeof value === "string" && value.trim() !== "" ? Number(value) : Number.NaN;
   return Number.isNaN(parsed) ? fallback : new Float(parsed);
@@ -146,7 +162,7 @@ const FILTERS: ReadonlyMap<string, FilterRow> = new Map<string, FilterRow>([
   ["first", [[], ends(false)]],
   ["last", [[], ends(true)]],
   ["float", [["default"], (v, [other = new Float(0)]) => toFloat(v, other)]],
-  ["int", [["default", "base"], (v, [other = 0]) => toInteger(v, other)]],
+  ["int", [["default", "base"], (v, [other = 0, base]) => toInteger(v, other, integer(base, 10))]],
   [
     "indent",
     [
@@ -322,7 +338,11 @@ export function runFilter(
   limited(value);
   const over = overItems(name, value, args, kwargs, attribute);
   if (over !== undefined) return over;
-  if (name === "format") return percentFormat(text(value), args);
+  if (name === "format") {
+    if (args.length > 0 && kwargs.size > 0)
+      throw new JinjaError("can't handle positional and keyword arguments at the same time");
+    return percentFormat(text(value), kwargs.size > 0 ? new Map<Value, Value>(kwargs) : Tuple.make(args));
+  }
   const row = FILTERS.get(ALIASES[name] ?? name);
   if (row === undefined) throw new JinjaError(`No filter named '${name}'.`);
   return row[1](value, bind(name, row[0], args, kwargs), attribute);

@@ -1,10 +1,7 @@
-// `{% generation %} … {% endgeneration %}`: the blocks that say which part of a prompt the assistant wrote. The parser
-// does not know them, so they become assignments to a name of ours, which write a mark into the text.
+// `{% generation %} … {% endgeneration %}`: the blocks that say which part of a prompt the assistant wrote. They write marks
+// into the text, which are taken out in the end.
 
 import type { Value } from "./values.ts";
-
-export const GENERATION = "__generation__";
-const GENERATION_TAGS = /\{%(-?)\s*(end)?generation\s*(-?)%\}/g;
 
 export interface Rendered {
   readonly text: string;
@@ -14,14 +11,6 @@ export interface Rendered {
 
 /** What opens and what closes a block in the marked text. */
 export type Marks = readonly [open: string, close: string];
-
-/** The template with its generation tags as assignments. */
-export const withAssignments = (source: string): string =>
-  source.replaceAll(
-    GENERATION_TAGS,
-    (_, left: string, end: string | undefined, right: string) =>
-      `{%${left} set ${GENERATION} = ${end === undefined ? "true" : "false"} ${right}%}`,
-  );
 
 /** Two marks that no input contains: runs of NUL longer than any in the variables, and a letter. */
 export function markers(variables: ReadonlyMap<string, Value>): Marks {

@@ -3,9 +3,10 @@
 import { bind } from "./arguments.ts";
 import { runFilter } from "./filters.ts";
 import { checkNamespaceName, GLOBALS } from "./functions.ts";
-import { GENERATION, type Marks } from "./generation.ts";
+import type { Marks } from "./generation.ts";
 import { attributeOf, itemOf } from "./members.ts";
 import { arithmetic } from "./operators.ts";
+import type { Expression, ForNode, Given, MacroNode, Piped, Statement, Target } from "./parser.ts";
 import { runTest } from "./tests.ts";
 import {
   type Arguments,
@@ -18,6 +19,8 @@ import {
   isNumber,
   items,
   JinjaError,
+  join,
+  Loop,
   limited,
   Namespace,
   numberOf,
@@ -29,10 +32,6 @@ import {
   Undefined,
   type Value,
 } from "./values.ts";
-
-/** A node of the parser's tree; which fields it has goes by `type`. */
-// biome-ignore lint/suspicious/noExplicitAny: the package exports no node types
-export type Node = { readonly type: string; readonly [field: string]: any };
 
 /** A scope: what is set inside stays inside; what is not found is looked for outside. */
 class Scope {
@@ -68,19 +67,6 @@ class LeaveLoop extends Error {
   }
 }
 
-/** Statements print their text, expressions their value: `None` included. */
-const STATEMENTS = new Set([
-  "If",
-  "For",
-  "Set",
-  "Macro",
-  "Comment",
-  "CallStatement",
-  "FilterStatement",
-  "Break",
-  "Continue",
-]);
-
 const STEPS_PER_LOOK = 4096;
 
 /** One rendering. */
@@ -92,23 +78,27 @@ export class Run {
     this.#marks = marks;
   }
 
-  program(program: Node, variables: ReadonlyMap<string, Value>): string {
+  program(program: readonly Statement[], variables: ReadonlyMap<string, Value>): string {
     const globals = new Scope();
     for (const [name, value] of GLOBALS) globals.set(name, value);
-    for (const name of ["true", "True"]) globals.set(name, true);
-    for (const name of ["false", "False"]) globals.set(name, false);
-    for (const name of ["none", "None"]) globals.set(name, null);
     const scope = new Scope(globals);
     for (const [name, value] of variables) scope.set(name, value);
-    return this.#block(program.body, scope);
+    return this.#block(program, scope);
   }
 
-  #block(body: readonly Node[], scope: Scope): string {
+  #count(): void {
+    if (++this.#steps % STEPS_PER_LOOK === 0) checkHeap();
+  }
+
+  // -------------------------------------------------------------------------------------------------------------------
+  // Statements
+
+  #block(body: readonly Statement[], scope: Scope): string {
     let out = "";
     try {
       for (const node of body) {
-        const value = this.#run(node, scope);
-        out = limited(out + (STATEMENTS.has(node.type) ? (value as string) : text(value)));
+        this.#count();
+        out = limited(out + this.#statement(node, scope));
       }
     } catch (error) {
       if (error instanceof LeaveLoop) throw new LeaveLoop(out + error.written, error.ends);
@@ -117,99 +107,70 @@ export class Run {
     return out;
   }
 
-  #run(node: Node, scope: Scope): Value {
-    if (++this.#steps % STEPS_PER_LOOK === 0) checkHeap();
-    return limited(this.#evaluate(node, scope));
-  }
-
-  #evaluate(node: Node, scope: Scope): Value {
+  #statement(node: Statement, scope: Scope): string {
     switch (node.type) {
-      case "StringLiteral":
-      case "IntegerLiteral":
+      case "text":
         return node.value;
-      case "FloatLiteral":
-        return new Float(node.value);
-      case "Identifier":
-        return scope.get(node.value);
-      case "ArrayLiteral":
-        return (node.value as Node[]).map((item) => this.#run(item, scope));
-      case "TupleLiteral":
-        return Tuple.make((node.value as Node[]).map((item) => this.#run(item, scope)));
-      case "ObjectLiteral":
-        return new Map(
-          [...(node.value as Map<Node, Node>)].map(([key, item]) => [
-            this.#run(key, scope),
-            this.#run(item, scope),
-          ]),
-        );
-      case "MemberExpression":
-        return this.#member(node, scope);
-      case "CallExpression":
-        return this.#call(this.#run(node.callee, scope), ...this.#arguments(node.args, scope));
-      case "FilterExpression":
-        return this.#filter(node.filter, this.#run(node.operand, scope), scope);
-      case "TestExpression":
-        return runTest(node.test.value, this.#run(node.operand, scope), []) !== node.negate;
-      case "UnaryExpression":
-        return this.#unary(node.operator.value, this.#run(node.argument, scope));
-      case "BinaryExpression":
-        return this.#binary(node, scope);
-      case "Ternary":
-        return this.#run(truth(this.#run(node.condition, scope)) ? node.trueExpr : node.falseExpr, scope);
-      case "SelectExpression":
-        if (truth(this.#run(node.test, scope))) return this.#run(node.lhs, scope);
-        return new Undefined("the inline if-expression evaluated to false and no else section was defined.");
-      case "If":
-        return this.#block(truth(this.#run(node.test, scope)) ? node.body : node.alternate, scope);
-      case "For":
-        return this.#for(node, scope);
-      case "Set":
-        return this.#set(node, scope);
-      case "Macro":
-        scope.set(node.name.value, this.#macro(node.name.value, node.args, node.body, scope));
+      case "output":
+        return node.values.map((value) => text(this.#run(value, scope))).join("");
+      case "if": {
+        const taken = node.branches.find(([test]) => truth(this.#run(test, scope)));
+        return this.#block(taken?.[1] ?? node.otherwise, scope);
+      }
+      case "for":
+        return this.#for(node, this.#run(node.iterable, scope), scope, 0);
+      case "set":
+        this.#assign(node.target, this.#run(node.value, scope), scope);
         return "";
-      case "CallStatement":
-        return this.#callStatement(node, scope);
-      case "FilterStatement":
-        return text(this.#filter(node.filter, this.#block(node.body, scope), scope));
-      case "Comment":
+      case "setBlock":
+        this.#assign(node.target, this.#filtered(node.filters, node.body, scope), scope);
         return "";
-      case "Break":
-        throw new LeaveLoop("", true);
-      case "Continue":
-        throw new LeaveLoop("", false);
-      default:
-        throw new JinjaError(`A template cannot contain ${node.type} here.`);
+      case "with":
+        return this.#with(node, scope);
+      case "macro":
+        scope.set(node.macro.name, this.#macro(node.macro, scope));
+        return "";
+      case "call": {
+        const [args, kwargs] = this.#given(node.call.given, scope);
+        kwargs.set("caller", this.#macro(node.caller, scope));
+        return text(this.#call(this.#run(node.call.callee, scope), args, kwargs));
+      }
+      case "filter":
+        return text(this.#filtered(node.filters, node.body, scope));
+      case "generation":
+        return this.#marks[0] + this.#block(node.body, new Scope(scope)) + this.#marks[1];
+      case "break":
+      case "continue":
+        throw new LeaveLoop("", node.type === "break");
     }
   }
 
-  // -------------------------------------------------------------------------------------------------------------------
-  // Statements
-
-  #for(node: Node, scope: Scope): string {
-    const filtered = node.iterable.type === "SelectExpression";
-    const source = items(this.#run(filtered ? node.iterable.lhs : node.iterable, scope));
+  /** @param depth how many calls of `loop(…)` this one is within. */
+  #for(node: ForNode, iterable: Value, scope: Scope, depth: number): string {
     const scopes: Scope[] = [];
     const kept: Value[] = [];
-    for (const item of source) {
+    for (const item of items(iterable)) {
       const inner = new Scope(scope);
-      this.#assign(node.loopvar, item, inner);
-      if (filtered && !truth(this.#run(node.iterable.test, inner))) continue;
+      this.#assign(node.target, item, inner);
+      if (node.test !== undefined && !truth(this.#run(node.test, inner))) continue;
       scopes.push(inner);
       kept.push(item);
     }
-    if (scopes.length === 0) return this.#block(node.defaultBlock, new Scope(scope));
+    if (scopes.length === 0) return this.#block(node.otherwise, new Scope(scope));
+    const again: Callable = ([values = new Undefined("loop() needs something to run over")]) => {
+      if (!node.recursive)
+        throw new JinjaError("The loop must have the 'recursive' marker to be called recursively.");
+      return this.#for(node, values, scope, depth + 1);
+    };
     let out = "";
     let changed: Value[] | undefined;
+    const isChanged = (values: Value[]) => {
+      const isNew = changed === undefined || !equal(changed, values);
+      changed = values;
+      return isNew;
+    };
     for (const [i, inner] of scopes.entries()) {
-      inner.set(
-        "loop",
-        loopOf(kept, i, (values) => {
-          const isNew = changed === undefined || !equal(changed, values);
-          changed = values;
-          return isNew;
-        }),
-      );
+      inner.set("loop", loopOf(kept, i, depth, isChanged, again));
       try {
         out = limited(out + this.#block(node.body, inner));
       } catch (error) {
@@ -221,32 +182,35 @@ export class Run {
     return out;
   }
 
-  #set(node: Node, scope: Scope): string {
-    const value =
-      node.value === null ? this.#block(node.body, new Scope(scope)) : this.#run(node.value, scope);
-    if (node.assignee.type === "Identifier" && node.assignee.value === GENERATION) {
-      return this.#marks[value === true ? 0 : 1];
-    }
-    if (node.assignee.type === "MemberExpression") {
-      const target = this.#run(node.assignee.object, scope);
-      if (!(target instanceof Namespace))
-        throw new JinjaError("cannot assign attribute on non-namespace object");
-      checkNamespaceName(node.assignee.property.value);
-      target.attributes.set(node.assignee.property.value, value);
-      return "";
-    }
-    this.#assign(node.assignee, value, scope);
-    return "";
+  #with(node: Statement & { type: "with" }, scope: Scope): string {
+    const inner = new Scope(scope);
+    for (const [target, value] of node.values) this.#assign(target, this.#run(value, scope), inner);
+    return this.#block(node.body, inner);
   }
 
-  #assign(target: Node, value: Value, scope: Scope): void {
-    if (target.type === "Identifier") {
-      scope.set(target.value, value);
+  /** The text of a body, through filters. */
+  #filtered(filters: readonly Piped[], body: readonly Statement[], scope: Scope): Value {
+    return filters.reduce<Value>(
+      (value, { name, given }) => runFilter(name, value, ...this.#given(given, scope), attributeOf),
+      this.#block(body, new Scope(scope)),
+    );
+  }
+
+  #assign(target: Target, value: Value, scope: Scope): void {
+    if (target.type === "Name") {
+      scope.set(target.name, value);
       return;
     }
-    if (target.type !== "TupleLiteral") throw new JinjaError(`cannot assign to ${target.type}`);
+    if (target.type === "NamespaceAttribute") {
+      const namespace = scope.get(target.namespace);
+      if (!(namespace instanceof Namespace))
+        throw new JinjaError("cannot assign attribute on non-namespace object");
+      checkNamespaceName(target.name);
+      namespace.attributes.set(target.name, value);
+      return;
+    }
     const parts = items(value);
-    const names = target.value as Node[];
+    const names = target.items;
     if (parts.length > names.length)
       throw new JinjaError(`too many values to unpack (expected ${names.length})`);
     if (parts.length < names.length)
@@ -254,141 +218,188 @@ export class Run {
     for (const [i, name] of names.entries()) this.#assign(name, parts[i] as Value, scope);
   }
 
-  #macro(name: string, parameters: readonly Node[], body: readonly Node[], scope: Scope): Callable {
-    const defaults = parameters.map((parameter) =>
-      parameter.type === "Identifier" ? undefined : (parameter.value as Node),
-    );
-    const names = parameters.map(
-      (parameter) => (parameter.type === "Identifier" ? parameter.value : parameter.key.value) as string,
-    );
-    return (args, kwargs) => {
+  #macro({ name, parameters, body, special }: MacroNode, scope: Scope): Callable {
+    const names = parameters.map(([parameter]) => parameter);
+    return (args, given) => {
       const inner = new Scope(scope);
-      const extra = new Map([...kwargs].filter(([key]) => !names.includes(key)));
-      const caller = extra.get("caller");
-      extra.delete("caller");
+      const kwargs = new Map(given);
+      if (special.has("caller"))
+        inner.set("caller", kwargs.get("caller") ?? new Undefined("No caller defined"));
+      if (special.has("caller")) kwargs.delete("caller");
+      if (args.length > names.length && !special.has("varargs"))
+        throw new JinjaError(`macro '${name}' takes not more than ${names.length} argument(s)`);
       const known = new Map([...kwargs].filter(([key]) => names.includes(key)));
+      const extra = new Map([...kwargs].filter(([key]) => !names.includes(key)));
+      const [stranger] = extra.keys();
+      if (stranger !== undefined && !special.has("kwargs"))
+        throw new JinjaError(`macro '${name}' takes no keyword argument '${stranger}'`);
       const values = bind(name, names, args.slice(0, names.length), known);
-      for (const [i, parameter] of names.entries()) {
-        const fallback = defaults[i];
+      for (const [i, [parameter, fallback]] of parameters.entries()) {
         const missing =
           fallback === undefined ? new Undefined(`parameter '${parameter}' was not provided`) : undefined;
-        inner.set(parameter, values[i] ?? missing ?? this.#run(fallback as Node, inner));
+        inner.set(parameter, values[i] ?? missing ?? this.#run(fallback as Expression, inner));
       }
-      inner.set("varargs", Tuple.make(args.slice(names.length)));
-      inner.set("kwargs", extra as Map<Value, Value>);
-      if (caller !== undefined) inner.set("caller", caller);
+      if (special.has("varargs")) inner.set("varargs", Tuple.make(args.slice(names.length)));
+      if (special.has("kwargs")) inner.set("kwargs", extra as Map<Value, Value>);
       return this.#block(body, inner);
     };
-  }
-
-  #callStatement(node: Node, scope: Scope): string {
-    const [args, kwargs] = this.#arguments(node.call.args, scope);
-    kwargs.set("caller", this.#macro("caller", node.callerArgs ?? [], node.body, scope));
-    return text(this.#call(this.#run(node.call.callee, scope), args, kwargs));
   }
 
   // -------------------------------------------------------------------------------------------------------------------
   // Expressions
 
-  #arguments(nodes: readonly Node[], scope: Scope): [Value[], Arguments] {
-    const args: Value[] = [];
-    const kwargs: Arguments = new Map();
-    for (const node of nodes) {
-      if (node.type === "SpreadExpression") args.push(...items(this.#run(node.argument, scope)));
-      else if (node.type === "KeywordArgumentExpression")
-        kwargs.set(node.key.value, this.#run(node.value, scope));
-      else if (node.type === "KeywordSpreadExpression") {
-        const more = this.#run(node.argument, scope);
-        if (!(more instanceof Map))
-          throw new JinjaError(`argument after ** must be a mapping, not ${typeName(more)}`);
-        for (const [name, value] of more) kwargs.set(String(name), value);
-      } else args.push(this.#run(node, scope));
+  #run(node: Expression, scope: Scope): Value {
+    this.#count();
+    return limited(this.#evaluate(node, scope));
+  }
+
+  #evaluate(node: Expression, scope: Scope): Value {
+    switch (node.type) {
+      case "Literal":
+        return node.value;
+      case "Float":
+        return new Float(node.value);
+      case "Name":
+        return scope.get(node.name);
+      case "List":
+        return node.items.map((item) => this.#run(item, scope));
+      case "Tuple":
+        return Tuple.make(node.items.map((item) => this.#run(item, scope)));
+      case "Dict":
+        return new Map(node.items.map(([key, item]) => [this.#run(key, scope), this.#run(item, scope)]));
+      case "Attribute":
+        return attributeOf(this.#run(node.object, scope), node.name);
+      case "Item":
+        return this.#item(this.#run(node.object, scope), node.key, scope);
+      case "Call":
+        return this.#call(this.#run(node.callee, scope), ...this.#given(node.given, scope));
+      case "Filter":
+        return runFilter(
+          node.name,
+          this.#run(node.value, scope),
+          ...this.#given(node.given, scope),
+          attributeOf,
+        );
+      case "Test":
+        return runTest(node.name, this.#run(node.value, scope), ...this.#given(node.given, scope));
+      case "Unary":
+        return unary(node.operator, this.#run(node.value, scope));
+      case "Binary":
+        return this.#binary(node, scope);
+      case "Compare":
+        return this.#compare(node, scope);
+      case "Concat":
+        return join(
+          node.items.map((item) => text(this.#run(item, scope))),
+          "",
+        );
+      case "If":
+        if (truth(this.#run(node.test, scope))) return this.#run(node.yes, scope);
+        if (node.no !== undefined) return this.#run(node.no, scope);
+        return new Undefined("the inline if-expression evaluated to false and no else section was defined.");
+      case "Slice":
+        throw new JinjaError("a slice stands within brackets");
     }
-    return [args, kwargs];
+  }
+
+  #given({ args, kwargs, dynArgs, dynKwargs }: Given, scope: Scope): [Value[], Arguments] {
+    const values = args.map((node) => this.#run(node, scope));
+    const named: Arguments = new Map(kwargs.map(([name, node]) => [name, this.#run(node, scope)]));
+    if (dynArgs !== undefined) values.push(...items(this.#run(dynArgs, scope)));
+    if (dynKwargs !== undefined) {
+      const more = this.#run(dynKwargs, scope);
+      if (!(more instanceof Map))
+        throw new JinjaError(`argument after ** must be a mapping, not ${typeName(more)}`);
+      for (const [name, value] of more) named.set(String(name), value);
+    }
+    return [values, named];
   }
 
   #call(callee: Value, args: Value[], kwargs: Arguments): Value {
     if (typeof callee === "function") return callee(args, kwargs);
+    if (callee instanceof Loop) return callee.call(args, kwargs);
     if (callee instanceof Undefined) throw new JinjaError(callee.reason);
     throw new JinjaError(`'${typeName(callee)}' object is not callable`);
   }
 
-  #filter(filter: Node, value: Value, scope: Scope): Value {
-    if (filter.type === "Identifier") return runFilter(filter.value, value, [], new Map(), attributeOf);
-    return runFilter(filter.callee.value, value, ...this.#arguments(filter.args, scope), attributeOf);
-  }
-
-  #member(node: Node, scope: Scope): Value {
-    const object = this.#run(node.object, scope);
+  #item(object: Value, key: Expression, scope: Scope): Value {
     if (object instanceof Undefined) throw new JinjaError(object.reason);
-    if (!node.computed) {
-      const name = node.property.value as string | number;
-      return typeof name === "number" ? itemOf(object, name) : attributeOf(object, name);
-    }
-    if (node.property.type !== "SliceExpression") return itemOf(object, this.#run(node.property, scope));
-    const bounds = [node.property.start, node.property.stop, node.property.step].map(
-      (bound: Node | undefined) => {
-        const value = bound === undefined ? null : this.#run(bound, scope);
-        if (value === null || typeof value === "number" || typeof value === "boolean")
-          return value === null ? null : Number(value);
-        throw new JinjaError("slice indices must be integers or None");
-      },
-    ) as [number | null, number | null, number | null];
+    if (key.type !== "Slice") return itemOf(object, this.#run(key, scope));
+    const bound = (node: Expression | undefined): number | null => {
+      const value = node === undefined ? null : this.#run(node, scope);
+      if (value === null || typeof value === "number" || typeof value === "boolean")
+        return value === null ? null : Number(value);
+      throw new JinjaError("slice indices must be integers or None or have an __index__ method");
+    };
+    const [start, stop, step] = key.bounds;
+    const bounds = [bound(start), bound(stop), bound(step)] as const;
     if (typeof object === "string") return slice([...object], ...bounds).join("");
     if (Array.isArray(object)) {
       const part = slice(object, ...bounds);
       return object instanceof Tuple ? Tuple.make(part) : part;
     }
-    throw new JinjaError(`'${typeName(object)}' object is not subscriptable`);
+    return new Undefined(`'${typeName(object)} object' has no such element`);
   }
 
-  #unary(operator: string, value: Value): Value {
-    if (operator === "not") return !truth(value);
-    if (!isNumber(value))
-      throw new JinjaError(`bad operand type for unary ${operator}: '${typeName(value)}'`);
-    const number = operator === "-" ? -numberOf(value) : numberOf(value);
-    return value instanceof Float ? new Float(number) : number + 0;
-  }
-
-  #binary(node: Node, scope: Scope): Value {
-    const operator = node.operator.value as string;
+  #binary(node: Expression & { type: "Binary" }, scope: Scope): Value {
     const left = this.#run(node.left, scope);
-    if (operator === "and") return truth(left) ? this.#run(node.right, scope) : left;
-    if (operator === "or") return truth(left) ? left : this.#run(node.right, scope);
-    const right = this.#run(node.right, scope);
-    switch (operator) {
-      case "==":
-        return equal(left, right);
-      case "!=":
-        return !equal(left, right);
-      case "in":
-        return contains(right, left);
-      case "not in":
-        return !contains(right, left);
-      case "~":
-        return text(left) + text(right);
-      case "<":
-        return this.#order(left, right) < 0;
-      case "<=":
-        return this.#order(left, right) <= 0;
-      case ">":
-        return this.#order(left, right) > 0;
-      case ">=":
-        return this.#order(left, right) >= 0;
-      default:
-        return arithmetic(operator, left, right);
-    }
+    if (node.operator === "and") return truth(left) ? this.#run(node.right, scope) : left;
+    if (node.operator === "or") return truth(left) ? left : this.#run(node.right, scope);
+    return arithmetic(node.operator, left, this.#run(node.right, scope));
   }
 
-  #order(left: Value, right: Value): number {
-    for (const side of [left, right]) if (side instanceof Undefined) throw new JinjaError(side.reason);
-    return compare(left, right);
+  /** `a < b < c`: each pair in turn, up to the first that does not hold. */
+  #compare(node: Expression & { type: "Compare" }, scope: Scope): boolean {
+    let left = this.#run(node.first, scope);
+    for (const [operator, operand] of node.rest) {
+      const right = this.#run(operand, scope);
+      if (!holds(operator, left, right)) return false;
+      left = right;
+    }
+    return true;
   }
 }
 
-function loopOf(list: readonly Value[], i: number, isChanged: (values: Value[]) => boolean): Value {
-  const outside = (at: number): Value => list[at] ?? new Undefined("there is no such item");
-  return new Map<Value, Value>([
+function unary(operator: "not" | "-" | "+", value: Value): Value {
+  if (operator === "not") return !truth(value);
+  if (value instanceof Undefined) throw new JinjaError(value.reason);
+  if (!isNumber(value)) throw new JinjaError(`bad operand type for unary ${operator}: '${typeName(value)}'`);
+  const number = operator === "-" ? -numberOf(value) : numberOf(value);
+  return value instanceof Float ? new Float(number) : number + 0;
+}
+
+function holds(operator: string, left: Value, right: Value): boolean {
+  switch (operator) {
+    case "==":
+      return equal(left, right);
+    case "!=":
+      return !equal(left, right);
+    case "in":
+      return contains(right, left);
+    case "not in":
+      return !contains(right, left);
+  }
+  for (const side of [left, right]) if (side instanceof Undefined) throw new JinjaError(side.reason);
+  const order = compare(left, right);
+  if (operator === "<") return order < 0;
+  if (operator === "<=") return order <= 0;
+  return operator === ">" ? order > 0 : order >= 0;
+}
+
+function loopOf(
+  list: readonly Value[],
+  i: number,
+  depth: number,
+  isChanged: (values: Value[]) => boolean,
+  again: Callable,
+): Loop {
+  const outside = (at: number, which: string): Value =>
+    list[at] ?? new Undefined(`there is no ${which} item`);
+  const cycle: Callable = (args) => {
+    if (args.length === 0) throw new JinjaError("no items for cycling given");
+    return args[i % args.length] as Value;
+  };
+  const attributes = new Map<string, Value>([
     ["index", i + 1],
     ["index0", i],
     ["revindex", list.length - i],
@@ -396,11 +407,12 @@ function loopOf(list: readonly Value[], i: number, isChanged: (values: Value[]) 
     ["first", i === 0],
     ["last", i === list.length - 1],
     ["length", list.length],
-    ["depth", 1],
-    ["depth0", 0],
-    ["previtem", outside(i - 1)],
-    ["nextitem", outside(i + 1)],
-    ["cycle", (args) => args[i % args.length] ?? null],
+    ["depth", depth + 1],
+    ["depth0", depth],
+    ["previtem", outside(i - 1, "previous")],
+    ["nextitem", outside(i + 1, "next")],
+    ["cycle", cycle],
     ["changed", (args) => isChanged(args)],
   ]);
+  return new Loop(attributes, again);
 }

@@ -1,13 +1,14 @@
 // Looking into values: `object.name` and `object[key]`. Nothing here reaches a JavaScript property by a template's name for it.
 
 import { method } from "./methods.ts";
-import { items, JinjaError, Namespace, text, typeName, Undefined, type Value } from "./values.ts";
+import { items, JinjaError, Loop, Namespace, text, typeName, Undefined, type Value } from "./values.ts";
 
 /** `object.name`: a method or attribute first, then an item. */
 export function attributeOf(object: Value, name: Value): Value {
   if (typeof name !== "string") return itemOf(object, name);
   if (object instanceof Undefined) throw new JinjaError(object.reason);
-  if (object instanceof Namespace) return object.attributes.get(name) ?? missing(object, name);
+  if (object instanceof Namespace || object instanceof Loop)
+    return object.attributes.get(name) ?? missing(object, name);
   const found = method(object, name);
   if (found !== undefined) return found;
   if (object instanceof Map && object.has(name)) return object.get(name) as Value;

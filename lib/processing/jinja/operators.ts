@@ -19,8 +19,7 @@ const modulo = (a: number, b: number): number => a - b * Math.floor(a / b);
 
 export function arithmetic(operator: string, left: Value, right: Value): Value {
   for (const side of [left, right]) if (side instanceof Undefined) throw new JinjaError(side.reason);
-  if (operator === "%" && typeof left === "string")
-    return percentFormat(left, right instanceof Tuple ? right : [right]);
+  if (operator === "%" && typeof left === "string") return percentFormat(left, right);
   if (isNumber(left) && isNumber(right)) return numeric(operator, left, right);
   if (operator === "+") {
     if (typeof left === "string" && typeof right === "string") return left + right;
@@ -28,11 +27,14 @@ export function arithmetic(operator: string, left: Value, right: Value): Value {
     if (Array.isArray(left) && Array.isArray(right)) return left.concat(right);
   }
   if (operator === "*") {
-    const [sequence, times] = typeof left === "number" ? [right, left] : [left, right];
-    if (typeof times === "number" && typeof sequence === "string") return repeat(sequence, times);
-    if (typeof times === "number" && Array.isArray(sequence)) {
+    const isWhole = (value: Value) => typeof value === "number" || typeof value === "boolean";
+    const [sequence, count] = isWhole(left) ? [right, left] : [left, right];
+    const times = Number(count);
+    if (isWhole(count) && typeof sequence === "string") return repeat(sequence, times);
+    if (isWhole(count) && Array.isArray(sequence)) {
       checkSize(sequence.length * times, MAX_ITEMS);
-      return Array.from({ length: sequence.length === 0 ? 0 : Math.max(0, times) }, () => sequence).flat();
+      const copies = Array.from({ length: sequence.length === 0 ? 0 : Math.max(0, times) }, () => sequence);
+      return sequence instanceof Tuple ? Tuple.make(copies.flat()) : copies.flat();
     }
   }
   throw new JinjaError(

@@ -1,8 +1,9 @@
 // Python's operations on strings, where they differ from JavaScript's: code points, line ends, splitting, formatting.
 
-import { string } from "./arguments.ts";
+import { fail, integer, string } from "./arguments.ts";
 import {
   type Arguments,
+  Float,
   isNumber,
   JinjaError,
   join,
@@ -12,6 +13,7 @@ import {
   repr,
   splitSpace,
   strip,
+  Tuple,
   text,
   typeName,
   type Value,
@@ -106,19 +108,84 @@ export function format(pattern: string, args: readonly Value[], kwargs: Argument
   });
 }
 
-/** `pattern % values`, for %s, %d, %r, %f, %.2f and %%. */
-export function percentFormat(pattern: string, values: readonly Value[]): string {
+const CONVERSION = /(%(?:\([^)]*\))?[-+ #0]*(?:\*|\d+)?(?:\.\d+)?[a-zA-Z%])/;
+
+/** `pattern % values`: one value, a tuple of them, or a mapping for `%(name)s`. */
+export function percentFormat(pattern: string, given: Value): string {
+  const values = given instanceof Tuple ? given : [given];
   let next = 0;
-  return substitute(pattern, /(%(?:\.\d+)?[a-zA-Z%])/, (mark) => {
-    const kind = mark.at(-1);
+  const formatted = substitute(pattern, CONVERSION, (mark) => {
+    const parts = /^%(?:\(([^)]*)\))?([-+ #0]*)(\*|\d+)?(?:\.(\d+))?(.)$/.exec(mark) as RegExpExecArray;
+    const [, name, flags = "", width = "0", precision, kind = ""] = parts;
     if (kind === "%") return "%";
-    const value = values[next++];
-    if (value === undefined) throw new JinjaError("not enough arguments for format string");
-    if (kind === "s") return text(value);
-    if (kind === "r") return repr(value);
-    if (kind === "d" && isNumber(value)) return String(Math.trunc(numberOf(value)));
-    if (kind === "f" && isNumber(value))
-      return numberOf(value).toFixed(mark === "%f" ? 6 : Math.min(100, Number(mark.slice(2, -1))));
-    throw new JinjaError(`unsupported format '%${kind}' for ${typeName(value)}`);
+    const take = (): Value => {
+      if (next < values.length) return values[next++] as Value;
+      throw new JinjaError("not enough arguments for format string");
+    };
+    const room = width === "*" ? integer(take(), 0) : Number(width);
+    let value: Value;
+    if (name === undefined) value = take();
+    else if (given instanceof Map) value = given.get(name) ?? fail(repr(name));
+    else throw new JinjaError("format requires a mapping");
+    return aligned(converted(value, kind, flags, precision), flags, room, kind);
   });
+  if (next < values.length && !(given instanceof Map))
+    throw new JinjaError("not all arguments converted during string formatting");
+  return formatted;
+}
+
+function converted(value: Value, kind: string, flags: string, precision: string | undefined): string {
+  const digits = precision === undefined ? 6 : Math.min(100, Number(precision));
+  const signed = (number: number, body: string) =>
+    (number < 0 || Object.is(number, -0) ? "-" : flags.includes("+") ? "+" : flags.includes(" ") ? " " : "") +
+    body;
+  if (kind === "s" || kind === "r" || kind === "a") {
+    const all = kind === "s" ? text(value) : repr(value);
+    return precision === undefined ? all : points(all).slice(0, digits).join("");
+  }
+  if (kind === "c") return typeof value === "number" ? String.fromCodePoint(value) : text(value);
+  if (!isNumber(value))
+    throw new JinjaError(`%${kind} format: a real number is required, not ${typeName(value)}`);
+  const number = numberOf(value);
+  const size = Math.abs(number);
+  if ("diu".includes(kind))
+    return signed(
+      Math.trunc(number),
+      Math.trunc(size)
+        .toString()
+        .padStart(precision === undefined ? 0 : digits, "0"),
+    );
+  if ("xXo".includes(kind)) {
+    if (!Number.isInteger(number) || value instanceof Float)
+      throw new JinjaError(`%${kind} format: an integer is required, not ${typeName(value)}`);
+    const body = size.toString(kind === "o" ? 8 : 16);
+    const prefix = flags.includes("#") ? `0${kind}` : "";
+    return signed(number, prefix + (kind === "X" ? body.toUpperCase() : body));
+  }
+  if ("fFeEgG".includes(kind)) return signed(number, floating(size, kind, digits));
+  throw new JinjaError(`unsupported format character '${kind}'`);
+}
+
+/** As C writes it: an exponent has two digits at least, and `g` takes trailing zeros off. */
+function floating(size: number, kind: string, digits: number): string {
+  if (!Number.isFinite(size)) return Number.isNaN(size) ? "nan" : "inf";
+  const lower = kind.toLowerCase();
+  const exponential = (places: number) => size.toExponential(places).replace(/e([+-])(\d)$/, "e$10$2");
+  let out: string;
+  if (lower === "f") out = size.toFixed(digits);
+  else if (lower === "e") out = exponential(digits);
+  else {
+    const places = Math.max(1, digits);
+    const exponent = size === 0 ? 0 : Number(size.toExponential(places - 1).split("e")[1]);
+    out = exponent < -4 || exponent >= places ? exponential(places - 1) : size.toFixed(places - 1 - exponent);
+    if (out.includes(".")) out = out.replace(/\.?0+(e|$)/, "$1");
+  }
+  return kind === lower ? out : out.toUpperCase();
+}
+
+function aligned(body: string, flags: string, width: number, kind: string): string {
+  if (flags.includes("-")) return pad(body, width, " ", "right");
+  if (!flags.includes("0") || "srac".includes(kind)) return pad(body, width, " ", "left");
+  const [, sign = "", digits = ""] = /^([-+ ]?(?:0[xXo])?)(.*)$/s.exec(body) as RegExpExecArray;
+  return sign + pad(digits, width - sign.length, "0", "left");
 }

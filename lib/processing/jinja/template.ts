@@ -1,19 +1,17 @@
-// A chat template: parsed once, rendered often. `@huggingface/jinja` reads the language; its own interpreter prints and
-// compares as JavaScript does, and templates are written for Python, so the values and their behaviour are ours.
+// A chat template: parsed once, rendered often. The language is that of Python's jinja2, and so are the values: templates
+// were written for Python.
 
-import { parse, tokenize } from "@huggingface/jinja";
-import { markers, type Rendered, readMarks, withAssignments } from "./generation.ts";
-import { type Node, Run } from "./interpreter.ts";
+import { markers, type Rendered, readMarks } from "./generation.ts";
+import { Run } from "./interpreter.ts";
+import { parse, type Statement } from "./parser.ts";
 import type { Value } from "./values.ts";
 
 export class Template {
-  readonly #program: Node;
+  readonly #program: readonly Statement[];
 
   /** Throws a SyntaxError for a text that is not a template. */
   constructor(source: string) {
-    // In Jinja a line break after a comment or block goes, and the blanks before one at the start of a line.
-    const tokens = tokenize(withAssignments(source), { lstrip_blocks: true, trim_blocks: true });
-    this.#program = parse(tokens) as unknown as Node;
+    this.#program = parse(source);
   }
 
   render(variables: ReadonlyMap<string, Value>): Rendered {

@@ -1,6 +1,8 @@
 // What may follow `is` in a template: `is defined`, `is string`, `is divisibleby 3`.
 
+import { bind } from "./arguments.ts";
 import {
+  type Arguments,
   compare,
   contains,
   equal,
@@ -83,8 +85,26 @@ export const TESTS: ReadonlyMap<string, Test> = new Map<string, Test>([
   ),
 ]);
 
-export function runTest(name: string, value: Value, args: Value[]): boolean {
+/** Tests that take one more argument, and its name. */
+const PARAMETERS: Readonly<Record<string, string>> = {
+  divisibleby: "num",
+  sameas: "other",
+  in: "seq",
+  ...Object.fromEntries(["eq", "equalto", "==", "ne", "!="].map((name) => [name, ""])),
+  ...Object.fromEntries(Object.values(ORDER_NAMES).flatMap((names) => names.map((name) => [name, ""]))),
+};
+
+export function runTest(
+  name: string,
+  value: Value,
+  args: readonly Value[],
+  kwargs: Arguments = new Map(),
+): boolean {
   const test = TESTS.get(name);
   if (test === undefined) throw new JinjaError(`No test named '${name}'.`);
-  return test(value, args);
+  const parameter = PARAMETERS[name];
+  const given = bind(`test_${name}`, parameter === undefined ? [] : [parameter], args, kwargs);
+  if (parameter !== undefined && given[0] === undefined)
+    throw new JinjaError(`test_${name}() missing 1 required positional argument`);
+  return test(value, given as Value[]);
 }

@@ -37,6 +37,16 @@ export class Namespace {
   }
 }
 
+/** `loop` within a `for`; called, it renders the loop's body over something else. */
+export class Loop {
+  readonly attributes: ReadonlyMap<string, Value>;
+  readonly call: Callable;
+  constructor(attributes: ReadonlyMap<string, Value>, call: Callable) {
+    this.attributes = attributes;
+    this.call = call;
+  }
+}
+
 export type Arguments = Map<string, Value>;
 export type Callable = (args: Value[], kwargs: Arguments) => Value;
 export type Dict = Map<Value, Value>;
@@ -50,6 +60,7 @@ export type Value =
   | Value[]
   | Dict
   | Namespace
+  | Loop
   | Callable;
 
 /** An error of the template: what Python would raise. */
@@ -119,6 +130,7 @@ export function typeName(value: Value): string {
   if (Array.isArray(value)) return "list";
   if (value instanceof Map) return "dict";
   if (value instanceof Namespace) return "Namespace";
+  if (value instanceof Loop) return "LoopContext";
   return (
     { string: "str", number: "int", boolean: "bool", function: "function" }[typeof value as string] ??
     "object"
@@ -208,6 +220,8 @@ export function repr(value: Value): string {
       ", ",
     )}}`;
   if (value instanceof Namespace) return `<Namespace ${repr(value.attributes as Dict)}>`;
+  if (value instanceof Loop)
+    return `<LoopContext ${text(value.attributes.get("index") as Value)}/${text(value.attributes.get("length") as Value)}>`;
   throw new JinjaError("A function cannot be printed.");
 }
 
@@ -306,7 +320,9 @@ export const PLAIN_JSON: JsonOptions = {
   separators: null,
 };
 
-const SPACE = "[\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]";
+/** White space as Python knows it, for regular expressions. */
+export const SPACE =
+  "[\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]";
 const SPACE_LEFT = new RegExp(`^${SPACE}+`);
 const SPACE_RUN = new RegExp(`${SPACE}+`);
 const IS_SPACE = new RegExp(SPACE);

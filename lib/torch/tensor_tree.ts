@@ -1,7 +1,7 @@
 // Tensors inside the arguments and results of a forward: lists, plain objects and model outputs, nested.
 
-import { Tensor } from "../torch/index.ts";
-import { isOptions } from "../torch/options.ts";
+import { isOptions } from "./options.ts";
+import { Tensor } from "./tensor.ts";
 
 /** Objects whose enumerable fields count as contents: plain ones, and model outputs (they have `to_tuple`). */
 function isRecord(value: unknown): value is Record<string, unknown> {

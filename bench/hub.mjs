@@ -1,0 +1,167 @@
+// The hub: a download against Python's snapshot_download, loading by name against loading by path, and what a download
+// does to the event loop. Both sides use one loopback server, taking turns. HUB_MB sets the size (default 2000).
+import { spawn, spawnSync } from "node:child_process";
+import { closeSync, ftruncateSync, mkdirSync, mkdtempSync, openSync, rmSync, statfsSync, writeSync } from "node:fs";
+import { randomFillSync } from "node:crypto";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+import { describeMachine, median, python, requirePython, table } from "./support.mjs";
+
+const self = fileURLToPath(import.meta.url);
+const root = fileURLToPath(new URL("..", import.meta.url));
+const FILES = 5;
+const ROUNDS = Number(process.env.ROUNDS ?? 3);
+
+const DOWNLOAD = `
+import json, os, resource, time
+from huggingface_hub import snapshot_download
+from huggingface_hub.utils import disable_progress_bars
+disable_progress_bars()
+start = time.perf_counter()
+snapshot_download("org/large")
+print(json.dumps({"seconds": time.perf_counter() - start, "rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+`;
+
+/** Runs a program that prints one line of JSON. */
+function ask(command, args, env) {
+  const { status, stdout, stderr } = spawnSync(command, args, {
+    encoding: "utf8",
+    env: { ...process.env, ...env },
+  });
+  if (status !== 0) throw new Error(stderr);
+  return JSON.parse(stdout.trim().split("\n").at(-1));
+}
+
+async function serve(folder) {
+  const child = spawn(process.execPath, [join(root, "build/test/support/hub_server.js"), folder], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  const { value } = await createInterface({ input: child.stdout })[Symbol.asyncIterator]().next();
+  return { url: value, stop: () => child.kill() };
+}
+
+function writeRandom(file, bytes) {
+  const block = Buffer.alloc(8 * 1024 * 1024);
+  const fd = openSync(file, "w");
+  ftruncateSync(fd, 0);
+  for (let left = bytes; left > 0; left -= block.length) {
+    randomFillSync(block);
+    writeSync(fd, block, 0, Math.min(left, block.length));
+  }
+  closeSync(fd);
+}
+
+// One side's measurements, in a process of their own --------------------------------------------------------------------
+
+async function download() {
+  const { monitorEventLoopDelay } = await import("node:perf_hooks");
+  const { setTimeout: sleep } = await import("node:timers/promises");
+  const { snapshot_download } = await import("../dist/hub/snapshot.js");
+  const delay = monitorEventLoopDelay({ resolution: 1 });
+  delay.enable();
+  await sleep(1000);
+  const idle = delay.percentile(99) / 1e6;
+  delay.reset();
+  const start = performance.now();
+  await snapshot_download("org/large");
+  const seconds = (performance.now() - start) / 1000;
+  console.log(
+    JSON.stringify({ seconds, idle, busy: delay.percentile(99) / 1e6, rss: process.resourceUsage().maxRSS * 1024 }),
+  );
+}
+
+async function warm(folder) {
+  const { AutoModelForCausalLM } = await import("../dist/index.js");
+  const load = async (name, offline) => {
+    if (offline) process.env.HF_HUB_OFFLINE = "1";
+    else delete process.env.HF_HUB_OFFLINE;
+    const start = performance.now();
+    (await AutoModelForCausalLM.from_pretrained(name)).dispose();
+    return performance.now() - start;
+  };
+  await load("org/demo-llama", false);
+  for (let i = 0; i < 3; i++) await load(folder, false);
+  const times = { path: [], online: [], offline: [] };
+  for (let i = 0; i < 20; i++) {
+    times.path.push(await load(folder, false));
+    times.online.push(await load("org/demo-llama", false));
+    times.offline.push(await load("org/demo-llama", true));
+  }
+  console.log(JSON.stringify(Object.fromEntries(Object.entries(times).map(([k, v]) => [k, median(v)]))));
+}
+
+/** The first load of a process, with what it has to import. */
+async function first(name) {
+  const { AutoModelForCausalLM } = await import("../dist/index.js");
+  const { torch } = await import("../dist/index.js");
+  torch.zeros([1]);
+  const start = performance.now();
+  await AutoModelForCausalLM.from_pretrained(name);
+  console.log(JSON.stringify({ milliseconds: performance.now() - start }));
+}
+
+async function main() {
+  const versions = requirePython("huggingface_hub");
+  const folder = mkdtempSync(join(tmpdir(), "hub-bench-"));
+  const free = statfsSync(folder);
+  const megabytes = Math.min(Number(process.env.HUB_MB ?? 2000), (free.bavail * free.bsize) / 1e6 / 4);
+  describeMachine({ huggingface_hub: versions.huggingface_hub, download: `${Math.floor(megabytes)} MB in ${FILES} files` });
+  mkdirSync(join(folder, "repos", "large"), { recursive: true });
+  for (let i = 1; i <= FILES; i++) {
+    writeRandom(join(folder, `repos/large/model-0000${i}-of-0000${FILES}.safetensors`), Math.floor((megabytes * 1e6) / FILES));
+  }
+  const demo = join(root, "test/fixtures/demo-llama");
+  spawnSync("cp", ["-rL", demo, join(folder, "repos", "demo-llama")]);
+  const server = await serve(join(folder, "repos"));
+  try {
+    const sides = { torchformers: [], python: [] };
+    for (let round = 0; round < ROUNDS; round++) {
+      for (const side of round % 2 ? ["python", "torchformers"] : ["torchformers", "python"]) {
+        const cache = join(folder, "cache");
+        const env = { HF_ENDPOINT: server.url, HF_HUB_CACHE: cache, HF_HOME: join(folder, "home"), HF_HUB_DISABLE_XET: "1" };
+        const result =
+          side === "python"
+            ? ask(python, ["-c", DOWNLOAD], env)
+            : ask(process.execPath, [self, "--download"], env);
+        sides[side].push(result);
+        rmSync(cache, { recursive: true, force: true });
+      }
+    }
+    const seconds = (side) => median(sides[side].map((one) => one.seconds));
+    const rss = (side) => median(sides[side].map((one) => one.rss)) / 1e6;
+    console.log(
+      table(
+        ["download", "torchformers", "Python", "ratio"],
+        [
+          ["seconds", seconds("torchformers"), seconds("python"), seconds("python") / seconds("torchformers")],
+          ["memory, MB", rss("torchformers"), rss("python"), rss("python") / rss("torchformers")],
+        ],
+      ),
+    );
+    const delays = (name) => median(sides.torchformers.map((one) => one[name]));
+    console.log(
+      table(["event loop, p99", "ms"], [["idle", delays("idle")], ["downloading", delays("busy")], ["above", delays("busy") - delays("idle")]]),
+    );
+    const env = { HF_ENDPOINT: server.url, HF_HUB_CACHE: join(folder, "cache"), HF_HOME: join(folder, "home") };
+    const local = join(folder, "repos", "demo-llama");
+    const times = ask(process.execPath, [self, "--warm", local], env);
+    const firsts = { path: [], online: [], offline: [] };
+    for (let round = 0; round < ROUNDS; round++) {
+      const measure = (name, more = {}) => ask(process.execPath, [self, "--first", name], { ...env, ...more }).milliseconds;
+      firsts.path.push(measure(local));
+      firsts.online.push(measure("org/demo-llama"));
+      firsts.offline.push(measure("org/demo-llama", { HF_HUB_OFFLINE: "1" }));
+    }
+    const rows = ["path", "online", "offline"].map((how) => [how, times[how], times[how] - times.path, median(firsts[how]), median(firsts[how]) - median(firsts.path)]);
+    console.log(table(["warm from_pretrained", "ms", "above path", "first in a process, ms", "above path"], rows));
+  } finally {
+    server.stop();
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+const [mode, argument] = process.argv.slice(2);
+await { "--download": download, "--warm": warm, "--first": first }[mode ?? ""]?.(argument);
+if (mode === undefined) await main();

@@ -1,0 +1,288 @@
+// Requests to the hub: redirects that do not carry the token away, time limits, waiting and trying again, and errors with
+// the page to visit. The one place that opens connections.
+
+import { readFileSync } from "node:fs";
+import http from "node:http";
+import https from "node:https";
+import { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { setTimeout as sleep } from "node:timers/promises";
+import { HubError, OfflineModeError } from "../errors/index.ts";
+import { warnOnce } from "../errors/warnings.ts";
+import { endpoint, isOfflineEverywhere, timeouts } from "./environment.ts";
+import { agentFor } from "./proxy.ts";
+import { hubErrorOf, isTransient } from "./responses.ts";
+import { redact } from "./token.ts";
+
+const REDIRECTS = new Set([301, 302, 303, 307, 308]);
+const MOST_REDIRECTS = 8;
+const LONGEST_ERROR_BODY = 64 * 1024;
+
+/** How often and after how many milliseconds a request is tried again. One object, so that tests can hurry. */
+export const retries = { attempts: 5, delay: 500, longest: 8_000, longestAsked: 120_000 };
+
+export interface HubRequest {
+  readonly method?: string | undefined;
+  readonly headers?: Readonly<Record<string, string>> | undefined;
+  readonly body?: string | Uint8Array | Blob | undefined;
+  /** Sent to the hub's own origin and nowhere else. */
+  readonly token?: string | undefined;
+  readonly signal?: AbortSignal | undefined;
+  /** Milliseconds until the answer begins. */
+  readonly timeout?: number | undefined;
+  /** Which repository this is about, for errors. */
+  readonly repo?: string | undefined;
+  /** The most attempts; 1 gives up at once. */
+  readonly attempts?: number | undefined;
+  /** What must not happen twice is tried again only when the hub said that it did not happen (429). */
+  readonly once?: boolean | undefined;
+  /** Answers of 400 and above that another attempt would not change are handed out instead of thrown. */
+  readonly raw?: boolean | undefined;
+  readonly onSent?: ((bytes: number) => void) | undefined;
+}
+
+/** The head of an answer; its body is still to be read. */
+export interface HubResponse {
+  readonly status: number;
+  readonly headers: http.IncomingHttpHeaders;
+  readonly message: http.IncomingMessage;
+  /** Where the answer came from, after redirects. */
+  readonly url: string;
+}
+
+/** A connection that failed or was silent for too long: worth another attempt. */
+export class ConnectionError extends Error {
+  override readonly name = "ConnectionError";
+}
+
+let agentName: string | undefined;
+
+function userAgent(): string {
+  if (agentName === undefined) {
+    const file = new URL("../../package.json", import.meta.url);
+    const { version } = JSON.parse(readFileSync(file, "utf8")) as { version: string };
+    agentName = `torchformers/${version}; node/${process.versions.node}`;
+  }
+  const origin = process.env.HF_HUB_USER_AGENT_ORIGIN;
+  return origin ? `${agentName}; origin/${origin.replaceAll(/[^\x20-\x7e]/g, "")}` : agentName;
+}
+
+/** One request without redirects. Rejects with `ConnectionError`, or with the signal's reason. */
+async function send(url: URL, request: HubRequest): Promise<http.IncomingMessage> {
+  const { method = "GET", body, token, signal, onSent } = request;
+  signal?.throwIfAborted();
+  if (isOfflineEverywhere()) throw new OfflineModeError("The network is switched off (HF_HUB_OFFLINE).");
+  const length = typeof body === "string" ? Buffer.byteLength(body) : body instanceof Blob ? body.size : body?.length;
+  const headers: Record<string, string> = {
+    "accept-encoding": "identity",
+    "user-agent": userAgent(),
+    ...request.headers,
+    ...(length === undefined ? {} : { "content-length": String(length) }),
+    ...(token !== undefined && url.origin === new URL(endpoint()).origin
+      ? { authorization: `Bearer ${token}` }
+      : {}),
+  };
+  const agent = await agentFor(url);
+  for (let attempt = 0; ; attempt++) {
+    let reused = false;
+    try {
+      return await new Promise<http.IncomingMessage>((resolve, reject) => {
+        const outgoing = (url.protocol === "https:" ? https : http).request(url, {
+          method,
+          headers,
+          agent,
+          ...(signal === undefined ? {} : { signal }),
+        });
+        const limit = request.timeout ?? timeouts().answer;
+        let timer = setTimeout(expire, limit);
+        function expire() {
+          outgoing.destroy(new ConnectionError(`no answer within ${limit / 1000} s`));
+        }
+        outgoing.once("response", (message) => {
+          clearTimeout(timer);
+          resolve(message);
+        });
+        outgoing.once("error", (error) => {
+          clearTimeout(timer);
+          reused = outgoing.reusedSocket;
+          reject(error);
+        });
+        if (body === undefined || typeof body === "string" || body instanceof Uint8Array) {
+          outgoing.end(body);
+          onSent?.(length ?? 0);
+        } else {
+          // The time for an answer runs from the last byte that could be sent.
+          const source = Readable.fromWeb(body.stream() as import("node:stream/web").ReadableStream);
+          source.on("data", (chunk: Uint8Array) => {
+            clearTimeout(timer);
+            timer = setTimeout(expire, limit);
+            onSent?.(chunk.length);
+          });
+          pipeline(source, outgoing).catch(reject);
+        }
+      });
+    } catch (error) {
+      signal?.throwIfAborted();
+      // A connection that the server had closed while it waited for us: the request was not looked at.
+      if (reused && attempt === 0 && !(body instanceof Blob)) continue;
+      if (error instanceof ConnectionError || error instanceof OfflineModeError) throw error;
+      const { code, message } = error as NodeJS.ErrnoException;
+      throw new ConnectionError(code ?? message);
+    }
+  }
+}
+
+/** One request, following redirects. The token goes to the hub's own origin only. */
+export async function follow(address: string, request: HubRequest): Promise<HubResponse> {
+  let url = new URL(address);
+  let current = request;
+  for (let hops = 0; ; hops++) {
+    const message = await send(url, current);
+    const status = message.statusCode ?? 0;
+    const { location } = message.headers;
+    if (!REDIRECTS.has(status) || location === undefined) {
+      return { status, headers: message.headers, message, url: url.href };
+    }
+    message.resume();
+    if (hops === MOST_REDIRECTS || !URL.canParse(location, url.href)) {
+      throw new HubError(`${redact(address)} leads from one address to the next without an end.`, { status });
+    }
+    const next = new URL(location, url);
+    if (!/^https?:$/.test(next.protocol) || (url.protocol === "https:" && next.protocol === "http:")) {
+      throw new HubError(`${redact(address)} leads to ${redact(next.href)}, which is not as safe; not followed.`, {
+        status,
+      });
+    }
+    noteRenamed(url, next, request.repo);
+    if (status === 303 || ((status === 301 || status === 302) && current.method === "POST")) {
+      current = { ...current, method: "GET", body: undefined };
+    }
+    url = next;
+  }
+}
+
+/** A redirect from one repository's address to another's on the same host: it was renamed. */
+function noteRenamed(from: URL, to: URL, repo: string | undefined): void {
+  if (repo === undefined || from.origin !== to.origin || !from.pathname.includes(`/${repo}`)) return;
+  const rest = from.pathname.slice(from.pathname.indexOf(`/${repo}`) + repo.length + 1);
+  const start = from.pathname.slice(0, from.pathname.indexOf(`/${repo}`) + 1);
+  if (!to.pathname.startsWith(start) || !to.pathname.endsWith(rest)) return;
+  const name = to.pathname.slice(start.length, to.pathname.length - rest.length);
+  if (name !== repo && /^[\w.-]+\/[\w.-]+$/.test(name)) {
+    warnOnce(`The repository '${repo}' is now called '${name}': ${endpoint()}/${name}`);
+  }
+}
+
+/** Milliseconds that an answer asks to wait: `Retry-After` (seconds or a date), or the reset of `RateLimit`. */
+export function askedToWait(headers: http.IncomingHttpHeaders, now: number = Date.now()): number | undefined {
+  const after = headers["retry-after"]?.trim();
+  if (after !== undefined && after !== "") {
+    const wait = /^\d+$/.test(after) ? Number(after) * 1000 : Date.parse(after) - now;
+    if (wait >= 0) return wait;
+  }
+  const reset = /;\s*r\s*=\s*0\s*;\s*t\s*=\s*(\d+)/.exec(String(headers.ratelimit ?? ""))?.[1];
+  return reset === undefined ? undefined : Number(reset) * 1000;
+}
+
+/** Waits before attempt number `attempt` (from 1): longer each time, never all at once, or as long as was asked for. */
+export async function pause(attempt: number, asked: number | undefined, signal?: AbortSignal): Promise<void> {
+  const { delay, longest, longestAsked } = retries;
+  const own = Math.min(longest, delay * 2 ** (attempt - 1)) * (0.75 + Math.random() / 2);
+  await sleep(Math.max(own, Math.min(asked ?? 0, longestAsked)), undefined, signal ? { signal } : {}).catch(
+    (error) => {
+      signal?.throwIfAborted();
+      throw error;
+    },
+  );
+}
+
+/** A request that is tried again where that can help; resolves to an answer below 400, rejects with a typed error. */
+export async function hubRequest(address: string, request: HubRequest = {}): Promise<HubResponse> {
+  const attempts = request.attempts ?? retries.attempts;
+  for (let attempt = 1; ; attempt++) {
+    let asked: number | undefined;
+    try {
+      const response = await follow(address, request);
+      if (response.status < 400) return response;
+      const isWorthIt = request.once ? response.status === 429 : isTransient(response.status);
+      if (request.raw && !isWorthIt) return response;
+      const error = await failure(response, request);
+      if (!isWorthIt || attempt >= attempts) throw error;
+      asked = askedToWait(response.headers);
+    } catch (error) {
+      if (!(error instanceof ConnectionError)) throw error;
+      if (attempt >= attempts || request.once) throw unreachable(address, error, request);
+    }
+    await pause(attempt, asked, request.signal);
+  }
+}
+
+/** The error for an answer of 400 and above; reads its body. */
+export async function failure(response: HubResponse, { token, repo }: HubRequest): Promise<Error> {
+  const text = await readBody(response, LONGEST_ERROR_BODY).catch(() => "");
+  return hubErrorOf({ ...response, text: redact(text, token), repo });
+}
+
+export function unreachable(address: string, error: Error, { repo }: HubRequest): HubError {
+  const host = URL.canParse(address) ? new URL(address).host : address;
+  return new HubError(`${host} cannot be reached (${redact(error.message)}).`, {
+    page: repo === undefined ? undefined : `${endpoint()}/${repo}`,
+    hint: "Look at the network, at HTTPS_PROXY and at HF_ENDPOINT. What is in the cache can be used with local_files_only: true.",
+  });
+}
+
+/** The text of an answer; `ConnectionError` when it breaks off or is silent for too long. */
+export async function readBody({ message }: HubResponse, most = 256 * 1024 * 1024): Promise<string> {
+  const limit = timeouts().bytes;
+  const chunks: Buffer[] = [];
+  let size = 0;
+  const silence = setTimeout(
+    () => message.destroy(new ConnectionError(`no bytes within ${limit / 1000} s`)),
+    limit,
+  );
+  try {
+    for await (const chunk of message as AsyncIterable<Buffer>) {
+      silence.refresh();
+      size += chunk.length;
+      chunks.push(chunk);
+      if (size > most) break;
+    }
+  } catch (error) {
+    throw error instanceof ConnectionError ? error : new ConnectionError((error as Error).message);
+  } finally {
+    clearTimeout(silence);
+  }
+  return Buffer.concat(chunks).toString("utf8");
+}
+
+/** A JSON answer, tried again as a whole when it breaks off. */
+export async function hubJson(
+  address: string,
+  request: HubRequest = {},
+): Promise<{ readonly value: unknown; readonly response: HubResponse }> {
+  const attempts = request.attempts ?? retries.attempts;
+  for (let attempt = 1; ; attempt++) {
+    const response = await hubRequest(address, request);
+    let text: string;
+    try {
+      text = await readBody(response);
+    } catch (error) {
+      request.signal?.throwIfAborted();
+      if (attempt >= attempts) throw unreachable(address, error as Error, request);
+      await pause(attempt, undefined, request.signal);
+      continue;
+    }
+    try {
+      return { value: JSON.parse(text), response };
+    } catch {
+      if (attempt < attempts) {
+        await pause(attempt, undefined, request.signal);
+        continue;
+      }
+      throw new HubError(`${redact(address)} did not answer with JSON.`, {
+        status: response.status,
+        hint: "Is HF_ENDPOINT the address of a hub, and does no proxy put a page of its own in between?",
+      });
+    }
+  }
+}

@@ -1,0 +1,28 @@
+// Everything of the hub that a program may use; in the package as `hub`.
+
+export { get_token, type TokenOption } from "./token.ts";
+export { type User, whoami } from "./api.ts";
+export {
+  type CachedRepo,
+  type CachedRevision,
+  type CacheInfo,
+  delete_revisions,
+  type PruneOptions,
+  prune_cache,
+  scan_cache_dir,
+  type VerifyResult,
+  verify_cache,
+} from "./cache_manager.ts";
+export type { HubOptions, ProgressEvent } from "./options.ts";
+export { hf_hub_download, type SnapshotOptions, snapshot_download } from "./snapshot.ts";
+export {
+  type CommitInfo,
+  type CommitOptions,
+  create_repo,
+  type CreateRepoOptions,
+  type Upload,
+  upload_files,
+  upload_folder,
+  type UploadFolderOptions,
+} from "./upload.ts";
+export { login, logout } from "./login.ts";

@@ -1,0 +1,300 @@
+// Downloading files by several connections: each takes a piece of a file; a piece that breaks off goes on where it stopped.
+
+import { HubError } from "../errors/index.ts";
+import { timeouts } from "./environment.ts";
+import {
+  askedToWait,
+  ConnectionError,
+  failure,
+  follow,
+  type HubResponse,
+  pause,
+  retries,
+  unreachable,
+} from "./http.ts";
+import { isTransient } from "./responses.ts";
+import type { PartialFile, Range } from "./partial_file.ts";
+import { redact } from "./token.ts";
+
+/** One request brings at most this much, so that several connections can share a file. */
+const PIECE = 64 * 1024 * 1024;
+/** Bytes are written in blocks of about this size, with at most two of them waiting per connection. */
+const BLOCK = 1024 * 1024;
+
+/** Where a file comes from, and what is known of it. */
+export interface Source {
+  /** Its address on the hub, by commit. */
+  readonly address: string;
+  readonly repo: string;
+  readonly commit: string;
+  readonly name: string;
+  readonly token: string | undefined;
+}
+
+/** Connections that several files share: so many at once, handed out in the order in which they were asked for. */
+export class Connections {
+  #free: number;
+  readonly #waiting: (() => void)[] = [];
+
+  constructor(count: number) {
+    this.#free = count;
+  }
+
+  async use<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#free > 0) this.#free--;
+    else await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    try {
+      return await work();
+    } finally {
+      const next = this.#waiting.shift();
+      if (next === undefined) this.#free++;
+      else next();
+    }
+  }
+
+  /** Whether one more can be had at once. */
+  get isFree(): boolean {
+    return this.#free > 0;
+  }
+}
+
+/** What the pieces of one file share. */
+interface State {
+  /** Where the hub's redirect led. It may expire. */
+  location: string | undefined;
+  /** False: this server sends whole files only, so one connection is all. */
+  ranges: boolean;
+  /** Attempts in a row that brought nothing, over all pieces. */
+  failures: number;
+}
+
+/** Brings all bytes that a file lacks. Rejects with the first piece's error; the file keeps what came. */
+export async function download(
+  file: PartialFile,
+  source: Source,
+  connections: Connections,
+  onBytes: (count: number) => void,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const queue = pieces(file.missing());
+  const state: State = { location: undefined, ranges: true, failures: 0 };
+  const failed = new AbortController();
+  const stop = signal === undefined ? failed.signal : AbortSignal.any([signal, failed.signal]);
+  let active = 0;
+  const running: Promise<void>[] = [];
+  let failure: unknown;
+
+  /** Takes pieces until none is left; a free connection is invited to help. */
+  const work = async (): Promise<void> => {
+    try {
+      for (let piece = next(); piece !== undefined; piece = next()) {
+        if (state.ranges && queue.length > 0 && connections.isFree) start();
+        await new Piece(file, source, piece, state, onBytes, stop).run();
+      }
+    } finally {
+      active--;
+    }
+  };
+  const next = (): Range | undefined => {
+    if (state.ranges) return queue.shift();
+    // Whole files only: the last connection reads all that is left in one go.
+    const [gap] = active === 1 ? file.missing() : [];
+    return gap === undefined ? undefined : [gap[0], file.size];
+  };
+  const start = (): void => {
+    active++;
+    running.push(
+      connections.use(work).catch((error) => {
+        failure ??= error;
+        failed.abort();
+      }),
+    );
+  };
+
+  start();
+  for (let i = 0; i < running.length; i++) await running[i];
+  signal?.throwIfAborted();
+  if (failure !== undefined) throw failure;
+}
+
+function pieces(missing: readonly Range[]): Range[] {
+  const parts: Range[] = [];
+  for (const [start, end] of missing) {
+    for (let at = start; at < end; at += PIECE) parts.push([at, Math.min(at + PIECE, end)]);
+  }
+  return parts;
+}
+
+/** A connection's share of a file. */
+class Piece {
+  readonly #file: PartialFile;
+  readonly #source: Source;
+  readonly #state: State;
+  readonly #onBytes: (count: number) => void;
+  readonly #signal: AbortSignal;
+  readonly #end: number;
+  #at: number;
+
+  constructor(
+    file: PartialFile,
+    source: Source,
+    [start, end]: Range,
+    state: State,
+    onBytes: (count: number) => void,
+    signal: AbortSignal,
+  ) {
+    this.#file = file;
+    this.#source = source;
+    this.#state = state;
+    this.#onBytes = onBytes;
+    this.#signal = signal;
+    this.#at = start;
+    this.#end = end;
+  }
+
+  async run(): Promise<void> {
+    while (this.#at < this.#end) {
+      this.#signal.throwIfAborted();
+      const before = this.#at;
+      let asked: number | undefined;
+      let error: Error;
+      try {
+        const response = await this.#request();
+        if (response.status < 300) {
+          await this.#receive(response);
+          this.#state.failures = 0;
+          continue;
+        }
+        const isForeign = this.#state.location !== undefined;
+        this.#state.location = undefined;
+        asked = askedToWait(response.headers);
+        error = await failure(response, this.#source);
+        // A signed address that has expired is refused; the hub gives a new one.
+        if (!isTransient(response.status) && !isForeign && response.status !== 416) throw error;
+      } catch (problem) {
+        this.#signal.throwIfAborted();
+        if (!(problem instanceof ConnectionError)) throw problem;
+        this.#state.location = undefined;
+        error = unreachable(this.#source.address, problem, this.#source);
+      }
+      this.#state.failures = this.#at > before ? 0 : this.#state.failures + 1;
+      if (this.#state.failures >= retries.attempts) throw error;
+      await pause(Math.max(1, this.#state.failures), asked, this.#signal);
+    }
+  }
+
+  async #request(): Promise<HubResponse> {
+    const { address, token, repo, commit, name } = this.#source;
+    const isWhole = this.#at === 0 && this.#end === this.#file.size;
+    const range = `bytes=${this.#at}-${this.#end - 1}`;
+    const response = await follow(this.#state.location ?? address, {
+      token,
+      repo,
+      signal: this.#signal,
+      headers: isWhole || !this.#state.ranges ? {} : { range },
+    });
+    if (response.status >= 300) return response;
+    const refuse = (what: string): never => {
+      response.message.destroy();
+      throw new ConnectionError(what);
+    };
+    const sent = response.headers["x-repo-commit"];
+    if (typeof sent === "string" && sent !== commit) {
+      response.message.destroy();
+      throw new HubError(`'${repo}': ${name} was asked for by commit ${commit}, and commit ${sent} came.`);
+    }
+    if (response.headers["content-encoding"] !== undefined) refuse(`${name} comes packed, which was not asked for`);
+    const total = lengthOf(response);
+    if (total !== undefined && total !== this.#file.size) {
+      refuse(`${name} has ${total} bytes there and ${this.#file.size} in the listing`);
+    }
+    if (response.status === 206) {
+      const start = Number(/^bytes (\d+)-/.exec(response.headers["content-range"] ?? "")?.[1] ?? -1);
+      if (start !== this.#at) refuse(`${name}: bytes from ${start} came, ${this.#at} were asked for`);
+    } else if (!isWhole) this.#state.ranges = false;
+    if (response.url !== address) this.#state.location = response.url;
+    return response;
+  }
+
+  /** Reads an answer up to the piece's end. What came before a failure is written, and counts. */
+  async #receive({ message, status }: HubResponse): Promise<void> {
+    let skip = status === 206 ? 0 : this.#at;
+    let block: Uint8Array[] = [];
+    let size = 0;
+    let start = this.#at;
+    let writing = Promise.resolve();
+    let waiting = 0;
+    let broken: unknown;
+    const flush = (): void => {
+      if (size === 0) return;
+      const [position, buffers] = [start, block];
+      [block, size, start] = [[], 0, this.#at];
+      waiting++;
+      if (waiting === 2) message.pause();
+      writing = writing
+        .then(() => this.#file.write(position, buffers))
+        .then(() => {
+          waiting--;
+          message.resume();
+        });
+      writing.catch((error) => message.destroy(error));
+    };
+    const { bytes: limit } = timeouts();
+    await new Promise<void>((resolve) => {
+      const finish = (error?: unknown) => {
+        broken ??= error;
+        clearTimeout(silence);
+        resolve();
+      };
+      const silence = setTimeout(
+        () => message.destroy(new ConnectionError(`no bytes within ${limit / 1000} s`)),
+        limit,
+      );
+      message.on("data", (chunk: Buffer) => {
+        silence.refresh();
+        let part = chunk;
+        if (skip > 0) {
+          part = chunk.subarray(skip);
+          skip = Math.max(0, skip - chunk.length);
+        }
+        if (part.length > this.#end - this.#at) part = part.subarray(0, this.#end - this.#at);
+        if (part.length === 0) return;
+        try {
+          this.#file.hash(this.#at, part);
+          this.#at += part.length;
+          block.push(part);
+          size += part.length;
+          if (size >= BLOCK || this.#at === this.#end) flush();
+          this.#onBytes(part.length);
+        } catch (error) {
+          message.destroy(error as Error);
+          finish(error);
+        }
+        if (this.#at === this.#end) {
+          // More than the piece: the rest is of no use. Otherwise the connection is kept for the next request.
+          if (!message.readableEnded && status !== 206) message.destroy();
+          finish();
+        }
+      });
+      message.once("end", () => finish(this.#at < this.#end ? new ConnectionError("the answer is too short") : undefined));
+      message.once("error", finish);
+      message.once("close", () => finish(this.#at < this.#end ? new ConnectionError("the connection broke off") : undefined));
+    });
+    flush();
+    await writing;
+    this.#signal.throwIfAborted();
+    if (broken === undefined || this.#at === this.#end) return;
+    const { code, message: text, name } = broken as NodeJS.ErrnoException;
+    if (broken instanceof ConnectionError) throw broken;
+    if (/^(E|HPE_)/.test(code ?? "") && name === "Error") {
+      throw new ConnectionError(redact(text));
+    }
+    throw broken;
+  }
+}
+
+/** The size of the whole file, as an answer tells it. */
+function lengthOf({ status, headers }: HubResponse): number | undefined {
+  const text = status === 206 ? /\/(\d+)$/.exec(headers["content-range"] ?? "")?.[1] : headers["content-length"];
+  return text === undefined ? undefined : Number(text);
+}
