@@ -120,13 +120,15 @@ function copyNode(to) {
   else console.warn("strip (binutils) is not on PATH: Node keeps its symbols, and the archive is larger.");
 }
 
-/** The production dependencies of a package and theirs, by name. */
+const versionOf = (folder) => JSON.parse(readFileSync(join(folder, "package.json"), "utf8")).version;
+
+/** The production dependencies of a package and theirs, by name. One version may be installed in several places. */
 function dependencies(folder, found = new Map()) {
   const { dependencies: wanted = {} } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
   for (const name of Object.keys(wanted)) {
     const path = packageFolder(name, folder);
     const other = found.get(name);
-    if (other !== undefined && other !== path)
+    if (other !== undefined && versionOf(other) !== versionOf(path))
       fail(`Two versions of ${name} are installed: ${other}, ${path}.`);
     if (other !== undefined) continue;
     found.set(name, path);

@@ -88,15 +88,21 @@ void RecountWritten(Environment& environment,
   }
 }
 
+// Null for none.
+napi_value OwnerFromJs(Environment& environment, napi_value value) {
+  const napi_valuetype type = TypeOf(environment.env(), value);
+  if (type == napi_object) return value;
+  if (type != napi_null && type != napi_undefined) {
+    FailArgument(environment, Where{"call", 2}, "an object or null", value);
+  }
+  return nullptr;
+}
+
 napi_value CallBoxed(Environment& environment,
                      const OpPlan& op,
                      napi_value owner,
                      const napi_value* arguments,
                      size_t count) {
-  const napi_valuetype type = TypeOf(environment.env(), owner);
-  if (type != napi_object && type != napi_null && type != napi_undefined) {
-    FailArgument(environment, Where{"call", 2}, "an object or null", owner);
-  }
   StackLease stack(environment);
   RetryOutOfMemory(
       [&] {
@@ -106,7 +112,7 @@ napi_value CallBoxed(Environment& environment,
       },
       [&] { environment.tensors().CollectNow(); });
   if (op.writes) RecountWritten(environment, op, arguments, count);
-  return Pack(environment, op, *stack, type == napi_object ? owner : nullptr);
+  return Pack(environment, op, *stack, owner);
 }
 
 // Once a function was recorded, calls are boxed: the recorder and the promises of Programs must see
@@ -151,12 +157,13 @@ napi_value Call(napi_env env, napi_callback_info info) {
     op = OpRegistry::At(id);
     if (op == nullptr)
       throw Failure(code::kInvalidArgument, "[call] argument 1 is no operator's id");
+    const napi_value owner = OwnerFromJs(environment, values[1]);
     at::Tensor result;
     if (CallUnboxed(environment, *op, arguments, given, result)) {
       if (op->writes) return nullptr;
-      return FromTensor(environment, std::move(result), values[1]);
+      return FromTensor(environment, std::move(result), owner);
     }
-    return CallBoxed(environment, *op, values[1], arguments, given);
+    return CallBoxed(environment, *op, owner, arguments, given);
   };
 
   return Guard(environment, body, [&](Failure& failure) {
