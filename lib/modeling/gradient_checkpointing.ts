@@ -20,11 +20,12 @@ export class GradientCheckpointingLayer extends nn.Module {
   /** Layers that only read the cache may keep it. */
   static readonly _can_checkpoint_with_cache: boolean = false;
 
-  gradient_checkpointing = false;
+  declare gradient_checkpointing: boolean;
   declare _gradient_checkpointing_func: CheckpointFunction | undefined;
 
   constructor() {
     super();
+    this.gradient_checkpointing = false;
     wrapForward(new.target.prototype);
   }
 }

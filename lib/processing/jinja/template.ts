@@ -3,7 +3,8 @@
 
 import { markers, type Rendered, readMarks } from "./generation.ts";
 import { Run } from "./interpreter.ts";
-import { parse, type Statement } from "./parser.ts";
+import type { Statement } from "./nodes.ts";
+import { parse } from "./parser.ts";
 import type { Value } from "./values.ts";
 
 export class Template {
