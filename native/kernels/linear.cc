@@ -72,8 +72,8 @@ Tensor EmptyResult(const Tensor& input, const Tensor& weight) {
 
 // Outputs are handed out in pieces of this many, so that threads seldom share a cache line.
 constexpr int64_t kPiece = 32;
-// A team is worth waking for this many bytes of weights, and a thread of it for so many: below, what
-// the second thread saves of the reading is less than the microseconds of a start and an end.
+// A team is worth waking for this many bytes of weights, and a thread of it for so many: below,
+// what the second thread saves of the reading is less than the microseconds of a start and an end.
 constexpr int64_t kBytesOfTeam = 256 << 10;
 constexpr int64_t kBytesPerThread = 64 << 10;
 
