@@ -96,12 +96,13 @@ void Draw(const c10::OperatorHandle& op, c10::DispatchKeySet keys, torch::jit::S
   const auto& arguments = op.schema().arguments();
   const auto values = torch::jit::last(*stack, arguments.size());
   if (drawing_from != nullptr) {
-    bool on_cpu = false;
-    for (size_t i = 0; i < arguments.size(); ++i) {
-      const c10::IValue& value = values[i];
-      if (value.isTensor() && value.toTensor().defined()) on_cpu |= value.toTensor().is_cpu();
-      const bool none = value.isNone() || (value.isGenerator() && !value.toGenerator().defined());
-      if (on_cpu && none && arguments[i].name() == "generator")
+    const bool on_cpu = std::any_of(values.begin(), values.end(), [](const c10::IValue& value) {
+      return value.isTensor() && value.toTensor().defined() && value.toTensor().is_cpu();
+    });
+    for (size_t i = 0; on_cpu && i < arguments.size(); ++i) {
+      const bool none = values[i].isNone() ||
+                        (values[i].isGenerator() && !values[i].toGenerator().defined());
+      if (none && arguments[i].name() == "generator")
         (*stack)[stack->size() - arguments.size() + i] = *drawing_from;
     }
   }
@@ -113,9 +114,6 @@ void Draw(const c10::OperatorHandle& op, c10::DispatchKeySet keys, torch::jit::S
 void RouteDraws() {
   static std::once_flag once;
   std::call_once(once, [] {
-    static auto* const others =
-        new torch::Library(torch::Library::IMPL, "_", kDrawKey, __FILE__, __LINE__);
-    others->fallback(torch::CppFunction::makeFallthrough());
     static auto* const drawing =
         new torch::Library(torch::Library::IMPL, "aten", kDrawKey, __FILE__, __LINE__);
     auto& dispatcher = c10::Dispatcher::singleton();

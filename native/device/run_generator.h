@@ -49,7 +49,8 @@ class DrawFrom {
 // A key before all others, which libtorch keeps for tracing from Python: it has no kernels there.
 inline constexpr c10::DispatchKey kDrawKey = c10::DispatchKey::PreDispatch;
 
-// Registers kernels under kDrawKey for all operators that take a generator; all others pass it by.
+// Registers kernels under kDrawKey for all operators that take a generator; all others pass it by,
+// as libtorch has it.
 // Once per process, before it computes.
 void RouteDraws();
 

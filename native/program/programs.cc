@@ -4,6 +4,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 
 #include <algorithm>
+#include <string_view>
 #include <unordered_map>
 
 #include "native/addon.h"
@@ -196,7 +197,7 @@ void Programs::Pending::LeaseGenerators(const Program& program,
     leases.push_back(std::make_unique<GeneratorLease>(source));
     return leases.back()->own();
   };
-  if (program.draws) default_generator = lease(at::detail::getDefaultCPUGenerator());
+  if (program.draws_from_default) default_generator = lease(at::detail::getDefaultCPUGenerator());
   for (const BoundGenerator& bound : program.generators) {
     registers[bound.to] =
         lease(bound.input < 0 ? bound.captured : given.at(static_cast<size_t>(bound.input)));
@@ -304,6 +305,9 @@ void Programs::Settle(std::map<uint64_t, Pending>::iterator found,
   pending_.erase(found);
   for (const auto& lease : pending.leases) lease->Return();
   if (!failure) StoreGradients(pending, *run);
+  // What is garbage need not fail the next run too.
+  if (failure && failure->code == std::string_view(code::kOutOfMemory))
+    environment_.tensors().CollectNow();
   StartWaiting();
   Hold();
 
@@ -395,7 +399,9 @@ bool SharingFits(const Program& program, const std::vector<c10::IValue>& registe
   std::unordered_map<int32_t, const void*> storages;
   std::unordered_map<const void*, int32_t> groups;
   const auto fits = [&](Register at, const at::Tensor& tensor) {
-    if (program.sharing[at] < 0 || !tensor.has_storage()) return true;
+    // Passes add registers for tensors of their own.
+    if (static_cast<size_t>(at) >= program.sharing.size() || program.sharing[at] < 0) return true;
+    if (!tensor.has_storage()) return true;
     const void* storage = tensor.storage().unsafeGetStorageImpl();
     return storages.try_emplace(program.sharing[at], storage).first->second == storage &&
            groups.try_emplace(storage, program.sharing[at]).first->second == program.sharing[at];

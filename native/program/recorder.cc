@@ -314,15 +314,28 @@ void Recorder::NoteLine() {
   Check(env, napi_set_element(env, lines, program_->code.size(), error));
 }
 
+void Recorder::NoteDraws(const Instruction& instruction, c10::Device device) {
+  if (!instruction.draws) return;
+  program_->draws = true;
+  for (size_t i = 0; i < instruction.operands.size(); ++i) {
+    // One that is named.
+    if (instruction.op->arguments[i].kind == ArgumentKind::kGenerator &&
+        instruction.operands[i].kind == Operand::Kind::kTensor) {
+      return;
+    }
+  }
+  (device.is_cpu() ? program_->draws_from_default : program_->draws_on_device) = true;
+}
+
 void Recorder::Record(const OpPlan& op, torch::jit::Stack& stack) {
   Instruction instruction;
   instruction.op = &op;
   instruction.modes = CurrentModes();
   instruction.draws = Draws(op, stack);
   const c10::Device device = ResultDevice(op, stack);
-  program_->draws_on_device |= instruction.draws && !device.is_cpu();
   for (size_t i = 0; i < stack.size(); ++i)
     instruction.operands.push_back(TakeOperand(op.arguments[i], stack[i]));
+  NoteDraws(instruction, device);
   ReplaceDevice(op, stack);
   CastAsAutocastWill(op, device, stack);
 
@@ -347,7 +360,6 @@ void Recorder::Record(const OpPlan& op, torch::jit::Stack& stack) {
   }
   NoteLine();
   instruction.line = static_cast<int32_t>(program_->code.size());
-  program_->draws |= instruction.draws;
   program_->code.push_back(std::move(instruction));
 }
 

@@ -79,6 +79,7 @@ class Recorder {
   Result TakeResult(c10::IValue& value, c10::Device device);
   uint32_t CurrentModes();
   void NoteLine();
+  void NoteDraws(const Instruction& instruction, c10::Device device);
   Register GeneratorRegister(const at::Generator& generator);
   void FindSharing();
 
