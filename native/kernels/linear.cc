@@ -72,7 +72,9 @@ Tensor EmptyResult(const Tensor& input, const Tensor& weight) {
 
 // Outputs are handed out in pieces of this many, so that threads seldom share a cache line.
 constexpr int64_t kPiece = 32;
-// A thread is worth waking for this many bytes of weights.
+// A team is worth waking for this many bytes of weights, and a thread of it for so many: below,
+// what the second thread saves of the reading is less than the microseconds of a start and an end.
+constexpr int64_t kBytesOfTeam = 256 << 10;
 constexpr int64_t kBytesPerThread = 64 << 10;
 
 bool IsOurs(const Tensor& input, int64_t rows, at::TensorList weights) {
@@ -100,7 +102,10 @@ void Multiply(const Tensor& input, int64_t rows, const std::vector<matvec::Produ
   }
   const matvec::Input read = {
       input.const_data_ptr(), prepared ? prepared->data() : nullptr, rows, k};
-  const int64_t grain = std::max<int64_t>(1, kBytesPerThread / (input.element_size() * k * kPiece));
+  const int64_t bytes_of_piece = input.element_size() * k * kPiece;
+  const int64_t grain = first_piece.back() * bytes_of_piece < kBytesOfTeam
+                            ? first_piece.back()
+                            : std::max<int64_t>(1, kBytesPerThread / bytes_of_piece);
   at::parallel_for(0, first_piece.back(), grain, [&](int64_t begin, int64_t end) {
     for (size_t i = 0; i < products.size(); ++i) {
       const int64_t from = (std::max(begin, first_piece[i]) - first_piece[i]) * kPiece;

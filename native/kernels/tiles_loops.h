@@ -5,6 +5,7 @@
 
 static_assert(kTileRows <= kMostRows && kTileVectors <= 3);
 
+constexpr int64_t VectorsOf(int64_t elements) { return (elements + kLanes - 1) / kLanes; }
 constexpr int64_t UnitsOf(int64_t elements, int unit) { return (elements + unit - 1) / unit; }
 
 struct Fp32 {
@@ -35,6 +36,13 @@ struct Bf16Wide {
     return sum + FromBits(row) * (Lanes)columns;
   }
 };
+
+// A unit may have been written as a pair of elements.
+static inline uint32_t LoadUnit(const uint32_t* from) {
+  uint32_t unit;
+  __builtin_memcpy(&unit, from, sizeof(unit));
+  return unit;
+}
 
 // Panels of `vectors` vectors of columns, as even as they come.
 template <class Function>
@@ -130,7 +138,7 @@ void MultiplyTile(const uint32_t* rows,
     }
     TF_EACH(int r = 0; r < kRows; ++r) {
       TF_EACH(int v = 0; v < kVectors; ++v) {
-        tile[r][v] = T::MultiplyAdd(rows[r * row_stride], columns[v], tile[r][v]);
+        tile[r][v] = T::MultiplyAdd(LoadUnit(rows + r * row_stride), columns[v], tile[r][v]);
       }
     }
   }
@@ -160,7 +168,7 @@ TileFunction TileOf(int rows, int64_t vectors) {
 template <class T>
 void PackKeys(const void* from_, int64_t stride, int64_t count, int64_t width, uint32_t* to) {
   const auto* from = static_cast<const typename T::Element*>(from_);
-  ForPanels(kKeys / kLanes, [&](int64_t first, int64_t vectors) {
+  ForPanels(VectorsOf(count), [&](int64_t first, int64_t vectors) {
     const int64_t begin = first * kLanes;
     const int64_t left = count - begin;
     PackPanel<T>(from + begin * stride, stride, left, width, vectors * kLanes, to);
@@ -173,8 +181,8 @@ void PackValues(const void* from_, int64_t stride, int64_t count, int64_t width,
   using Element = typename T::Element;
   const auto* from = static_cast<const Element*>(from_);
   static const Element zeros[kLanes] = {};
-  ForPanels((width + kLanes - 1) / kLanes, [&](int64_t first, int64_t vectors) {
-    for (int64_t s = 0; s < kKeys; s += T::kUnit) {
+  ForPanels(VectorsOf(width), [&](int64_t first, int64_t vectors) {
+    for (int64_t s = 0; s < count; s += T::kUnit) {
       for (int64_t v = first; v < first + vectors; ++v, to += kLanes) {
         const int64_t left = width - v * kLanes;
         Element partial[2][kLanes] = {};
@@ -198,11 +206,12 @@ void PackValues(const void* from_, int64_t stride, int64_t count, int64_t width,
 static inline float Score(const AttendBlock& block, int r, float* scores) {
   constexpr float kHidden = -__builtin_inff();
   const int64_t count = block.visible[r];
+  const int64_t padded = VectorsOf(block.count) * kLanes;
   if (block.bias != nullptr) {
     const float* bias = block.bias + r * block.mask_stride;
     for (int64_t i = 0; i < count; ++i) scores[i] = scores[i] * block.scale + bias[i];
   } else {
-    for (int64_t i = 0; i < kKeys; i += kLanes) {
+    for (int64_t i = 0; i < padded; i += kLanes) {
       StoreLanes(LoadLanes(scores + i) * block.scale, scores + i);
     }
   }
@@ -210,9 +219,9 @@ static inline float Score(const AttendBlock& block, int r, float* scores) {
     const bool* mask = block.mask + r * block.mask_stride;
     for (int64_t i = 0; i < count; ++i) scores[i] = mask[i] ? scores[i] : kHidden;
   }
-  for (int64_t i = count; i < kKeys; ++i) scores[i] = kHidden;
+  for (int64_t i = count; i < padded; ++i) scores[i] = kHidden;
   Lanes most = LoadLanes(scores);
-  for (int64_t i = kLanes; i < kKeys; i += kLanes) {
+  for (int64_t i = kLanes; i < padded; i += kLanes) {
     const Lanes next = LoadLanes(scores + i);
     most = most > next ? most : next;
   }
@@ -226,19 +235,20 @@ static inline float Score(const AttendBlock& block, int r, float* scores) {
 // Scores to shares: the row's highest score and sum go on, and its weighted values shrink to them.
 // Where the row may look at nothing, all shares are zero.
 static inline void Soften(const AttendBlock& block, int r, float* scores) {
+  const int64_t padded = VectorsOf(block.count) * kLanes;
   const float before = block.highest[r];
   const float here = Score(block, r, scores);
   const float highest = here > before ? here : before;
   if (highest == -__builtin_inff()) {
     bool seen = false;  // NaN is above nothing
-    for (int64_t i = 0; i < kKeys; ++i) seen |= scores[i] != highest;
+    for (int64_t i = 0; i < padded; ++i) seen |= scores[i] != highest;
     if (!seen) {
-      for (int64_t i = 0; i < kKeys; ++i) scores[i] = 0;
+      for (int64_t i = 0; i < padded; ++i) scores[i] = 0;
       return;
     }
   }
   Lanes sum = {};
-  for (int64_t i = 0; i < kKeys; i += kLanes) {
+  for (int64_t i = 0; i < padded; i += kLanes) {
     const Lanes shares = Exp(LoadLanes(scores + i) - highest);
     sum += shares;
     StoreLanes(shares, scores + i);
@@ -260,37 +270,31 @@ void Attend(const AttendBlock& block) {
   float scores[kTileRows * kKeys];
   const int64_t units = UnitsOf(block.width, kUnit);
   const uint32_t* keys = block.keys;
-  ForPanels(kKeys / kLanes, [&](int64_t first, int64_t vectors) {
-    if (first * kLanes < block.count) {
-      TileOf<T>(block.rows, vectors)(
-          block.query, units, keys, units, scores + first * kLanes, kKeys, false);
-    } else {
-      for (int r = 0; r < block.rows; ++r) {
-        for (int64_t i = 0; i < vectors * kLanes; ++i) scores[r * kKeys + first * kLanes + i] = 0;
-      }
-    }
+  ForPanels(VectorsOf(block.count), [&](int64_t first, int64_t vectors) {
+    TileOf<T>(block.rows, vectors)(
+        block.query, units, keys, units, scores + first * kLanes, kKeys, false);
     keys += units * vectors * kLanes;
   });
 
   uint32_t shares[kTileRows * kKeys / kUnit];
-  const int64_t vectors = (block.value_width + kLanes - 1) / kLanes;
+  const int64_t padded = VectorsOf(block.count) * kLanes;
   for (int r = 0; r < block.rows; ++r) {
     float* row = scores + r * kKeys;
     Soften(block, r, row);
     if constexpr (kUnit == 1) {
       // What the dtype would keep of a share, as where it multiplies pairs.
-      for (int64_t i = 0; i < kKeys; ++i) {
+      for (int64_t i = 0; i < padded; ++i) {
         shares[r * kKeys + i] = ToBits(T::Get(T::Put(row[i])));
       }
     } else {
       auto* rounded = reinterpret_cast<Element*>(shares) + r * kKeys;
-      for (int64_t i = 0; i < kKeys; ++i) rounded[i] = T::Put(row[i]);
+      for (int64_t i = 0; i < padded; ++i) rounded[i] = T::Put(row[i]);
     }
   }
 
   const int64_t used = UnitsOf(block.count, kUnit);
   const uint32_t* values = block.values;
-  ForPanels(vectors, [&](int64_t first, int64_t width) {
+  ForPanels(VectorsOf(block.value_width), [&](int64_t first, int64_t width) {
     TileOf<T>(block.rows, width)(shares,
                                  kKeys / kUnit,
                                  values,
@@ -298,7 +302,7 @@ void Attend(const AttendBlock& block) {
                                  block.output + first * kLanes,
                                  block.output_stride,
                                  true);
-    values += kKeys / kUnit * width * kLanes;
+    values += used * width * kLanes;
   });
 }
 
