@@ -1,5 +1,5 @@
-// Tokens per second of `generate`, greedy, one sequence: the demo model in bfloat16, and a 27M Llama in float32 that is
-// made here with random weights. Python transformers generates the same tokens in turn with us.
+// Tokens per second of `generate`, greedy, one sequence: the demo model in bfloat16 and float32, and a 27M Llama in
+// float32 that is made here with random weights. Python transformers generates the same tokens in turn with us.
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -18,7 +18,7 @@ models = {}
 for line in sys.stdin:
     r = json.loads(line)
     if "load" in r:
-        models[r["load"]] = AutoModelForCausalLM.from_pretrained(r["load"]).eval()
+        models[r["load"]] = AutoModelForCausalLM.from_pretrained(r["load"], dtype=getattr(torch, r["dtype"])).eval()
         print(json.dumps(str(models[r["load"]].dtype)), flush=True)
         continue
     model = models[r["model"]]
@@ -50,15 +50,17 @@ async function makeLlama() {
 }
 
 describeMachine({ python, ...requirePython("torch", "transformers"), threads: torch.get_num_threads() });
+const demo = fileURLToPath(new URL("../test/fixtures/demo-llama", import.meta.url));
 const cases = [
-  ["demo-llama, 4M, bfloat16", fileURLToPath(new URL("../test/fixtures/demo-llama", import.meta.url)), 2],
-  ["27M, float32", await makeLlama(), 1.5],
+  ["demo-llama, 4M", demo, "bfloat16", 2],
+  ["demo-llama, 4M", demo, "float32", 2],
+  ["27M", await makeLlama(), "float32", 1.5],
 ];
 const rows = [];
 try {
-  for (const [name, folder, wanted] of cases) {
-    const model = await AutoModelForCausalLM.from_pretrained(folder);
-    await peer.ask({ load: folder });
+  for (const [name, folder, dtype, wanted] of cases) {
+    const model = await AutoModelForCausalLM.from_pretrained(folder, { dtype });
+    await peer.ask({ load: folder, dtype });
     const sides = { ours: [], eager: [], theirs: [] };
     let same = true;
     const ours = async (mode) => {
@@ -85,7 +87,7 @@ try {
       sides.theirs.push(tokens / seconds);
     }
     rows.push([
-      name,
+      `${name}, ${dtype}`,
       median(sides.ours),
       median(sides.eager),
       median(sides.theirs),

@@ -1,8 +1,17 @@
 // The hub: a download against Python's snapshot_download, loading by name against loading by path, and what a download
 // does to the event loop. Both sides use one loopback server, taking turns. HUB_MB sets the size (default 2000).
 import { spawn, spawnSync } from "node:child_process";
-import { closeSync, ftruncateSync, mkdirSync, mkdtempSync, openSync, rmSync, statfsSync, writeSync } from "node:fs";
 import { randomFillSync } from "node:crypto";
+import {
+  closeSync,
+  ftruncateSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  rmSync,
+  statfsSync,
+  writeSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -68,7 +77,12 @@ async function download() {
   await snapshot_download("org/large");
   const seconds = (performance.now() - start) / 1000;
   console.log(
-    JSON.stringify({ seconds, idle, busy: delay.percentile(99) / 1e6, rss: process.resourceUsage().maxRSS * 1024 }),
+    JSON.stringify({
+      seconds,
+      idle,
+      busy: delay.percentile(99) / 1e6,
+      rss: process.resourceUsage().maxRSS * 1024,
+    }),
   );
 }
 
@@ -107,10 +121,16 @@ async function main() {
   const folder = mkdtempSync(join(tmpdir(), "hub-bench-"));
   const free = statfsSync(folder);
   const megabytes = Math.min(Number(process.env.HUB_MB ?? 2000), (free.bavail * free.bsize) / 1e6 / 4);
-  describeMachine({ huggingface_hub: versions.huggingface_hub, download: `${Math.floor(megabytes)} MB in ${FILES} files` });
+  describeMachine({
+    huggingface_hub: versions.huggingface_hub,
+    download: `${Math.floor(megabytes)} MB in ${FILES} files`,
+  });
   mkdirSync(join(folder, "repos", "large"), { recursive: true });
   for (let i = 1; i <= FILES; i++) {
-    writeRandom(join(folder, `repos/large/model-0000${i}-of-0000${FILES}.safetensors`), Math.floor((megabytes * 1e6) / FILES));
+    writeRandom(
+      join(folder, `repos/large/model-0000${i}-of-0000${FILES}.safetensors`),
+      Math.floor((megabytes * 1e6) / FILES),
+    );
   }
   const demo = join(root, "test/fixtures/demo-llama");
   spawnSync("cp", ["-rL", demo, join(folder, "repos", "demo-llama")]);
@@ -120,7 +140,12 @@ async function main() {
     for (let round = 0; round < ROUNDS; round++) {
       for (const side of round % 2 ? ["python", "torchformers"] : ["torchformers", "python"]) {
         const cache = join(folder, "cache");
-        const env = { HF_ENDPOINT: server.url, HF_HUB_CACHE: cache, HF_HOME: join(folder, "home"), HF_HUB_DISABLE_XET: "1" };
+        const env = {
+          HF_ENDPOINT: server.url,
+          HF_HUB_CACHE: cache,
+          HF_HOME: join(folder, "home"),
+          HF_HUB_DISABLE_XET: "1",
+        };
         const result =
           side === "python"
             ? ask(python, ["-c", DOWNLOAD], env)
@@ -135,27 +160,52 @@ async function main() {
       table(
         ["download", "torchformers", "Python", "ratio"],
         [
-          ["seconds", seconds("torchformers"), seconds("python"), seconds("python") / seconds("torchformers")],
+          [
+            "seconds",
+            seconds("torchformers"),
+            seconds("python"),
+            seconds("python") / seconds("torchformers"),
+          ],
           ["memory, MB", rss("torchformers"), rss("python"), rss("python") / rss("torchformers")],
         ],
       ),
     );
     const delays = (name) => median(sides.torchformers.map((one) => one[name]));
     console.log(
-      table(["event loop, p99", "ms"], [["idle", delays("idle")], ["downloading", delays("busy")], ["above", delays("busy") - delays("idle")]]),
+      table(
+        ["event loop, p99", "ms"],
+        [
+          ["idle", delays("idle")],
+          ["downloading", delays("busy")],
+          ["above", delays("busy") - delays("idle")],
+        ],
+      ),
     );
-    const env = { HF_ENDPOINT: server.url, HF_HUB_CACHE: join(folder, "cache"), HF_HOME: join(folder, "home") };
+    const env = {
+      HF_ENDPOINT: server.url,
+      HF_HUB_CACHE: join(folder, "cache"),
+      HF_HOME: join(folder, "home"),
+    };
     const local = join(folder, "repos", "demo-llama");
     const times = ask(process.execPath, [self, "--warm", local], env);
     const firsts = { path: [], online: [], offline: [] };
     for (let round = 0; round < ROUNDS; round++) {
-      const measure = (name, more = {}) => ask(process.execPath, [self, "--first", name], { ...env, ...more }).milliseconds;
+      const measure = (name, more = {}) =>
+        ask(process.execPath, [self, "--first", name], { ...env, ...more }).milliseconds;
       firsts.path.push(measure(local));
       firsts.online.push(measure("org/demo-llama"));
       firsts.offline.push(measure("org/demo-llama", { HF_HUB_OFFLINE: "1" }));
     }
-    const rows = ["path", "online", "offline"].map((how) => [how, times[how], times[how] - times.path, median(firsts[how]), median(firsts[how]) - median(firsts.path)]);
-    console.log(table(["warm from_pretrained", "ms", "above path", "first in a process, ms", "above path"], rows));
+    const rows = ["path", "online", "offline"].map((how) => [
+      how,
+      times[how],
+      times[how] - times.path,
+      median(firsts[how]),
+      median(firsts[how]) - median(firsts.path),
+    ]);
+    console.log(
+      table(["warm from_pretrained", "ms", "above path", "first in a process, ms", "above path"], rows),
+    );
   } finally {
     server.stop();
     rmSync(folder, { recursive: true, force: true });

@@ -7,6 +7,9 @@ const folder = new URL("./", import.meta.url);
 const all = readdirSync(folder)
   .filter((file) => file.endsWith(".mjs") && !["main.mjs", "support.mjs", "support_llama.mjs"].includes(file))
   .filter((file) => file.endsWith(".mjs") && !["main.mjs", "support.mjs", "big_checkpoint.mjs"].includes(file))
+  .filter(
+    (file) => file.endsWith(".mjs") && !["main.mjs", "support.mjs", "big_checkpoint.mjs"].includes(file),
+  )
   .map((file) => file.slice(0, -4));
 const wanted = process.argv.slice(2);
 const unknown = wanted.filter((name) => !all.includes(name));

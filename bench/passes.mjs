@@ -48,10 +48,11 @@ function prepare({ layers, hidden, kv, length, dtype }) {
     let done = 0;
     return {
       async run() {
-        if ((done += length) > 128) {
+        if (done + length > 128) {
           cache.reset();
-          done = length;
+          done = 0;
         }
+        done += length;
         (await step(ids, cache)).dispose();
       },
       operators: () => step.programs().at(-1).length,

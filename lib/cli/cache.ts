@@ -49,11 +49,14 @@ export function define(command: Command): void {
 function table(rows: readonly (readonly string[])[]): string {
   const widths = (rows[0] ?? []).map((_, i) => Math.max(...rows.map((row) => row[i]?.length ?? 0)));
   return rows
-    .map((row) => row.map((cell, i) => (i === row.length - 1 ? cell : cell.padEnd(widths[i] ?? 0))).join("  "))
+    .map((row) =>
+      row.map((cell, i) => (i === row.length - 1 ? cell : cell.padEnd(widths[i] ?? 0))).join("  "),
+    )
     .join("\n");
 }
 
-const day = (date: Date): string => (date.getTime() > 0 ? date.toISOString().slice(0, 16).replace("T", " ") : "never");
+const day = (date: Date): string =>
+  date.getTime() > 0 ? date.toISOString().slice(0, 16).replace("T", " ") : "never";
 
 async function list({ cacheDir, json = false, revisions = false }: Flags): Promise<void> {
   const info = await scan_cache_dir({ cache_dir: cacheDir });
@@ -64,25 +67,42 @@ async function list({ cacheDir, json = false, revisions = false }: Flags): Promi
     const name = repo.type === "model" ? repo.name : `${repo.type}s/${repo.name}`;
     if (revisions) {
       for (const { commit, refs, size } of repo.revisions)
-        rows.push([name, formatBytes(size), day(repo.last_used), `${commit.slice(0, 12)}  ${refs.join(", ")}`]);
+        rows.push([
+          name,
+          formatBytes(size),
+          day(repo.last_used),
+          `${commit.slice(0, 12)}  ${refs.join(", ")}`,
+        ]);
     } else {
       const refs = repo.revisions.flatMap((revision) => revision.refs);
-      rows.push([name, formatBytes(repo.size), day(repo.last_used), `${repo.revisions.length} (${refs.join(", ")})`]);
+      rows.push([
+        name,
+        formatBytes(repo.size),
+        day(repo.last_used),
+        `${repo.revisions.length} (${refs.join(", ")})`,
+      ]);
     }
   }
   console.log(table(rows));
   const left = info.repos.flatMap(({ incomplete }) => incomplete).reduce((sum, { size }) => sum + size, 0);
   console.log(`\n${formatBytes(info.size)} in ${info.folder}`);
-  if (left > 0) console.log(`${formatBytes(left)} more of downloads that did not end (torchformers cache prune)`);
+  if (left > 0)
+    console.log(`${formatBytes(left)} more of downloads that did not end (torchformers cache prune)`);
   if (info.broken.length > 0) console.log(`${info.broken.length} broken links (torchformers cache prune)`);
 }
 
-async function remove(names: readonly string[], { cacheDir, json = false, dryRun = false }: Flags): Promise<void> {
+async function remove(
+  names: readonly string[],
+  { cacheDir, json = false, dryRun = false }: Flags,
+): Promise<void> {
   const removed: { readonly name: string; readonly bytes: number }[] = [];
   for (const name of names) {
     const { repo, revision } = splitRevision(name);
     const options = { dry_run: dryRun, ...(cacheDir === undefined ? {} : { cache_dir: cacheDir }) };
-    removed.push({ name, bytes: await delete_revisions(repo, revision === undefined ? [] : [revision], options) });
+    removed.push({
+      name,
+      bytes: await delete_revisions(repo, revision === undefined ? [] : [revision], options),
+    });
   }
   if (json) return printJson({ removed });
   for (const { name, bytes } of removed)

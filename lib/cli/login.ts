@@ -19,7 +19,8 @@ export function define(command: Command): void {
 
 async function run(): Promise<void> {
   const token = process.stdin.isTTY ? await typed() : await piped();
-  if (token === "") throw new UsageError("No token was given.", `Tokens are made at ${endpoint()}/settings/tokens.`);
+  if (token === "")
+    throw new UsageError("No token was given.", `Tokens are made at ${endpoint()}/settings/tokens.`);
   const { name } = await login(token);
   console.log(`Logged in as ${bold(name, process.stdout)}.`);
   if (process.env["HF_TOKEN"]) console.error("HF_TOKEN is set; it is used instead of what was kept now.");
@@ -49,7 +50,8 @@ function typed(): Promise<string> {
     const onData = (keys: string) => {
       for (const key of keys) {
         if (key === "\r" || key === "\n") return end(() => resolve(text.trim()));
-        if (key === "\u0003" || key === "\u0004") return end(() => reject(new UsageError("No token was given.")));
+        if (key === "\u0003" || key === "\u0004")
+          return end(() => reject(new UsageError("No token was given.")));
         text = key === "\u007f" || key === "\b" ? text.slice(0, -1) : text + key;
       }
     };

@@ -63,6 +63,7 @@ const EXAMPLES = `
 Examples:
   $ npx torchformers setup                 get libtorch for the CPU (a download of 540 MB)
   $ npx torchformers setup --flavour cu130 with CUDA 13.0
+  $ npx torchformers download org/name     bring a model of the hub
   $ npx torchformers doctor                see what was found, and what was tried
   $ npx torchformers help setup            a command's options`;
 

@@ -6,12 +6,15 @@ import { endpoint } from "../hub/environment.ts";
 import { printJson } from "./support.ts";
 
 export function define(command: Command): void {
-  command.option("--json", "print the result as JSON").action(async ({ json = false }: { json?: boolean }) => {
-    const { name, fullname, orgs, auth } = await whoami();
-    const role = auth?.accessToken?.role;
-    if (json) return printJson({ name, fullname, orgs: orgs.map((org) => org.name), role, endpoint: endpoint() });
-    console.log(name);
-    if (orgs.length > 0) console.log(`organizations: ${orgs.map((org) => org.name).join(", ")}`);
-    if (role !== undefined) console.log(`the token may: ${role}`);
-  });
+  command
+    .option("--json", "print the result as JSON")
+    .action(async ({ json = false }: { json?: boolean }) => {
+      const { name, fullname, orgs, auth } = await whoami();
+      const role = auth?.accessToken?.role;
+      if (json)
+        return printJson({ name, fullname, orgs: orgs.map((org) => org.name), role, endpoint: endpoint() });
+      console.log(name);
+      if (orgs.length > 0) console.log(`organizations: ${orgs.map((org) => org.name).join(", ")}`);
+      if (role !== undefined) console.log(`the token may: ${role}`);
+    });
 }

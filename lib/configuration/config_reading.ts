@@ -9,12 +9,7 @@ import type { ConfigClass, FromPretrainedOptions } from "./configuration_utils.t
 type Fields = Record<string, unknown>;
 
 /** Options of `from_pretrained` that say how to get the file, and are no fields. */
-const PLACE_OPTIONS = [
-  ...HUB_OPTIONS,
-  "proxies",
-  "trust_remote_code",
-  "code_revision",
-] as const;
+const PLACE_OPTIONS = [...HUB_OPTIONS, "proxies", "trust_remote_code", "code_revision"] as const;
 
 /** What `PretrainedConfig.get_config_dict` does. */
 export async function readConfigDict(

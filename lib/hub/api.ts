@@ -43,9 +43,10 @@ export function hubFetch({
     const response = await hubRequest(url.href, request);
     const facts = { status: response.status, headers: headersOf(response.headers) };
     // Answers to questions are read whole; files are not.
-    const body = isHub && (method !== "GET" || url.pathname.includes("/api/"))
-      ? await readBody(response)
-      : (Readable.toWeb(response.message) as ReadableStream<Uint8Array>);
+    const body =
+      isHub && (method !== "GET" || url.pathname.includes("/api/"))
+        ? await readBody(response)
+        : (Readable.toWeb(response.message) as ReadableStream<Uint8Array>);
     const answer = new Response(response.status === 204 ? null : body, facts);
     Object.defineProperty(answer, "url", { value: response.url });
     return answer;
@@ -91,7 +92,12 @@ export async function askCommit(
 ): Promise<string> {
   const address = `${endpoint()}/api/models/${repo}/revision/${encodeURIComponent(revision)}`;
   const token = await tokenFor(options.token);
-  const { value } = await hubJson(address, { token, repo, signal: options.signal, attempts: options.attempts });
+  const { value } = await hubJson(address, {
+    token,
+    repo,
+    signal: options.signal,
+    attempts: options.attempts,
+  });
   const { sha } = (value ?? {}) as { sha?: unknown };
   if (typeof sha === "string" && isCommit(sha)) return sha;
   throw new HubError(`${address} names no commit.`, {
@@ -177,7 +183,10 @@ export interface User {
   readonly email?: string | null;
   readonly type: string;
   readonly orgs: readonly { readonly name: string }[];
-  readonly auth?: { readonly type?: string; readonly accessToken?: { readonly displayName?: string; readonly role?: string } };
+  readonly auth?: {
+    readonly type?: string;
+    readonly accessToken?: { readonly displayName?: string; readonly role?: string };
+  };
 }
 
 /**

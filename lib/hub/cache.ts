@@ -2,7 +2,18 @@
 // for files that do not exist, and the listing of each commit. Both sides read what the other wrote.
 
 import { randomBytes } from "node:crypto";
-import { copyFile, lstat, mkdir, readFile, readlink, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
+import {
+  copyFile,
+  lstat,
+  mkdir,
+  readFile,
+  readlink,
+  rename,
+  rm,
+  stat,
+  symlink,
+  writeFile,
+} from "node:fs/promises";
 import path from "node:path";
 import { FileError } from "../errors/index.ts";
 import { warnOnce } from "../errors/warnings.ts";
@@ -55,7 +66,8 @@ export class RepoCache {
   async commitOf(revision: string): Promise<string | undefined> {
     assertSafeName(revision, "The revision");
     const text = await readIfThere(path.join(this.folder, "refs", ...revision.split("/")));
-    if (text === undefined) return isCommit(revision) || (await this.hasSnapshot(revision)) ? revision : undefined;
+    if (text === undefined)
+      return isCommit(revision) || (await this.hasSnapshot(revision)) ? revision : undefined;
     const commit = text.trim();
     return /^[\w-]+$/.test(commit) ? commit : undefined;
   }
@@ -121,7 +133,8 @@ export class RepoCache {
       } catch (error) {
         await rm(temporary, { force: true });
         const { code } = error as NodeJS.ErrnoException;
-        if (!["EPERM", "ENOSYS", "EOPNOTSUPP", "ENOTSUP", "EINVAL"].includes(code ?? "")) throw fileError(pointer, error);
+        if (!["EPERM", "ENOSYS", "EOPNOTSUPP", "ENOTSUP", "EINVAL"].includes(code ?? ""))
+          throw fileError(pointer, error);
         warnOnce(`${this.root} cannot hold symbolic links: files are copied into each snapshot.`);
       }
     }
@@ -152,7 +165,8 @@ export class RepoCache {
 export function fileError(file: string, error: unknown): FileError {
   const { code, message } = error as NodeJS.ErrnoException;
   const hints: Record<string, string> = {
-    ENOSPC: "The disk is full. `npx torchformers cache ls` lists what takes room; HF_HOME names another place.",
+    ENOSPC:
+      "The disk is full. `npx torchformers cache ls` lists what takes room; HF_HOME names another place.",
     EACCES: "The folder belongs to someone else. HF_HOME or cache_dir names another place.",
     EROFS: "The disk is read-only. HF_HOME or cache_dir names another place.",
   };
@@ -215,7 +229,13 @@ export async function readListing(file: string): Promise<Map<string, RepoFile> |
     for (const [name, { size, blob_id, lfs_sha256, lfs_size, xet_hash }] of Object.entries(files)) {
       if (typeof size !== "number" || !/^[0-9a-f]{40}$/.test(blob_id)) return undefined;
       if (lfs_sha256 !== undefined && !HASH.test(lfs_sha256)) return undefined;
-      listed.set(name, { path: name, size: lfs_size ?? size, oid: blob_id, sha256: lfs_sha256, xetHash: xet_hash });
+      listed.set(name, {
+        path: name,
+        size: lfs_size ?? size,
+        oid: blob_id,
+        sha256: lfs_sha256,
+        xetHash: xet_hash,
+      });
     }
     if (parsed.size >= MOST_PARSED) parsed.clear();
     parsed.set(file, { stamp, files: listed });
@@ -227,7 +247,9 @@ export async function readListing(file: string): Promise<Map<string, RepoFile> |
 
 export async function writeListing(file: string, files: Iterable<RepoFile>): Promise<void> {
   const entries: Record<string, ListedFile> = {};
-  for (const { path: name, size, oid, sha256, xetHash } of [...files].sort((a, b) => (a.path < b.path ? -1 : 1))) {
+  for (const { path: name, size, oid, sha256, xetHash } of [...files].sort((a, b) =>
+    a.path < b.path ? -1 : 1,
+  )) {
     entries[name] = {
       size,
       blob_id: oid,

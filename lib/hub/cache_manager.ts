@@ -94,7 +94,10 @@ async function scanRepo(type: string, name: string, folder: string, broken: stri
       commit,
       refs: [...refs].filter(([, named]) => named === commit).map(([ref]) => ref),
       files: files.sort((a, b) => (a.path < b.path ? -1 : 1)),
-      size: [...new Map(files.map(({ blob, size }) => [blob, size])).values()].reduce((sum, size) => sum + size, 0),
+      size: [...new Map(files.map(({ blob, size }) => [blob, size])).values()].reduce(
+        (sum, size) => sum + size,
+        0,
+      ),
       last_modified: new Date(modified),
     });
   }
@@ -149,9 +152,12 @@ export async function delete_revisions(
       ({ commit, refs }) => refs.includes(revision) || (revision.length >= 4 && commit.startsWith(revision)),
     );
     if (found.length !== 1) {
-      throw new EntryNotFoundError(`'${name}' has ${found.length === 0 ? "no" : "more than one"} revision '${revision}' in the cache.`, {
-        hint: `It has: ${repo.revisions.map(({ commit, refs }) => [commit.slice(0, 12), ...refs].join(" ")).join(", ")}`,
-      });
+      throw new EntryNotFoundError(
+        `'${name}' has ${found.length === 0 ? "no" : "more than one"} revision '${revision}' in the cache.`,
+        {
+          hint: `It has: ${repo.revisions.map(({ commit, refs }) => [commit.slice(0, 12), ...refs].join(" ")).join(", ")}`,
+        },
+      );
     }
     chosen.add(found[0] as CachedRevision);
   }
@@ -168,7 +174,10 @@ async function removeRevisions(
     const left = repo.incomplete.reduce((sum, { size }) => sum + size, 0);
     if (!dryRun) {
       await rm(repo.folder, { recursive: true, force: true });
-      await rm(path.join(path.dirname(repo.folder), ".locks", path.basename(repo.folder)), { recursive: true, force: true });
+      await rm(path.join(path.dirname(repo.folder), ".locks", path.basename(repo.folder)), {
+        recursive: true,
+        force: true,
+      });
     }
     return repo.size + left;
   }
@@ -273,7 +282,9 @@ export async function verify_cache(
         if (!known.has(key)) known.set(key, (await checksum(blob, etag, size, options.signal)) === etag);
         if (!known.get(key)) wrong.push(file);
       }
-      const missing = info.broken.filter((link) => link.startsWith(path.join(repo.folder, "snapshots", commit)));
+      const missing = info.broken.filter((link) =>
+        link.startsWith(path.join(repo.folder, "snapshots", commit)),
+      );
       results.push({ repo: repo.name, commit, checked: files.length, wrong, missing });
     }
   }

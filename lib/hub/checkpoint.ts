@@ -3,7 +3,17 @@
 import path from "node:path";
 import { CheckpointError, EntryNotFoundError } from "../errors/index.ts";
 import { type Json, parseJson } from "../json/json.ts";
-import { assertSafeName, findFile, hasFile, type HubOptions, isOffline, missing, pin, prefetch, readText } from "./files.ts";
+import {
+  assertSafeName,
+  findFile,
+  type HubOptions,
+  hasFile,
+  isOffline,
+  missing,
+  pin,
+  prefetch,
+  readText,
+} from "./files.ts";
 import { assertInside } from "./links.ts";
 
 export const SAFE_WEIGHTS_NAME = "model.safetensors";

@@ -5,8 +5,8 @@ import { readdir, readFile, stat } from "node:fs/promises";
 import path from "node:path";
 import { EntryNotFoundError, HubError } from "../errors/index.ts";
 import { warnOnce } from "../errors/warnings.ts";
-import { cacheFolder } from "./environment.ts";
 import { RepoCache, type RepoFile } from "./cache.ts";
+import { cacheFolder } from "./environment.ts";
 import { assertSafeName, isRepoId, splitRevision } from "./names.ts";
 import { type HubOptions, isOffline } from "./options.ts";
 import { finishReplacement } from "./folder_transaction.ts";
@@ -81,7 +81,12 @@ async function placeOf(dirOrRepo: string, options: HubOptions, name: string): Pr
   }
   if (!isRepoId(splitRevision(dirOrRepo).repo)) throw noDirectory(dirOrRepo, name);
   const pinned = await pin(dirOrRepo, options);
-  return { folder: undefined, repo: pinned.name, options: pinned.options, commit: pinned.options.revision as string };
+  return {
+    folder: undefined,
+    repo: pinned.name,
+    options: pinned.options,
+    commit: pinned.options.revision as string,
+  };
 }
 
 const inRepo = (name: string, { subfolder = "" }: HubOptions): string => path.posix.join(subfolder, name);
@@ -125,7 +130,9 @@ export async function findFile(
     return undefined;
   }
   if (isOffline(options)) {
-    warnOnce(`${full} of '${place.repo}' is not in the cache, and the network is switched off: it is left out.`);
+    warnOnce(
+      `${full} of '${place.repo}' is not in the cache, and the network is switched off: it is left out.`,
+    );
     return undefined;
   }
   const { bringFiles } = await import("./snapshot.ts");
@@ -145,7 +152,11 @@ export async function hasFile(dirOrRepo: string, name: string, options: HubOptio
 }
 
 /** The names of the files in a folder of a checkpoint, in order; none when there is no such folder. */
-export async function filesIn(dirOrRepo: string, folder: string, options: HubOptions = {}): Promise<string[]> {
+export async function filesIn(
+  dirOrRepo: string,
+  folder: string,
+  options: HubOptions = {},
+): Promise<string[]> {
   assertSafeName(folder, "The folder");
   const place = await placeOf(dirOrRepo, options, folder);
   const full = inRepo(folder, options);
@@ -225,9 +236,12 @@ export async function missing(dirOrRepo: string, name: string, options: HubOptio
   if (isOffline(options) && !isKnown && (listing === undefined || listing.has(full))) {
     return notCached(place.repo, full, cache);
   }
-  return new EntryNotFoundError(`${full} is missing: '${place.repo}' has no such file (commit ${place.commit.slice(0, 12)}).`, {
-    hint: `Its files: ${endpoint()}/${place.repo}/tree/${place.commit}`,
-  });
+  return new EntryNotFoundError(
+    `${full} is missing: '${place.repo}' has no such file (commit ${place.commit.slice(0, 12)}).`,
+    {
+      hint: `Its files: ${endpoint()}/${place.repo}/tree/${place.commit}`,
+    },
+  );
 }
 
 /** The text of a file; bytes that are not UTF-8 are an error of the given class. */

@@ -194,11 +194,16 @@ async function exchange(
   }
   await syncFolder(stage);
   return betweenWrites(target, async () => {
-    if (!tools.exchange(stage, target)) return false;
-    await syncFolder(path.dirname(target));
-    // What others put into the folder since it was looked at.
-    await bringOver(stage, target, "", (name) => !isNew(name), linked);
-    return true;
+    const lock = tools.lock(target);
+    try {
+      if (!tools.exchange(stage, target)) return false;
+      await syncFolder(path.dirname(target));
+      // What others put into the folder since it was looked at.
+      await bringOver(stage, target, "", (name) => !isNew(name), linked);
+      return true;
+    } finally {
+      if (lock >= 0) tools.unlock(lock);
+    }
   });
 }
 
@@ -252,7 +257,13 @@ async function bringOver(
   keeps: (name: string) => boolean,
   linked: ReadonlyMap<string, number>,
 ): Promise<void> {
-  for (const entry of await readdir(path.join(old, below), { withFileTypes: true })) {
+  // Another save may take the old folder for one that a killed process left, and remove it.
+  const gone = (error: unknown) => {
+    if (codeOf(error) !== "ENOENT") throw error;
+    return undefined;
+  };
+  const entries = await readdir(path.join(old, below), { withFileTypes: true }).catch(gone);
+  for (const entry of entries ?? []) {
     if (below === "" && (!keeps(entry.name) || isOurs(entry.name))) continue;
     const name = path.join(below, entry.name);
     const [source, goal] = [path.join(old, name), path.join(target, name)];
@@ -261,9 +272,8 @@ async function bringOver(
       await bringOver(old, target, name, keeps, linked);
       continue;
     }
-    const { ino } = await lstat(source);
-    if (linked.get(name) === ino) continue;
-    await rename(source, goal);
+    const found = await lstat(source).catch(gone);
+    if (found !== undefined && linked.get(name) !== found.ino) await rename(source, goal).catch(gone);
   }
 }
 

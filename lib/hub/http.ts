@@ -72,7 +72,8 @@ async function send(url: URL, request: HubRequest): Promise<http.IncomingMessage
   const { method = "GET", body, token, signal, onSent } = request;
   signal?.throwIfAborted();
   if (isOfflineEverywhere()) throw new OfflineModeError("The network is switched off (HF_HUB_OFFLINE).");
-  const length = typeof body === "string" ? Buffer.byteLength(body) : body instanceof Blob ? body.size : body?.length;
+  const length =
+    typeof body === "string" ? Buffer.byteLength(body) : body instanceof Blob ? body.size : body?.length;
   const headers: Record<string, string> = {
     "accept-encoding": "identity",
     "user-agent": userAgent(),
@@ -123,8 +124,8 @@ async function send(url: URL, request: HubRequest): Promise<http.IncomingMessage
       });
     } catch (error) {
       signal?.throwIfAborted();
-      // A connection that the server had closed while it waited for us: the request was not looked at.
-      if (reused && attempt === 0 && !(body instanceof Blob)) continue;
+      // As a rule a connection that the server had closed while it waited for us: the request was not looked at.
+      if (reused && attempt === 0 && !request.once && !(body instanceof Blob)) continue;
       if (error instanceof ConnectionError || error instanceof OfflineModeError) throw error;
       const { code, message } = error as NodeJS.ErrnoException;
       throw new ConnectionError(code ?? message);
@@ -149,9 +150,12 @@ export async function follow(address: string, request: HubRequest): Promise<HubR
     }
     const next = new URL(location, url);
     if (!/^https?:$/.test(next.protocol) || (url.protocol === "https:" && next.protocol === "http:")) {
-      throw new HubError(`${redact(address)} leads to ${redact(next.href)}, which is not as safe; not followed.`, {
-        status,
-      });
+      throw new HubError(
+        `${redact(address)} leads to ${redact(next.href)}, which is not as safe; not followed.`,
+        {
+          status,
+        },
+      );
     }
     noteRenamed(url, next, request.repo);
     if (status === 303 || ((status === 301 || status === 302) && current.method === "POST")) {
@@ -220,7 +224,9 @@ export async function hubRequest(address: string, request: HubRequest = {}): Pro
 /** The error for an answer of 400 and above; reads its body. */
 export async function failure(response: HubResponse, { token, repo }: HubRequest): Promise<Error> {
   const text = await readBody(response, LONGEST_ERROR_BODY).catch(() => "");
-  return hubErrorOf({ ...response, text: redact(text, token), repo });
+  // What a storage says is nothing that the hub says of a repository.
+  const isHub = new URL(response.url).origin === new URL(endpoint()).origin;
+  return hubErrorOf({ ...response, text: redact(text, token), repo: isHub ? repo : undefined });
 }
 
 export function unreachable(address: string, error: Error, { repo }: HubRequest): HubError {

@@ -1,6 +1,5 @@
 // Everything of the hub that a program may use; in the package as `hub`.
 
-export { get_token, type TokenOption } from "./token.ts";
 export { type User, whoami } from "./api.ts";
 export {
   type CachedRepo,
@@ -13,16 +12,17 @@ export {
   type VerifyResult,
   verify_cache,
 } from "./cache_manager.ts";
+export { login, logout } from "./login.ts";
 export type { HubOptions, ProgressEvent } from "./options.ts";
 export { hf_hub_download, type SnapshotOptions, snapshot_download } from "./snapshot.ts";
+export { get_token, type TokenOption } from "./token.ts";
 export {
   type CommitInfo,
   type CommitOptions,
-  create_repo,
   type CreateRepoOptions,
+  create_repo,
   type Upload,
+  type UploadFolderOptions,
   upload_files,
   upload_folder,
-  type UploadFolderOptions,
 } from "./upload.ts";
-export { login, logout } from "./login.ts";

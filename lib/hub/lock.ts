@@ -30,7 +30,9 @@ export async function withFileLock<T>(
     try {
       const state = lockFile(handle.fd);
       if (state === "unsupported") {
-        warnOnce(`${path.dirname(file)} cannot be locked; processes that load the same file may each download it.`);
+        warnOnce(
+          `${path.dirname(file)} cannot be locked; processes that load the same file may each download it.`,
+        );
         return await work(false);
       }
       // Someone may have removed the file before we had its lock: then nobody else will meet us there.

@@ -16,7 +16,10 @@ export interface CardContent {
 }
 
 /** A string as YAML: plain where nothing in it means anything, quoted where something might. */
-const scalar = (text: string): string => (/^[A-Za-z][\w ./-]*$/.test(text) && !/^(true|false|null|yes|no|on|off|y|n|~)$/i.test(text) ? text : JSON.stringify(text));
+const scalar = (text: string): string =>
+  /^[A-Za-z][\w ./-]*$/.test(text) && !/^(true|false|null|yes|no|on|off|y|n|~)$/i.test(text)
+    ? text
+    : JSON.stringify(text);
 
 /**
  * The text of a model card.

@@ -9,9 +9,13 @@ export const isRepoId = (name: string): boolean =>
   REPO_ID.test(name) && name.length <= 96 && !/--|\.\./.test(name) && !name.endsWith(".git");
 
 /** "org/name@revision" → name and revision; a name without "@" as it is. */
-export function splitRevision(name: string): { readonly repo: string; readonly revision: string | undefined } {
+export function splitRevision(name: string): {
+  readonly repo: string;
+  readonly revision: string | undefined;
+} {
   const at = name.indexOf("@");
-  if (at <= 0 || !isRepoId(name.slice(0, at)) || at === name.length - 1) return { repo: name, revision: undefined };
+  if (at <= 0 || !isRepoId(name.slice(0, at)) || at === name.length - 1)
+    return { repo: name, revision: undefined };
   return { repo: name.slice(0, at), revision: name.slice(at + 1) };
 }
 
@@ -40,7 +44,9 @@ export function assertSafeEntry(name: string, repo: string): void {
   if (isSafeName(name)) return;
   throw new EntryNotFoundError(
     `'${repo}' lists the file ${JSON.stringify(name)}, which would lie outside of its folder; nothing was written.`,
-    { hint: "Such a name can be an attack. Tell the hub, and leave the file out with ignore_patterns if you must." },
+    {
+      hint: "Such a name can be an attack. Tell the hub, and leave the file out with ignore_patterns if you must.",
+    },
   );
 }
 
@@ -56,7 +62,10 @@ export type Patterns = string | readonly string[] | null | undefined;
 /** The names that a list of patterns lets through. */
 export function filterNames(
   names: readonly string[],
-  { allow_patterns, ignore_patterns }: { readonly allow_patterns?: Patterns; readonly ignore_patterns?: Patterns },
+  {
+    allow_patterns,
+    ignore_patterns,
+  }: { readonly allow_patterns?: Patterns; readonly ignore_patterns?: Patterns },
 ): string[] {
   const allowed = compile(allow_patterns);
   const ignored = compile(ignore_patterns);
@@ -92,7 +101,7 @@ function fnmatch(pattern: string): RegExp {
         source += `[${first === i + 2 ? "^" : ""}${inside}]`;
         i = end;
       }
-    } else source += character.replaceAll(/[.+^${}()|\\/]/g, "\\$&");
+    } else source += character.replaceAll(/[.+^${}()|\\/\]]/g, "\\$&");
   }
   return new RegExp(`^${source}$`, "su");
 }

@@ -79,7 +79,8 @@ export class PartialFile {
     try {
       const { version, etag, done } = JSON.parse(noted) as { version: number; etag: string; done: Range[] };
       if (version !== 1 || etag !== this.etag) return;
-      for (const [start, end] of done) if (start >= 0 && end <= size && end <= this.size) this.#add(start, end);
+      for (const [start, end] of done)
+        if (start >= 0 && end <= size && end <= this.size) this.#add(start, end);
     } catch {
       // Damaged notes: from the beginning.
     }
@@ -94,7 +95,9 @@ export class PartialFile {
     await this.leave();
     throw new FileError(
       `${path.dirname(this.#data)} has room for ${Math.floor(free / 1e6)} MB, and ${Math.ceil(missing / 1e6)} MB are to be downloaded.`,
-      { hint: "`npx torchformers cache ls` lists what takes room; HF_HOME or cache_dir names another place." },
+      {
+        hint: "`npx torchformers cache ls` lists what takes room; HF_HOME or cache_dir names another place.",
+      },
     );
   }
 
@@ -122,17 +125,13 @@ export class PartialFile {
     this.#hashed += bytes.length;
   }
 
-  async write(position: number, buffers: Uint8Array[]): Promise<void> {
+  async write(position: number, bytes: Uint8Array): Promise<void> {
     const handle = this.#handle as FileHandle;
     try {
-      let at = position;
-      let rest = buffers;
-      while (rest.length > 0) {
-        const { bytesWritten } = await handle.writev(rest, at);
-        at += bytesWritten;
-        rest = after(rest, bytesWritten);
+      for (let at = 0; at < bytes.length; ) {
+        at += (await handle.write(bytes, at, bytes.length - at, position + at)).bytesWritten;
       }
-      this.#add(position, at);
+      this.#add(position, position + bytes.length);
     } catch (error) {
       throw fileError(this.#data, error);
     }
@@ -160,7 +159,10 @@ export class PartialFile {
     this.#noted = performance.now();
     const temporary = `${this.#notes}.tmp`;
     try {
-      await writeFile(temporary, JSON.stringify({ version: 1, etag: this.etag, size: this.size, done: this.#done }));
+      await writeFile(
+        temporary,
+        JSON.stringify({ version: 1, etag: this.etag, size: this.size, done: this.#done }),
+      );
       await rename(temporary, this.#notes);
     } catch {
       // The next run begins at an earlier place.
@@ -243,18 +245,4 @@ export class PartialFile {
       await rm(this.#notes, { force: true });
     }
   }
-}
-
-/** What is left of buffers after the first `count` bytes. */
-function after(buffers: readonly Uint8Array[], count: number): Uint8Array[] {
-  let skip = count;
-  const rest: Uint8Array[] = [];
-  for (const buffer of buffers) {
-    if (skip >= buffer.length) skip -= buffer.length;
-    else {
-      rest.push(skip > 0 ? buffer.subarray(skip) : buffer);
-      skip = 0;
-    }
-  }
-  return rest;
 }

@@ -20,9 +20,12 @@ export async function agentFor(url: URL): Promise<http.Agent> {
   const proxy = getProxyForUrl(url.href);
   if (proxy === "") return agent;
   if (!URL.canParse(proxy) || !/^https?:$/.test(new URL(proxy).protocol)) {
-    throw new InvalidArgumentError("The proxy of the environment is not an address that begins with http(s)://.", {
-      hint: "Look at HTTP_PROXY, HTTPS_PROXY and ALL_PROXY; proxies of other kinds (SOCKS) are not supported.",
-    });
+    throw new InvalidArgumentError(
+      "The proxy of the environment is not an address that begins with http(s)://.",
+      {
+        hint: "Look at HTTP_PROXY, HTTPS_PROXY and ALL_PROXY; proxies of other kinds (SOCKS) are not supported.",
+      },
+    );
   }
   const key = `${url.protocol} ${proxy}`;
   let found = byProxy.get(key);

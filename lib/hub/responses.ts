@@ -35,7 +35,7 @@ function words(headers: IncomingHttpHeaders, text: string): string {
   } catch {
     // Not JSON: a page of a proxy, say.
   }
-  return /^\s*</.test(text) ? "" : text.trim().split("\n")[0]?.slice(0, 200) ?? "";
+  return /^\s*</.test(text) ? "" : (text.trim().split("\n")[0]?.slice(0, 200) ?? "");
 }
 
 /** The typed error for an answer of 400 and above. */
@@ -72,7 +72,8 @@ export function hubErrorOf({ status, headers, url, text, repo }: Refusal): Error
       hint: `What is known about it: ${page}`,
     });
   }
-  const isRefusedToken = status === 401 && /invalid (credentials|username or password)|invalid.*token/i.test(said);
+  const isRefusedToken =
+    status === 401 && /invalid (credentials|username or password)|invalid.*token/i.test(said);
   if (isRefusedToken) {
     return new HubError(`The hub does not accept the token (status 401${said === "" ? "" : `, ${said}`}).`, {
       status,
@@ -83,7 +84,10 @@ export function hubErrorOf({ status, headers, url, text, repo }: Refusal): Error
   if (code === "RepoNotFound" || (repo !== undefined && (status === 401 || status === 404))) {
     return new RepositoryNotFoundError(
       `There is no repository ${name} on ${new URL(endpoint()).host}, or it is private and the token does not open it.`,
-      { ...facts, hint: `Look for the name at ${page}; for a private one log in (\`npx torchformers login\`).` },
+      {
+        ...facts,
+        hint: `Look for the name at ${page}; for a private one log in (\`npx torchformers login\`).`,
+      },
     );
   }
   if (status === 401 || status === 403) {

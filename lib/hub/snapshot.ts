@@ -21,7 +21,11 @@ const CONNECTIONS = 8;
 const FILES = 16;
 
 /** Runs `work` for each item, so many at once; the first error stops the rest and is thrown. */
-async function forEach<T>(items: readonly T[], atOnce: number, work: (item: T) => Promise<void>): Promise<void> {
+async function forEach<T>(
+  items: readonly T[],
+  atOnce: number,
+  work: (item: T) => Promise<void>,
+): Promise<void> {
   const queue = [...items];
   let failure: unknown;
   const worker = async () => {
@@ -35,7 +39,11 @@ async function forEach<T>(items: readonly T[], atOnce: number, work: (item: T) =
   if (failure !== undefined) throw failure;
 }
 
-async function sourceOf(repo: string, commit: string, options: HubOptions): Promise<Omit<Source, "name" | "address">> {
+async function sourceOf(
+  repo: string,
+  commit: string,
+  options: HubOptions,
+): Promise<Omit<Source, "name" | "address">> {
   return { repo, commit, token: await tokenFor(options.token) };
 }
 
@@ -189,7 +197,10 @@ export async function hf_hub_download(
 }
 
 /** The repository's name and the revision that it or the options name. */
-export function named<T extends HubOptions>(name: string, options: T): { readonly repo: string; readonly options: T } {
+export function named<T extends HubOptions>(
+  name: string,
+  options: T,
+): { readonly repo: string; readonly options: T } {
   const { repo, revision } = splitRevision(name);
   assertRepoId(repo);
   if (revision === undefined) return { repo, options };
@@ -272,11 +283,18 @@ async function isCurrent(target: string, note: string, file: RepoFile): Promise<
 }
 
 /** The checksum of a file, of the kind that `etag` is. */
-export async function checksum(file: string, etag: string, size: number, signal?: AbortSignal): Promise<string> {
+export async function checksum(
+  file: string,
+  etag: string,
+  size: number,
+  signal?: AbortSignal,
+): Promise<string> {
   const hash = hasherFor(etag, size);
-  for await (const chunk of createReadStream(file, { highWaterMark: 1024 * 1024, ...(signal ? { signal } : {}) })) {
+  for await (const chunk of createReadStream(file, {
+    highWaterMark: 1024 * 1024,
+    ...(signal ? { signal } : {}),
+  })) {
     hash.update(chunk as Buffer);
   }
   return hash.digest("hex");
 }
-

@@ -39,7 +39,9 @@ export async function tokenFor(option: TokenOption): Promise<string | undefined>
 /** Takes the token, and what addresses hide, out of a text that is shown or thrown. */
 export function redact(text: string, token?: string | undefined): string {
   let shown = token === undefined ? text : text.replaceAll(token, "[token]");
-  shown = shown.replaceAll(/\bhf_[A-Za-z0-9_]{8,}/g, "[token]").replaceAll(/\bBearer\s+\S+/gi, "Bearer [token]");
+  shown = shown
+    .replaceAll(/\bhf_[A-Za-z0-9_]{8,}/g, "[token]")
+    .replaceAll(/\bBearer\s+\S+/gi, "Bearer [token]");
   // Signed addresses carry their right of access in the query, others a password before the host.
   return shown
     .replaceAll(/(https?:\/\/[^\s?#"']+)\?[^\s"']*/g, "$1")

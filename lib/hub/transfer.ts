@@ -1,5 +1,6 @@
 // Downloading files by several connections: each takes a piece of a file; a piece that breaks off goes on where it stopped.
 
+import { collectYoung } from "../addon/collect_young.ts";
 import { HubError } from "../errors/index.ts";
 import { timeouts } from "./environment.ts";
 import {
@@ -12,14 +13,29 @@ import {
   retries,
   unreachable,
 } from "./http.ts";
-import { isTransient } from "./responses.ts";
 import type { PartialFile, Range } from "./partial_file.ts";
+import { isTransient } from "./responses.ts";
 import { redact } from "./token.ts";
 
 /** One request brings at most this much, so that several connections can share a file. */
 const PIECE = 64 * 1024 * 1024;
-/** Bytes are written in blocks of about this size, with at most two of them waiting per connection. */
-const BLOCK = 1024 * 1024;
+/** Bytes are hashed and written in blocks of this size; a connection has two at most. */
+const BLOCK = 512 * 1024;
+/** Node makes a buffer for each read and frees it with the next collection, of which there would be few: so we ask. */
+const COLLECT_EVERY = 16 * 1024 * 1024;
+
+/** A connection that brings less than this before it breaks has failed: a server that drips must come to an end. */
+const PROGRESS = 64 * 1024;
+
+const freeBlocks: Buffer[] = [];
+let sinceCollection = 0;
+
+/** Blocks are used again: hundreds of megabytes a second would otherwise be garbage. */
+const takeBlock = (): Buffer => freeBlocks.pop() ?? Buffer.allocUnsafeSlow(BLOCK);
+
+function giveBlock(block: Buffer): void {
+  if (freeBlocks.length < 16) freeBlocks.push(block);
+}
 
 /** Where a file comes from, and what is known of it. */
 export interface Source {
@@ -165,7 +181,7 @@ class Piece {
           this.#state.failures = 0;
           continue;
         }
-        const isForeign = this.#state.location !== undefined;
+        const isForeign = new URL(response.url).origin !== new URL(this.#source.address).origin;
         this.#state.location = undefined;
         asked = askedToWait(response.headers);
         error = await failure(response, this.#source);
@@ -177,7 +193,7 @@ class Piece {
         this.#state.location = undefined;
         error = unreachable(this.#source.address, problem, this.#source);
       }
-      this.#state.failures = this.#at > before ? 0 : this.#state.failures + 1;
+      this.#state.failures = this.#at - before >= PROGRESS ? 0 : this.#state.failures + 1;
       if (this.#state.failures >= retries.attempts) throw error;
       await pause(Math.max(1, this.#state.failures), asked, this.#signal);
     }
@@ -203,7 +219,8 @@ class Piece {
       response.message.destroy();
       throw new HubError(`'${repo}': ${name} was asked for by commit ${commit}, and commit ${sent} came.`);
     }
-    if (response.headers["content-encoding"] !== undefined) refuse(`${name} comes packed, which was not asked for`);
+    if (response.headers["content-encoding"] !== undefined)
+      refuse(`${name} comes packed, which was not asked for`);
     const total = lengthOf(response);
     if (total !== undefined && total !== this.#file.size) {
       refuse(`${name} has ${total} bytes there and ${this.#file.size} in the listing`);
@@ -219,7 +236,7 @@ class Piece {
   /** Reads an answer up to the piece's end. What came before a failure is written, and counts. */
   async #receive({ message, status }: HubResponse): Promise<void> {
     let skip = status === 206 ? 0 : this.#at;
-    let block: Uint8Array[] = [];
+    let block = takeBlock();
     let size = 0;
     let start = this.#at;
     let writing = Promise.resolve();
@@ -227,17 +244,33 @@ class Piece {
     let broken: unknown;
     const flush = (): void => {
       if (size === 0) return;
-      const [position, buffers] = [start, block];
-      [block, size, start] = [[], 0, this.#at];
+      const [position, full, bytes] = [start, block, block.subarray(0, size)];
+      [block, size, start] = [takeBlock(), 0, this.#at];
+      this.#file.hash(position, bytes);
       waiting++;
-      if (waiting === 2) message.pause();
+      message.pause();
       writing = writing
-        .then(() => this.#file.write(position, buffers))
+        .then(() => this.#file.write(position, bytes))
         .then(() => {
+          giveBlock(full);
           waiting--;
-          message.resume();
+          if (waiting < 2) message.resume();
         });
       writing.catch((error) => message.destroy(error));
+      if (waiting < 2) message.resume();
+    };
+    const keep = (part: Buffer): void => {
+      for (let from = 0; from < part.length; ) {
+        const copied = part.copy(block, size, from);
+        from += copied;
+        size += copied;
+        this.#at += copied;
+        if (size === BLOCK || this.#at === this.#end) flush();
+      }
+      sinceCollection += part.length;
+      if (sinceCollection < COLLECT_EVERY) return;
+      sinceCollection = 0;
+      collectYoung();
     };
     const { bytes: limit } = timeouts();
     await new Promise<void>((resolve) => {
@@ -260,11 +293,7 @@ class Piece {
         if (part.length > this.#end - this.#at) part = part.subarray(0, this.#end - this.#at);
         if (part.length === 0) return;
         try {
-          this.#file.hash(this.#at, part);
-          this.#at += part.length;
-          block.push(part);
-          size += part.length;
-          if (size >= BLOCK || this.#at === this.#end) flush();
+          keep(part);
           this.#onBytes(part.length);
         } catch (error) {
           message.destroy(error as Error);
@@ -276,12 +305,17 @@ class Piece {
           finish();
         }
       });
-      message.once("end", () => finish(this.#at < this.#end ? new ConnectionError("the answer is too short") : undefined));
+      message.once("end", () =>
+        finish(this.#at < this.#end ? new ConnectionError("the answer is too short") : undefined),
+      );
       message.once("error", finish);
-      message.once("close", () => finish(this.#at < this.#end ? new ConnectionError("the connection broke off") : undefined));
+      message.once("close", () =>
+        finish(this.#at < this.#end ? new ConnectionError("the connection broke off") : undefined),
+      );
     });
     flush();
     await writing;
+    giveBlock(block);
     this.#signal.throwIfAborted();
     if (broken === undefined || this.#at === this.#end) return;
     const { code, message: text, name } = broken as NodeJS.ErrnoException;
@@ -295,6 +329,7 @@ class Piece {
 
 /** The size of the whole file, as an answer tells it. */
 function lengthOf({ status, headers }: HubResponse): number | undefined {
-  const text = status === 206 ? /\/(\d+)$/.exec(headers["content-range"] ?? "")?.[1] : headers["content-length"];
+  const text =
+    status === 206 ? /\/(\d+)$/.exec(headers["content-range"] ?? "")?.[1] : headers["content-length"];
   return text === undefined ? undefined : Number(text);
 }

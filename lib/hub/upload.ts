@@ -199,7 +199,8 @@ export async function upload_files(
     } catch (error) {
       signal?.throwIfAborted();
       const failure = asHubError(error, repo, token);
-      const isFinal = !(failure instanceof HubError) || !isWorthRepeating(failure) || attempt >= retries.attempts;
+      const isFinal =
+        !(failure instanceof HubError) || !isWorthRepeating(failure) || attempt >= retries.attempts;
       if (isFinal && !(failure instanceof HubError && failure.status === undefined)) throw failure;
       // The answer to a commit may be lost after the commit was made. Then it must not be made twice.
       const made = before === undefined ? undefined : await arrived(repo, branch, before, sized, options);

@@ -1,12 +1,12 @@
 // Files in Xet storage. The hub also serves them by plain requests, which can be resumed and take little memory, up to a
 // size; beyond it, @huggingface/hub puts them together from their chunks.
 
-import { isTrue, endpoint } from "./environment.ts";
+import { HubError, TorchformersError } from "../errors/index.ts";
 import { hubFetch } from "./api.ts";
 import type { BlobRequest } from "./blobs.ts";
+import { endpoint, isTrue } from "./environment.ts";
 import { ConnectionError, pause, retries, unreachable } from "./http.ts";
 import type { PartialFile } from "./partial_file.ts";
-import { HubError, TorchformersError } from "../errors/index.ts";
 
 /** The hub serves nothing larger by plain requests. An object, so that tests can use small files. */
 export const xet = { above: 50_000_000_000 };
@@ -28,7 +28,9 @@ export async function downloadXet(
   const fetch = hubFetch({ token, repo, signal });
   const whole = await hub.downloadFile({ repo, path: name, revision: commit, hubUrl: endpoint(), fetch });
   if (whole === null || whole.size !== size) {
-    throw new HubError(`${name} of '${repo}' has ${whole?.size ?? 0} bytes there and ${size} in the listing.`);
+    throw new HubError(
+      `${name} of '${repo}' has ${whole?.size ?? 0} bytes there and ${size} in the listing.`,
+    );
   }
   for (let failures = 0; ; ) {
     const [gap] = file.missing();
@@ -42,7 +44,7 @@ export async function downloadXet(
           const { done, value } = await reader.read();
           if (done) break;
           file.hash(at, value);
-          await file.write(at, [value]);
+          await file.write(at, value);
           at += value.length;
           failures = 0;
           onBytes(value.length);

@@ -5,6 +5,7 @@ import { nearest } from "../errors/suggest.ts";
 import { warn } from "../errors/warnings.ts";
 import { findCheckpoint } from "../hub/checkpoint.ts";
 import { HUB_OPTIONS, type HubOptions, pin } from "../hub/files.ts";
+import { readSteadily } from "../hub/steady.ts";
 import type * as nn from "../nn/index.ts";
 import type { Device, Dtype } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
@@ -54,19 +55,23 @@ export async function loadPretrained(
   // One commit for all files. The weights are what is worth telling of while it is downloaded.
   const { name: dirOrRepo, options: pinned } = await pin(source, given);
   const hub = { ...pinned, progress_callback: undefined };
-  const config = await loadConfig(cls, dirOrRepo, own, hub, fields);
-  refuseQuantization(config, own);
   const device = oneDevice(own.device_map);
-  const transformers_weights = (config as { transformers_weights?: string }).transformers_weights;
-  const files = await findCheckpoint(dirOrRepo, {
-    ...pinned,
-    variant: own.variant,
-    ...(transformers_weights ? { transformers_weights } : {}),
-  });
-  report("resolve", dirOrRepo, 1, 1);
-  signal?.throwIfAborted();
-
-  const checkpoint = await Checkpoint.open(files);
+  const read = async () => {
+    const config = await loadConfig(cls, dirOrRepo, own, hub, fields);
+    refuseQuantization(config, own);
+    const transformers_weights = (config as { transformers_weights?: string }).transformers_weights;
+    const files = await findCheckpoint(dirOrRepo, {
+      ...pinned,
+      variant: own.variant,
+      ...(transformers_weights ? { transformers_weights } : {}),
+    });
+    report("resolve", dirOrRepo, 1, 1);
+    signal?.throwIfAborted();
+    return { config, files, checkpoint: await Checkpoint.open(files) };
+  };
+  const { config, files, checkpoint } = await readSteadily(dirOrRepo, read, (found) =>
+    found.checkpoint.close(),
+  );
   let model: PreTrainedModel | undefined;
   try {
     signal?.throwIfAborted();

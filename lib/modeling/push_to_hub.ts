@@ -2,7 +2,7 @@
 import type { Pushable } from "../hub/push.ts";
 import type { CommitInfo } from "../hub/upload.ts";
 import type { PreTrainedModel } from "./modeling_utils.ts";
-import { type SavePretrainedOptions, writePretrained } from "./save_pretrained.ts";
+import { checkOptions, type SavePretrainedOptions, writePretrained } from "./save_pretrained.ts";
 
 /** See `PreTrainedModel.save_pretrained`. */
 export async function savePretrained(
@@ -14,6 +14,7 @@ export async function savePretrained(
   if (push_to_hub !== true) return writePretrained(model, directory, others);
   const { saveAndPush, splitPushOptions } = await import("../hub/push.ts");
   const { push, rest } = splitPushOptions(options);
+  checkOptions(rest);
   await saveAndPush(pushable(model, rest), directory, push);
 }
 
@@ -25,6 +26,7 @@ export async function pushModel(
 ): Promise<CommitInfo> {
   const { pushToHub, splitPushOptions } = await import("../hub/push.ts");
   const { push, rest } = splitPushOptions(options);
+  checkOptions(rest);
   return pushToHub(pushable(model, rest), repo_id, push);
 }
 

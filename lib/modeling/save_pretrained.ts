@@ -57,6 +57,15 @@ export function parseSize(size: number | string): number {
   );
 }
 
+/** Before anything is written or sent. */
+export function checkOptions(options: object): void {
+  const unknown = Object.keys(options).find((name) => !OPTIONS.includes(name));
+  if (unknown === undefined) return;
+  throw new InvalidArgumentError(`save_pretrained has no option '${unknown}'.`, {
+    suggestion: suggest(unknown, [...OPTIONS, "push_to_hub", "commit_message", "private"]),
+  });
+}
+
 /** Writes the files of `PreTrainedModel.save_pretrained`; nothing is sent anywhere. */
 export async function writePretrained(
   model: PreTrainedModel,
@@ -65,12 +74,7 @@ export async function writePretrained(
 ): Promise<void> {
   if (typeof directory !== "string" || directory === "")
     throw new InvalidArgumentError("save_pretrained takes a folder first.");
-  const unknown = Object.keys(options).find((name) => !OPTIONS.includes(name));
-  if (unknown !== undefined) {
-    throw new InvalidArgumentError(`save_pretrained has no option '${unknown}'.`, {
-      suggestion: suggest(unknown, [...OPTIONS, "push_to_hub"]),
-    });
-  }
+  checkOptions(options);
   const { variant, tensor_of, save_original_format = true } = options;
   if (variant !== undefined) assertSafeName(variant, "The variant");
   const limit = parseSize(options.max_shard_size ?? "50GB");

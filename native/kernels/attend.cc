@@ -361,14 +361,12 @@ class Attending {
     const int64_t count = std::min(positions_, sizes_.queries - position);
     const int64_t rows = sizes_.group * count;
     for (int64_t row = 0; row < rows; ++row) {
-      kernel_.pack_rows(ElementAt(query_,
-                                  b * query_.stride(0) +
-                                      (kv_head * sizes_.group + row / count) * query_.stride(1) +
-                                      (position + row % count) * query_.stride(2)),
-                        0,
-                        1,
-                        sizes_.width,
-                        buffers.queries.data() + row * units_);
+      kernel_.pack_query(ElementAt(query_,
+                                   b * query_.stride(0) +
+                                       (kv_head * sizes_.group + row / count) * query_.stride(1) +
+                                       (position + row % count) * query_.stride(2)),
+                         sizes_.width,
+                         buffers.queries.data() + row * units_);
     }
     std::fill_n(buffers.output.data(), rows * padded_, 0.0f);
     std::fill_n(buffers.highest.data(), rows, kHidden);

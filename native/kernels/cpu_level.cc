@@ -2,10 +2,6 @@
 
 #include <c10/util/Exception.h>
 
-#if defined(__x86_64__)
-#include <cpuid.h>
-#endif
-
 #include <array>
 #include <cstdlib>
 #include <string_view>
@@ -73,19 +69,6 @@ CpuLevel Choose() {
 CpuLevel UsedCpuLevel() {
   static const CpuLevel level = Choose();
   return level;
-}
-
-bool HasTileMatrices() {
-#if defined(__x86_64__)
-  static const bool has = [] {
-    constexpr unsigned kAmxBf16 = 1u << 22;
-    unsigned a = 0, b = 0, c = 0, d = 0;
-    return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & kAmxBf16) != 0;
-  }();
-  return has;
-#else
-  return false;
-#endif
 }
 
 }  // namespace tf

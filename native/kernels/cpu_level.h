@@ -10,7 +10,4 @@ enum class CpuLevel { kGeneric, kAvx2, kAvx512, kAvx512Bf16, kNeon };
 // processor lacks.
 CpuLevel UsedCpuLevel();
 
-// Whether this processor multiplies whole tiles of bf16 (AMX). Libraries use that, we do not.
-bool HasTileMatrices();
-
 }  // namespace tf

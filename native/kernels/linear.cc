@@ -4,8 +4,8 @@
 // gate and up, are to one input, without concatenated weights. input [..., k]; weights [n_i, k];
 // biases [n_i], none, or an empty list for none at all; results [..., n_i], dense. fp32 and bf16 on
 // the CPU: up to 8 rows run at the speed of reading the weights; sums are fp32, bias included,
-// rounded once. More rows of bf16 take a kernel of ours where it beats ATen's. Everything else goes
-// to ATen's linear, weight by weight. No derivative: for executors.
+// rounded once. Everything else goes to ATen's linear, weight by weight. No derivative: for
+// executors.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
@@ -13,7 +13,7 @@
 
 #include <vector>
 
-#include "native/kernels/linear_rows.h"
+#include "native/kernels/matvec.h"
 #include "native/kernels/pick.h"
 #include "native/kernels/scratch.h"
 
@@ -70,32 +70,28 @@ Tensor EmptyResult(const Tensor& input, const Tensor& weight) {
   return at::empty(sizes, input.options());
 }
 
-bool HasDenseRows(at::TensorList weights) {
+// Outputs are handed out in pieces of this many, so that threads seldom share a cache line.
+constexpr int64_t kPiece = 32;
+// A thread is worth waking for this many bytes of weights.
+constexpr int64_t kBytesPerThread = 64 << 10;
+
+bool IsOurs(const Tensor& input, int64_t rows, at::TensorList weights) {
+  const at::ScalarType type = input.scalar_type();
+  if ((type != at::kFloat && type != at::kBFloat16) || rows == 0 || rows > matvec::kMaxRows) {
+    return false;
+  }
   for (const Tensor& weight : weights) {
     if (weight.stride(1) != 1) return false;
   }
   return true;
 }
 
-// Outputs are handed out in pieces of this many, so that threads seldom share a cache line.
-constexpr int64_t kPiece = 32;
-// A thread is worth waking for this many bytes of weights.
-constexpr int64_t kBytesPerThread = 64 << 10;
-
-// Up to matvec::kMaxRows rows.
-void MultiplyFewRows(const Tensor& input, int64_t rows, const std::vector<RowsProduct>& weights) {
+void Multiply(const Tensor& input, int64_t rows, const std::vector<matvec::Product>& products) {
   const matvec::Kernel& kernel = MatvecKernelFor(input);
   const int64_t k = input.size(-1);
-  std::vector<matvec::Product> products;
   std::vector<int64_t> first_piece = {0};
-  for (const RowsProduct& one : weights) {
-    const int64_t n = one.weight.size(0);
-    products.push_back({one.weight.const_data_ptr(),
-                        one.weight.stride(0),
-                        one.bias ? one.bias->const_data_ptr() : nullptr,
-                        one.output.mutable_data_ptr(),
-                        n});
-    first_piece.push_back(first_piece.back() + (n + kPiece - 1) / kPiece);
+  for (const matvec::Product& product : products) {
+    first_piece.push_back(first_piece.back() + (product.output_stride + kPiece - 1) / kPiece);
   }
   std::optional<Scratch<float>> prepared;
   if (kernel.prepare != nullptr) {
@@ -107,12 +103,10 @@ void MultiplyFewRows(const Tensor& input, int64_t rows, const std::vector<RowsPr
   const int64_t grain = std::max<int64_t>(1, kBytesPerThread / (input.element_size() * k * kPiece));
   at::parallel_for(0, first_piece.back(), grain, [&](int64_t begin, int64_t end) {
     for (size_t i = 0; i < products.size(); ++i) {
-      const int64_t from = std::max(begin, first_piece[i]) - first_piece[i];
-      const int64_t to = std::min(end, first_piece[i + 1]) - first_piece[i];
-      if (from < to) {
-        kernel.run(
-            read, products[i], from * kPiece, std::min(to * kPiece, products[i].output_stride));
-      }
+      const int64_t from = (std::max(begin, first_piece[i]) - first_piece[i]) * kPiece;
+      const int64_t to = std::min((std::min(end, first_piece[i + 1]) - first_piece[i]) * kPiece,
+                                  products[i].output_stride);
+      if (from < to) kernel.run(read, products[i], from, to);
     }
   });
 }
@@ -123,26 +117,26 @@ std::vector<Tensor> LinearGroupCpu(const Tensor& input,
   CheckShapes(input, weights, biases);
   const int64_t k = input.size(-1);
   const int64_t rows = k == 0 ? 0 : input.numel() / k;
-  const at::ScalarType type = input.scalar_type();
-  const bool few = rows <= matvec::kMaxRows;
-  const bool ours = (type == at::kFloat || type == at::kBFloat16) && rows > 0 &&
-                    HasDenseRows(weights) && (few || WorthMultiplyingRows(input, rows));
   std::vector<Tensor> results;
-  if (!ours) {
+  if (!IsOurs(input, rows, weights)) {
     for (size_t i = 0; i < weights.size(); ++i) {
       results.push_back(at::linear(input, weights[i], BiasAt(biases, i)));
     }
     return results;
   }
-
-  std::vector<RowsProduct> products;
+  std::vector<matvec::Product> products;
+  std::vector<Tensor> kept;  // biases that had to be copied
   for (size_t i = 0; i < weights.size(); ++i) {
     results.push_back(EmptyResult(input, weights[i]));
-    auto bias = BiasAt(biases, i);
-    if (bias) bias = bias->contiguous();
-    products.push_back({weights[i], std::move(bias), results.back()});
+    const auto bias = BiasAt(biases, i);
+    if (bias) kept.push_back(bias->contiguous());
+    products.push_back({weights[i].const_data_ptr(),
+                        weights[i].stride(0),
+                        bias ? kept.back().const_data_ptr() : nullptr,
+                        results.back().mutable_data_ptr(),
+                        weights[i].size(0)});
   }
-  (few ? MultiplyFewRows : MultiplyRows)(input.contiguous(), rows, products);
+  Multiply(input.contiguous(), rows, products);
   return results;
 }
 

@@ -1,6 +1,5 @@
-// Products of many rows, in tiles that the registers hold: what `linear` and attention of whole
-// prompts are made of. The loops are written once, in tiles_loops.h, and compiled once per
-// instruction set (matvec.h says which rules that brings).
+// Attention of many queries: products in tiles that the registers hold. The loops are written once,
+// in tiles_loops.h, and compiled once per instruction set (matvec.h says which rules that brings).
 //
 // Both factors of a product are read in units of 32 bits: one fp32 element, or a pair of bf16 where
 // the processor multiplies pairs. Elsewhere bf16 is widened when it is packed.
@@ -10,18 +9,10 @@
 
 namespace tf::tiles {
 
-// The left factor of a tile: unit u of row r is first[r * row_stride + u * unit_stride].
-struct Rows {
-  const uint32_t* first;
-  int64_t row_stride;
-  int64_t unit_stride;
-  int count;  // 1 to Kernel::rows
-};
-
 // Attention of some queries over one block of keys. Queries that may look at nothing leave their
 // results as they are.
 struct AttendBlock {
-  const uint32_t* query;   // rows of units, as `pack_rows` makes them of one row
+  const uint32_t* query;   // rows of units, as `pack_query` makes them
   int rows;                // 1 to Kernel::rows
   const uint32_t* keys;    // as `pack_keys` made them
   const uint32_t* values;  // as `pack_values` made them
@@ -45,37 +36,16 @@ struct AttendBlock {
 
 // Keys that are packed and looked at together.
 inline constexpr int64_t kKeys = 128;
-// No kernel's tile is larger.
+// No kernel takes more queries at once.
 inline constexpr int kMostRows = 8;
-inline constexpr int kMostColumns = 48;
 
 struct Kernel {
-  int rows;     // the most of a tile
-  int columns;  // the most of a panel; panels are multiples of `lanes` wide
-  int lanes;
-  int unit;  // elements of a unit: 1 or 2
+  int rows;   // the most queries at once
+  int lanes;  // outputs are padded to multiples of this
+  int unit;   // elements of a unit: 1 or 2
 
-  // Units of one tile: packed[u * rows + r].
-  void (*pack_rows)(const void* from, int64_t stride, int rows, int64_t k, uint32_t* packed);
-  // One panel of outputs: packed[u * width + c] of `columns` rows of `k` elements, zeros from there
-  // to `width`.
-  void (*pack_panel)(const void* from,
-                     int64_t stride,
-                     int64_t columns,
-                     int64_t k,
-                     int64_t width,
-                     uint32_t* packed);
-  // sums[r * sums_stride + c] = (add ? itself : 0) + product of row r and column c.
-  void (*multiply)(const Rows& rows,
-                   const uint32_t* panel,
-                   int64_t width,
-                   int64_t units,
-                   float* sums,
-                   int64_t sums_stride,
-                   bool add);
-  // output[c] = round(sums[c] + bias[c]); bias may be null.
-  void (*finish)(const float* sums, const void* bias, int64_t columns, void* output);
-
+  // One query of `width` elements, whole units.
+  void (*pack_query)(const void* from, int64_t width, uint32_t* to);
   // `count` keys [count, width] and values [count, value_width] as `attend` reads them.
   void (*pack_keys)(const void* from, int64_t stride, int64_t count, int64_t width, uint32_t* to);
   void (*pack_values)(const void* from, int64_t stride, int64_t count, int64_t width, uint32_t* to);

@@ -3,7 +3,7 @@
 //   kTileRows     the most rows of a tile,
 //   kTileVectors  the most vectors of its columns.
 
-static_assert(kTileRows <= kMostRows && kTileVectors * kLanes <= kMostColumns);
+static_assert(kTileRows <= kMostRows && kTileVectors <= 3);
 
 constexpr int64_t UnitsOf(int64_t elements, int unit) { return (elements + unit - 1) / unit; }
 
@@ -50,11 +50,9 @@ static inline void ForPanels(int64_t vectors, Function function) {
 // --- packing -------------------------------------------------------------------------------------
 
 template <class T>
-void PackRows(const void* from_, int64_t stride, int rows, int64_t k, uint32_t* packed) {
+void PackQuery(const void* from_, int64_t width, uint32_t* to) {
   const auto* from = static_cast<const typename T::Element*>(from_);
-  for (int64_t i = 0; i < k; i += T::kUnit, packed += rows) {
-    for (int r = 0; r < rows; ++r) packed[r] = T::Unit(from + r * stride + i, k - i);
-  }
+  for (int64_t i = 0; i < width; i += T::kUnit) *to++ = T::Unit(from + i, width - i);
 }
 
 // a0 b0 a1 b1 …, of the lower and of the upper halves.
@@ -109,9 +107,11 @@ void PackPanel(const void* from_,
 
 // --- products ------------------------------------------------------------------------------------
 
-// kPacked: the rows are as PackRows makes them.
-template <class T, int kRows, int kVectors, bool kPacked>
-void MultiplyTile(const Rows& rows,
+// sums[r * sums_stride + c] = (add ? itself : 0) + product of row r and column c. Unit u of row
+// r is rows[r * row_stride + u]; a panel is [units, kVectors * kLanes].
+template <class T, int kRows, int kVectors>
+void MultiplyTile(const uint32_t* rows,
+                  int64_t row_stride,
                   const uint32_t* panel,
                   int64_t units,
                   float* sums,
@@ -123,66 +123,36 @@ void MultiplyTile(const Rows& rows,
       tile[r][v] = add ? LoadLanes(sums + r * sums_stride + v * kLanes) : Lanes{};
     }
   }
-  const uint32_t* row = rows.first;
-  const int64_t row_stride = kPacked ? 1 : rows.row_stride;
-  for (int64_t u = 0; u < units; ++u, row += kPacked ? kRows : 1, panel += kVectors * kLanes) {
+  for (int64_t u = 0; u < units; ++u, ++rows, panel += kVectors * kLanes) {
     WordLanes columns[kVectors];
     TF_EACH(int v = 0; v < kVectors; ++v) {
       __builtin_memcpy(&columns[v], panel + v * kLanes, sizeof(columns[v]));
     }
     TF_EACH(int r = 0; r < kRows; ++r) {
       TF_EACH(int v = 0; v < kVectors; ++v) {
-        tile[r][v] = T::MultiplyAdd(row[r * row_stride], columns[v], tile[r][v]);
+        tile[r][v] = T::MultiplyAdd(rows[r * row_stride], columns[v], tile[r][v]);
       }
     }
   }
   TF_EACH(int r = 0; r < kRows; ++r) {
-    TF_EACH(int v = 0; v < kVectors; ++v)
-    StoreLanes(tile[r][v], sums + r * sums_stride + v * kLanes);
+    TF_EACH(int v = 0; v < kVectors; ++v) {
+      StoreLanes(tile[r][v], sums + r * sums_stride + v * kLanes);
+    }
   }
 }
 
-using TileFunction = void (*)(const Rows&, const uint32_t*, int64_t, float*, int64_t, bool);
+using TileFunction =
+    void (*)(const uint32_t*, int64_t, const uint32_t*, int64_t, float*, int64_t, bool);
 
-template <class T, int kRows, bool kPacked>
-TileFunction TileOf(int64_t vectors) {
-  static_assert(kTileVectors <= 3);
-  if (vectors == 1) return MultiplyTile<T, kRows, 1, kPacked>;
-  if (kTileVectors == 2 || vectors == 2) return MultiplyTile<T, kRows, 2, kPacked>;
-  return MultiplyTile<T, kRows, kTileVectors, kPacked>;
-}
-
-template <class T, bool kPacked, int kRows = kTileRows>
+template <class T, int kRows = kTileRows, int kVectors = kTileVectors>
 TileFunction TileOf(int rows, int64_t vectors) {
   if constexpr (kRows > 1) {
-    if (rows < kRows) return TileOf<T, kPacked, kRows - 1>(rows, vectors);
+    if (rows < kRows) return TileOf<T, kRows - 1, kVectors>(rows, vectors);
   }
-  return TileOf<T, kRows, kPacked>(vectors);
-}
-
-template <class T>
-void Multiply(const Rows& rows,
-              const uint32_t* panel,
-              int64_t width,
-              int64_t units,
-              float* sums,
-              int64_t sums_stride,
-              bool add) {
-  const bool packed = rows.row_stride == 1 && rows.unit_stride == rows.count;
-  const TileFunction run = packed ? TileOf<T, true>(rows.count, width / kLanes)
-                                  : TileOf<T, false>(rows.count, width / kLanes);
-  run(rows, panel, units, sums, sums_stride, add);
-}
-
-template <class T>
-void Finish(const float* sums, const void* bias_, int64_t columns, void* output_) {
-  auto* output = static_cast<typename T::Element*>(output_);
-  const auto* bias = static_cast<const typename T::Element*>(bias_);
-  if (bias == nullptr) {
-    for (int64_t c = 0; c < columns; ++c) output[c] = T::Put(sums[c]);
-  } else {
-    for (int64_t c = 0; c < columns; ++c) output[c] = T::Put(sums[c] + T::Get(bias[c]));
+  if constexpr (kVectors > 1) {
+    if (vectors < kVectors) return TileOf<T, kRows, kVectors - 1>(rows, vectors);
   }
+  return MultiplyTile<T, kRows, kVectors>;
 }
 
 // --- attention -----------------------------------------------------------------------------------
@@ -289,12 +259,11 @@ void Attend(const AttendBlock& block) {
   constexpr int kUnit = T::kUnit;
   float scores[kTileRows * kKeys];
   const int64_t units = UnitsOf(block.width, kUnit);
-  const Rows queries = {block.query, units, 1, block.rows};
   const uint32_t* keys = block.keys;
   ForPanels(kKeys / kLanes, [&](int64_t first, int64_t vectors) {
     if (first * kLanes < block.count) {
-      TileOf<T, false>(block.rows, vectors)(
-          queries, keys, units, scores + first * kLanes, kKeys, false);
+      TileOf<T>(block.rows, vectors)(
+          block.query, units, keys, units, scores + first * kLanes, kKeys, false);
     } else {
       for (int r = 0; r < block.rows; ++r) {
         for (int64_t i = 0; i < vectors * kLanes; ++i) scores[r * kKeys + first * kLanes + i] = 0;
@@ -319,12 +288,16 @@ void Attend(const AttendBlock& block) {
     }
   }
 
-  const Rows weights = {shares, kKeys / kUnit, 1, block.rows};
   const int64_t used = UnitsOf(block.count, kUnit);
   const uint32_t* values = block.values;
   ForPanels(vectors, [&](int64_t first, int64_t width) {
-    TileOf<T, false>(block.rows, width)(
-        weights, values, used, block.output + first * kLanes, block.output_stride, true);
+    TileOf<T>(block.rows, width)(shares,
+                                 kKeys / kUnit,
+                                 values,
+                                 used,
+                                 block.output + first * kLanes,
+                                 block.output_stride,
+                                 true);
     values += kKeys / kUnit * width * kLanes;
   });
 }
@@ -338,16 +311,6 @@ void Divide(const float* weighted, float sum, int64_t width, void* output_) {
 
 template <class T>
 constexpr Kernel KernelOf() {
-  return {kTileRows,
-          kTileVectors * kLanes,
-          kLanes,
-          T::kUnit,
-          PackRows<T>,
-          PackPanel<T>,
-          Multiply<T>,
-          Finish<T>,
-          PackKeys<T>,
-          PackValues<T>,
-          Attend<T>,
-          Divide<T>};
+  return {
+      kTileRows, kLanes, T::kUnit, PackQuery<T>, PackKeys<T>, PackValues<T>, Attend<T>, Divide<T>};
 }

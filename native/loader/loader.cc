@@ -1,7 +1,7 @@
 // What Node lacks and needs no libtorch. Opens shared libraries by path and keeps them:
 // `process.dlopen` closes whatever is not a Node module. Takes advisory locks on files: Node has no
-// flock, and it is what the hub's cache is shared by. Knows Node-API, dlopen and flock only, so that
-// it loads on any machine and can say why libtorch does not.
+// flock, and it is what the hub's cache is shared by. Knows Node-API, dlopen and flock only, so
+// that it loads on any machine and can say why libtorch does not.
 #include <dlfcn.h>
 #include <errno.h>
 #include <node_api.h>

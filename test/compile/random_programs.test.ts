@@ -49,8 +49,19 @@ const draws: Step[] = [
 
 /** What passes look for, and what must stop them: the same twice, constants, identities, dead ends. */
 const rewritten: Step[] = [
-  (_, x) => x.exp().clamp({ max: 3 }).sub(x.exp().clamp({ max: 3 }).mul(0.5)),
-  (_, x) => x.mul(torch.arange(3, { dtype: "float32" }).add(1).unsqueeze(0).expand([x.shape[0] as number, 3])),
+  (_, x) =>
+    x
+      .exp()
+      .clamp({ max: 3 })
+      .sub(x.exp().clamp({ max: 3 }).mul(0.5)),
+  (_, x) =>
+    x.mul(
+      torch
+        .arange(3, { dtype: "float32" })
+        .add(1)
+        .unsqueeze(0)
+        .expand([x.shape[0] as number, 3]),
+    ),
   (_, x) => x.reshape(x.shape).contiguous().mul(2),
   (_, x) => [x.relu().sum(), x.neg()][1] as Tensor,
   (_, x) => x.mul(x.pow(2).mean(-1, true).add(0.5).rsqrt()),
@@ -105,7 +116,9 @@ async function compare(t: Test, seeds: number, passes: boolean): Promise<void> {
       expected = torch.no_grad(() => program(seed, eager.inputs, eager.captured, passes));
     } catch (error) {
       // Shapes that do not fit fail in both modes.
-      const compiled = torch.compile((inputs: Tensor[]) => program(seed, inputs, run.captured, passes), { passes });
+      const compiled = torch.compile((inputs: Tensor[]) => program(seed, inputs, run.captured, passes), {
+        passes,
+      });
       const failed = await compiled(run.inputs).then(
         () => false,
         () => true,
@@ -122,7 +135,9 @@ async function compare(t: Test, seeds: number, passes: boolean): Promise<void> {
     // Our norms sum in another order; everything else is the same bit for bit.
     const near = String(compiled.programs()[0]).includes("rms_norm");
     const same = (a: Tensor, b: Tensor) =>
-      (near ? torch.allclose(a, b, { rtol: 1e-4, atol: 1e-5 }) : torch.equal(a, b)) && String(a.shape) === String(b.shape) && String(a.stride()) === String(b.stride());
+      (near ? torch.allclose(a, b, { rtol: 1e-4, atol: 1e-5 }) : torch.equal(a, b)) &&
+      String(a.shape) === String(b.shape) &&
+      String(a.stride()) === String(b.stride());
     const pairs = [...expected, ...eager.inputs, eager.captured].map(
       (tensor, i) => [tensor, [...actual, ...run.inputs, run.captured][i] as Tensor] as const,
     );

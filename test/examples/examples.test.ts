@@ -1,6 +1,7 @@
 // The examples, compiled and run on the demo model; and the programs in README.md and the guides, compiled and run too.
 
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import t from "tap";
@@ -9,6 +10,22 @@ import { fixture, root } from "../support/fixtures.js";
 
 // One thread: a team of two waits long for each other on a machine that is busy with tests.
 process.env["OMP_NUM_THREADS"] = "1";
+
+/** A hub in a process of its own, which has the demo model; a home and a token for it. */
+async function startHub(folder: string): Promise<NodeJS.ProcessEnv> {
+  mkdirSync(join(folder, "repos"), { recursive: true });
+  symlinkSync(fixture("demo-llama"), join(folder, "repos/demo-llama"));
+  const server = spawn(
+    process.execPath,
+    [join(root, "build/test/support/hub_server.js"), join(folder, "repos")],
+    { stdio: ["ignore", "pipe", "inherit"] },
+  );
+  t.teardown(() => server.kill());
+  const [url] = await once(server.stdout, "data");
+  return { HF_ENDPOINT: String(url).trim(), HF_HOME: join(folder, "home"), HF_TOKEN: "hf_testtoken" };
+}
+
+Object.assign(process.env, await startHub(t.testdir()));
 
 const node = (...args: string[]) => {
   const { status, stdout, stderr } = spawnSync(process.execPath, args, { cwd: root, encoding: "utf8" });
@@ -23,6 +40,7 @@ t.test("examples", async (t) => {
     "custom-model":
       /8 new weights[\s\S]*same logits before training: true[\s\S]*again as AdapterLlamaForCausalLM/,
     "fine-tuning": /[▁-█]{20}\nloss (\d+\.\d+) -> 0\.\d+ in 20 steps\nThe tensor said hello to the gradient/,
+    hub: /^Once upon a time, .+\norg\/demo-llama: 1 revision in the cache\nsent: http.*\/tester\/sent\/commit\//,
     "text-generation": /^The file must be used\.\n$/,
     training: /[▁-█]{60}\nloss 0\.\d+ -> 0\.000\d+ in 300 steps/,
     workers: /tensor\(\[\[ 0\., +2\., +4\.\][\s\S]*tensor\(\[ 4\.4721, 14\.1421\]\)/,
@@ -34,7 +52,11 @@ t.test("examples", async (t) => {
   const output = t.testdir();
   for (const [name, stdout] of Object.entries(expected)) {
     const args =
-      name === "custom-model" || name === "fine-tuning" ? [fixture("demo-llama"), join(output, name)] : [];
+      name === "hub"
+        ? ["org/demo-llama", "tester/sent"]
+        : name === "custom-model" || name === "fine-tuning"
+          ? [fixture("demo-llama"), join(output, name)]
+          : [];
     t.match(example(name, ...args), { status: 0, stdout }, name);
   }
   t.match(

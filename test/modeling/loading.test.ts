@@ -131,10 +131,11 @@ t.test("an index that leads elsewhere, and links", async (t) => {
 t.test("the same dtype is the mapped file, another one is cast as torch casts", async (t) => {
   const out = t.testdir();
   const original = await saved(out);
+  settle();
   const { mapped_bytes } = torch.memory_stats();
   const model = await LlamaForCausalLM.from_pretrained(out);
   t.ok(
-    torch.memory_stats().mapped_bytes - mapped_bytes > model.get_memory_footprint({ return_buffers: false }),
+    torch.memory_stats().mapped_bytes - mapped_bytes >= model.get_memory_footprint({ return_buffers: false }),
     "mapped",
   );
   for (const dtype of ["bfloat16", "float16", "float64"] as const) {

@@ -184,9 +184,11 @@ t.test("killed at any moment, a folder has one whole set of weights", async (t) 
 t.test("two processes that save to one folder", async (t) => {
   const out = t.testdir({ m: {} });
   const folder = join(out, "m");
+  await filled(1).save_pretrained(folder);
   const children = ["a", "b"].map((name) => startProgram(SAVER(folder, 1), join(out, name)));
   for (const child of children) await new Promise((resolve) => child.stdout?.once("data", resolve));
-  await new Promise((resolve) => setTimeout(resolve, 1500));
+  for (const until = performance.now() + 1500; performance.now() < until; )
+    t.ok([1, 2].includes(await valueIn(folder)), "whole for one who loads meanwhile");
   const ended = children.map(
     (child) => new Promise((resolve) => child.once("close", (_, signal) => resolve(signal))),
   );

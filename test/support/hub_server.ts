@@ -40,6 +40,8 @@ export interface Fault {
   /** So many bytes at a time, so many milliseconds apart. */
   drip?: readonly [bytes: number, ms: number];
   redirect?: string;
+  /** No answer at all. */
+  hang?: boolean;
   /** Whole files even where a range was asked for. */
   noRanges?: boolean;
   /** Done, and then the connection is cut before the answer. */
@@ -83,7 +85,9 @@ export class HubServer {
   readonly #xetFiles = new Map<string, Buffer>();
   readonly #parts = new Map<string, Map<number, Buffer>>();
   readonly #hub = http.createServer((request, response) => void this.#answer("hub", request, response));
-  readonly #storage = http.createServer((request, response) => void this.#answer("storage", request, response));
+  readonly #storage = http.createServer(
+    (request, response) => void this.#answer("storage", request, response),
+  );
 
   async start(): Promise<this> {
     for (const server of [this.#hub, this.#storage]) {
@@ -91,7 +95,7 @@ export class HubServer {
       await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
     }
     this.url = `http://127.0.0.1:${(this.#hub.address() as AddressInfo).port}`;
-    this.storageUrl = `http://localhost:${(this.#storage.address() as AddressInfo).port}`.replace("localhost", "127.0.0.1");
+    this.storageUrl = `http://127.0.0.1:${(this.#storage.address() as AddressInfo).port}`;
     return this;
   }
 
@@ -134,7 +138,8 @@ export class HubServer {
     const next = new Map<string, StoredFile>(before);
     for (const [file, content] of Object.entries(files)) {
       if (content === null) next.delete(file);
-      else if (typeof content === "string" || Buffer.isBuffer(content)) next.set(file, this.store(file, content));
+      else if (typeof content === "string" || Buffer.isBuffer(content))
+        next.set(file, this.store(file, content));
       else next.set(file, content);
     }
     const commit = sha("sha1", randomBytes(20));
@@ -182,10 +187,14 @@ export class HubServer {
     };
     this.seen.push(seen);
     const fault = this.fault(seen);
+    if (fault?.hang) return;
     if (fault?.drop === -1) return void request.socket.destroy();
-    if (fault?.redirect !== undefined) return void response.writeHead(302, { location: fault.redirect }).end();
+    if (fault?.redirect !== undefined)
+      return void response.writeHead(302, { location: fault.redirect }).end();
     if (fault?.status !== undefined) {
-      return void response.writeHead(fault.status, { "content-type": "text/plain", ...fault.headers }).end("a fault");
+      return void response
+        .writeHead(fault.status, { "content-type": "text/plain", ...fault.headers })
+        .end("a fault");
     }
     try {
       await this.#route(host, seen, url, request, response, body, fault ?? {});
@@ -210,7 +219,9 @@ export class HubServer {
     const user = this.#user(seen.authorization);
     const repo = this.repos.get(name);
     if (repo === undefined || (repo.private && user === undefined)) {
-      throw new Refusal(user === undefined ? 401 : 404, "Repository not found", { "x-error-code": "RepoNotFound" });
+      throw new Refusal(user === undefined ? 401 : 404, "Repository not found", {
+        "x-error-code": "RepoNotFound",
+      });
     }
     if (repo.disabled) {
       throw new Refusal(403, "Access to this resource is disabled.", {
@@ -240,7 +251,7 @@ export class HubServer {
     response: http.ServerResponse,
     body: Buffer,
     fault: Fault,
-  ): Promise<void> {
+  ): Promise<unknown> {
     const parts = url.pathname.split("/").slice(1).map(decodeURIComponent);
     const json = (value: unknown, headers: http.OutgoingHttpHeaders = {}) => {
       if (fault.dropAfterwards) return void request.socket.destroy();
@@ -260,10 +271,18 @@ export class HubServer {
     if (url.pathname === "/api/whoami-v2") {
       const user = this.#user(seen.authorization);
       if (user === undefined) throw new Refusal(401, "Invalid username or password.");
-      return json({ type: "user", id: "1", ...user, fullname: "A Tester", orgs: [{ name: "org" }], auth: { type: "access_token", accessToken: { displayName: "test", role: "write" } } });
+      return json({
+        type: "user",
+        id: "1",
+        ...user,
+        fullname: "A Tester",
+        orgs: [{ name: "org" }],
+        auth: { type: "access_token", accessToken: { displayName: "test", role: "write" } },
+      });
     }
     if (url.pathname === "/api/repos/create") {
-      if (this.#user(seen.authorization) === undefined) throw new Refusal(401, "Invalid username or password.");
+      if (this.#user(seen.authorization) === undefined)
+        throw new Refusal(401, "Invalid username or password.");
       const { name, organization, private: isPrivate, visibility } = JSON.parse(body.toString());
       const full = `${organization ?? "tester"}/${name}`;
       if (this.repos.has(full)) throw new Refusal(409, "You already created this model repo");
@@ -277,8 +296,16 @@ export class HubServer {
       if (what === undefined || what === "revision") {
         const { commit, files } = this.#tree(repo, revision);
         json({
-          _id: "1", id: name, modelId: name, sha: commit, private: repo.private, gated: repo.gated ? "auto" : false,
-          disabled: repo.disabled, tags: [], downloads: 0, likes: 0,
+          _id: "1",
+          id: name,
+          modelId: name,
+          sha: commit,
+          private: repo.private,
+          gated: repo.gated ? "auto" : false,
+          disabled: repo.disabled,
+          tags: [],
+          downloads: 0,
+          likes: 0,
           siblings: [...files.keys()].map((rfilename) => ({ rfilename })),
         });
         return this.afterRevision?.();
@@ -287,8 +314,12 @@ export class HubServer {
       if (what === "paths-info") {
         const { files } = this.#tree(repo, revision);
         const text = body.toString();
-        const paths = text.startsWith("{") ? (JSON.parse(text).paths as string[]) : new URLSearchParams(text).getAll("paths");
-        return json(paths.flatMap((one) => (files.has(one) ? [entry(one, files.get(one) as StoredFile)] : [])));
+        const paths = text.startsWith("{")
+          ? (JSON.parse(text).paths as string[])
+          : new URLSearchParams(text).getAll("paths");
+        return json(
+          paths.flatMap((one) => (files.has(one) ? [entry(one, files.get(one) as StoredFile)] : [])),
+        );
       }
       if (what === "preupload") {
         this.#assertWriter(seen);
@@ -307,7 +338,11 @@ export class HubServer {
         const exp = Math.floor(Date.now() / 1000) + 3600;
         return json(
           { accessToken: "storagetoken", casUrl: this.storageUrl, exp },
-          { "x-xet-access-token": "storagetoken", "x-xet-cas-url": this.storageUrl, "x-xet-token-expiration": String(exp) },
+          {
+            "x-xet-access-token": "storagetoken",
+            "x-xet-cas-url": this.storageUrl,
+            "x-xet-token-expiration": String(exp),
+          },
         );
       }
     }
@@ -324,7 +359,8 @@ export class HubServer {
       if (file === undefined) {
         throw new Refusal(404, "Entry not found", { "x-error-code": "EntryNotFound" });
       }
-      if (file.sha256 === undefined) return this.#send(file, request, response, fault, { etag: `"${file.oid}"` });
+      if (file.sha256 === undefined)
+        return this.#send(file, request, response, fault, { etag: `"${file.oid}"` });
       response.setHeader("x-linked-etag", `"${file.sha256}"`);
       response.setHeader("x-linked-size", sizeOf(file));
       if (file.xetHash !== undefined) {
@@ -333,7 +369,10 @@ export class HubServer {
         const links = `<${refresh}>; rel="xet-auth", <${this.storageUrl}/v1/reconstructions/${file.xetHash}>; rel="xet-reconstruction-info"`;
         response.setHeader("link", links);
         if (request.headers.accept?.includes("vnd.xet-fileinfo")) {
-          response.writeHead(200, { "content-type": "application/vnd.xet-fileinfo+json", etag: `"${file.sha256}"` });
+          response.writeHead(200, {
+            "content-type": "application/vnd.xet-fileinfo+json",
+            etag: `"${file.sha256}"`,
+          });
           return void response.end("{}");
         }
       }
@@ -347,7 +386,12 @@ export class HubServer {
     if (this.#user(seen.authorization) === undefined) throw new Refusal(401, "Invalid username or password.");
   }
 
-  #list(repo: Repo, revision: string, url: URL, json: (value: unknown, headers?: http.OutgoingHttpHeaders) => void): void {
+  #list(
+    repo: Repo,
+    revision: string,
+    url: URL,
+    json: (value: unknown, headers?: http.OutgoingHttpHeaders) => void,
+  ): void {
     const { files } = this.#tree(repo, revision);
     const names = [...files.keys()].sort();
     const start = Number(url.searchParams.get("cursor") ?? 0);
@@ -369,7 +413,8 @@ export class HubServer {
       if (isXet) {
         return { href: `${this.url}/api/models/${repo}/xet-write-token/main`, header: {} };
       }
-      if (this.chunkSize === undefined || size <= this.chunkSize) return { href: `${this.storageUrl}/upload/${oid}` };
+      if (this.chunkSize === undefined || size <= this.chunkSize)
+        return { href: `${this.storageUrl}/upload/${oid}` };
       const count = Math.ceil(size / this.chunkSize);
       const numbered = Array.from({ length: count }, (_, i) => [
         String(i + 1).padStart(5, "0"),
@@ -389,9 +434,20 @@ export class HubServer {
     });
   }
 
-  #commitRoute(repo: Repo, branch: string, url: URL, seen: Seen, body: Buffer, json: (value: unknown) => void): void {
+  #commitRoute(
+    repo: Repo,
+    branch: string,
+    url: URL,
+    seen: Seen,
+    body: Buffer,
+    json: (value: unknown) => void,
+  ): void {
     this.#assertWriter(seen);
-    const lines = body.toString().split("\n").filter(Boolean).map((line) => JSON.parse(line));
+    const lines = body
+      .toString()
+      .split("\n")
+      .filter(Boolean)
+      .map((line) => JSON.parse(line));
     const files: Record<string, Buffer | StoredFile | null> = {};
     let title = "";
     for (const { key, value } of lines) {
@@ -408,7 +464,13 @@ export class HubServer {
     const onto = isPull ? `refs/pr/${repo.refs.size}` : branch;
     const oid = this.commit(repo.name, files, { branch: onto, title });
     const pull = isPull ? { pullRequestUrl: `${this.url}/${repo.name}/discussions/1` } : {};
-    json({ success: true, commitOid: oid, commitUrl: `${this.url}/${repo.name}/commit/${oid}`, hookOutput: "", ...pull });
+    json({
+      success: true,
+      commitOid: oid,
+      commitUrl: `${this.url}/${repo.name}/commit/${oid}`,
+      hookOutput: "",
+      ...pull,
+    });
   }
 
   #storageRoute(
@@ -418,14 +480,20 @@ export class HubServer {
     body: Buffer,
     fault: Fault,
     json: (value: unknown) => void,
-  ): void {
+  ): unknown {
     const [what, id = "", ...rest] = url.pathname.split("/").slice(1).map(decodeURIComponent);
     if (what === "file") {
       const [commit = "", ...name] = rest;
       const file = this.repos.get(id)?.commits.get(commit)?.get(name.join("/"));
       if (file === undefined) throw new Refusal(404, "no such object");
       const range = seen.range === undefined ? {} : { range: seen.range };
-      return this.#send(file, { headers: range, method: seen.method, socket: response.socket }, response, fault, { etag: '"storage"' });
+      return this.#send(
+        file,
+        { headers: range, method: seen.method, socket: response.socket },
+        response,
+        fault,
+        { etag: '"storage"' },
+      );
     }
     if (what === "upload") {
       if (sha("sha256", body) !== id) throw new Refusal(400, "wrong checksum");
@@ -445,7 +513,8 @@ export class HubServer {
       this.lfs.set(id, whole);
       return json({});
     }
-    if (seen.authorization !== "Bearer storagetoken" && what !== "xorb") throw new Refusal(401, "no storage token");
+    if (seen.authorization !== "Bearer storagetoken" && what !== "xorb")
+      throw new Refusal(401, "no storage token");
     if (url.pathname.includes("/reconstructions/")) {
       const hash = url.pathname.split("/").at(-1) as string;
       const file = this.#xetFiles.get(hash);
@@ -455,7 +524,13 @@ export class HubServer {
       const first = Math.floor(start / XET_CHUNK);
       return json({
         offset_into_first_range: start - first * XET_CHUNK,
-        terms: [{ hash, unpacked_length: file.length - first * XET_CHUNK, range: { start: first, end: packed.offsets.length - 1 } }],
+        terms: [
+          {
+            hash,
+            unpacked_length: file.length - first * XET_CHUNK,
+            range: { start: first, end: packed.offsets.length - 1 },
+          },
+        ],
         xorbs: {
           [hash]: [
             {
@@ -475,7 +550,13 @@ export class HubServer {
       const packed = packXorb(this.#xetFiles.get(id) as Buffer).bytes;
       const stored = { content: packed, oid: "", sha256: "", xetHash: undefined };
       const range = seen.range === undefined ? {} : { range: seen.range };
-      return this.#send(stored, { headers: range, method: "GET", socket: response.socket }, response, fault, {});
+      return this.#send(
+        stored,
+        { headers: range, method: "GET", socket: response.socket },
+        response,
+        fault,
+        {},
+      );
     }
     if (url.pathname.includes("/xorbs/")) {
       this.#xorbs.set(url.pathname.split("/").at(-1) as string, body);
@@ -491,16 +572,20 @@ export class HubServer {
 
   #send(
     file: StoredFile,
-    request: Pick<http.IncomingMessage, "method"> & { headers: http.IncomingHttpHeaders; socket: import("node:net").Socket | null },
+    request: Pick<http.IncomingMessage, "method"> & {
+      headers: http.IncomingHttpHeaders;
+      socket: import("node:net").Socket | null;
+    },
     response: http.ServerResponse,
     fault: Fault,
     headers: http.OutgoingHttpHeaders,
-  ): void {
+  ): unknown {
     const size = sizeOf(file);
     const range = fault.noRanges ? null : /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? "");
     const start = range ? Number(range[1]) : 0;
     const end = range?.[2] ? Math.min(size, Number(range[2]) + 1) : size;
-    if (start >= size && size > 0) throw new Refusal(416, "no such range", { "content-range": `bytes */${size}` });
+    if (start >= size && size > 0)
+      throw new Refusal(416, "no such range", { "content-range": `bytes */${size}` });
     const length = Math.max(0, end - start + (fault.length ?? 0));
     response.writeHead(range ? 206 : 200, {
       "accept-ranges": "bytes",
@@ -588,7 +673,14 @@ function packXorb(content: Buffer): { bytes: Buffer; offsets: number[] } {
 
 /** The hashes of a shard are four little-endian words. */
 const hashAt = (bytes: Buffer, at: number): string =>
-  [0, 8, 16, 24].map((i) => bytes.readBigUInt64LE(at + i).toString(16).padStart(16, "0")).join("");
+  [0, 8, 16, 24]
+    .map((i) =>
+      bytes
+        .readBigUInt64LE(at + i)
+        .toString(16)
+        .padStart(16, "0"),
+    )
+    .join("");
 
 function chunksOf(xorb: Buffer): Buffer[] {
   const chunks: Buffer[] = [];

@@ -51,12 +51,10 @@ bool Aliases::IsWritten(Register at) const {
 }
 
 bool Aliases::IsWrittenBetween(Register at, size_t after, size_t before) const {
-  auto write = std::upper_bound(writes_.begin(),
-                                writes_.end(),
-                                after,
-                                [](size_t position, const Write& each) {
-                                  return position < each.position;
-                                });
+  auto write = std::upper_bound(
+      writes_.begin(), writes_.end(), after, [](size_t position, const Write& each) {
+        return position < each.position;
+      });
   for (; write != writes_.end() && write->position < before; ++write) {
     if (StoragesMayShare(write->storage, Storage(at))) return true;
   }

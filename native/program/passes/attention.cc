@@ -104,7 +104,8 @@ class AttentionPicker {
     if (!Is(graph_[unpack], "aten::reshape") || !graph_.SameModes({position, unpack})) return false;
     if (graph_.FactsOf(ResultOf(graph_[unpack])).sizes != sizes) return false;
     const TensorFacts& unpacked = graph_.FactsOf(ResultOf(graph_[unpack]));
-    if (unpacked.storage == graph_.FactsOf(result).storage && graph_.IsOutput(ResultOf(graph_[unpack])))
+    if (unpacked.storage == graph_.FactsOf(result).storage &&
+        graph_.IsOutput(ResultOf(graph_[unpack])))
       return false;
     for (const size_t i : {1, 2}) {
       if (!graph_.IsSameAt(TensorAt(attention, i), position, unpack)) return false;
@@ -113,8 +114,7 @@ class AttentionPicker {
         mask != kNoRegister && !graph_.IsSameAt(mask, position, unpack))
       return false;
     if (!graph_.IsSameAt(query, position, unpack)) return false;
-    Instruction fused =
-        AttendOne(position, query, TensorAt(attention, 1), TensorAt(attention, 2));
+    Instruction fused = AttendOne(position, query, TensorAt(attention, 1), TensorAt(attention, 2));
     fused.results = graph_[unpack].results;
     return graph_.Replace(unpack, std::move(fused));
   }
@@ -125,7 +125,8 @@ class AttentionPicker {
     const Register query = TensorAt(attention, 0);
     const Register key = BeforeRepeat(TensorAt(attention, 1), position);
     const Register value = BeforeRepeat(TensorAt(attention, 2), position);
-    if (graph_.FactsOf(query).sizes.size() != 4 || graph_.FactsOf(key).sizes.size() != 4) return false;
+    if (graph_.FactsOf(query).sizes.size() != 4 || graph_.FactsOf(key).sizes.size() != 4)
+      return false;
     if (graph_.FactsOf(query).sizes[1] == graph_.FactsOf(key).sizes[1]) return false;
     if (!MaskFits(attention)) return false;
     Instruction fused;

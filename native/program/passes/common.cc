@@ -104,8 +104,7 @@ class Merger {
         if (graph_.IsOutput(at)) return false;
         // A view is its argument's memory, whoever makes it; fresh memory must stay two.
         const bool view = SharesWithArgument(instruction, at);
-        if (!view && (graph_.aliases().IsWritten(at) || graph_.aliases().Escapes(at)))
-          return false;
+        if (!view && (graph_.aliases().IsWritten(at) || graph_.aliases().Escapes(at))) return false;
       }
     }
     return true;

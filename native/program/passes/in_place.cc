@@ -74,7 +74,8 @@ class Reuser {
     if (over == kNoRegister || result == kNoRegister) return false;
     const TensorFacts& from = graph_.FactsOf(over);
     const TensorFacts& to = graph_.FactsOf(result);
-    if (from.dtype != to.dtype || from.sizes != to.sizes || from.strides != to.strides) return false;
+    if (from.dtype != to.dtype || from.sizes != to.sizes || from.strides != to.strides)
+      return false;
     if (from.device != to.device || !IsDense(from)) return false;
     // Folded constants are no arguments, but are there at the next run.
     const size_t maker = graph_.MakerOf(over);
@@ -91,11 +92,10 @@ class Reuser {
   }
 
   bool IsFolded(int32_t storage) const {
-    return std::any_of(program_.captures.begin(),
-                       program_.captures.end(),
-                       [&](const CapturedTensor& capture) {
-                         return graph_.FactsOf(capture.to).storage == storage;
-                       });
+    return std::any_of(
+        program_.captures.begin(), program_.captures.end(), [&](const CapturedTensor& capture) {
+          return graph_.FactsOf(capture.to).storage == storage;
+        });
   }
 
   // Every element has its own place, and there are no others between.

@@ -123,11 +123,12 @@ class Mover {
     }
     range.start = start.value_or(0);
     if (range.start < 0) range.start += size;
-    if (range.start < 0 || range.count < 1 || range.count * 2 > size || range.start + range.count > size)
+    if (range.start < 0 || range.count < 1 || range.count * 2 > size ||
+        range.start + range.count > size)
       return std::nullopt;
     if (graph_.aliases().IsWritten(from)) return std::nullopt;
-    const bool first_dims_are_one =
-        std::all_of(sizes.begin(), sizes.begin() + range.dim, [](int64_t each) { return each == 1; });
+    const bool first_dims_are_one = std::all_of(
+        sizes.begin(), sizes.begin() + range.dim, [](int64_t each) { return each == 1; });
     if (!first_dims_are_one && IsCopiedByLayout(to)) return std::nullopt;
     return range;
   }

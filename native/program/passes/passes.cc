@@ -65,9 +65,8 @@ void DropUnusedConstants(Program& program) {
         if (at != kNoRegister) used[at] = true;
     }
   }
-  std::erase_if(program.captures, [&](const CapturedTensor& capture) {
-    return capture.folded && !used[capture.to];
-  });
+  std::erase_if(program.captures,
+                [&](const CapturedTensor& capture) { return capture.folded && !used[capture.to]; });
 }
 
 }  // namespace

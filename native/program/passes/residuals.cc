@@ -36,8 +36,8 @@ void FuseResiduals(Program& program) {
     if (graph.aliases().IsWritten(result)) continue;
     Instruction fused;
     fused.op = &OpNamed("torchformers::add_rms_norm");
-    fused.operands = {add->operands[0], add->operands[1], graph[i].operands[1],
-                      graph[i].operands[2]};
+    fused.operands = {
+        add->operands[0], add->operands[1], graph[i].operands[1], graph[i].operands[2]};
     fused.results.resize(2);
     fused.results[0].registers = {result};
     fused.results[1].registers = {sum};

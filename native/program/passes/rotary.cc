@@ -76,12 +76,10 @@ class TurnFinder {
           if (!from || !graph_.SameModes({position, straight->position, crossed->position, *from}))
             continue;
           turn.first_use = std::min({*from, straight->position, crossed->position});
-          const bool same =
-              std::all_of(std::initializer_list<Register>{turn.x, turn.cos, turn.sin}.begin(),
-                          std::initializer_list<Register>{turn.x, turn.cos, turn.sin}.end(),
-                          [&](Register at) {
-                            return graph_.IsSameAt(at, turn.first_use, position);
-                          });
+          const bool same = std::all_of(
+              std::initializer_list<Register>{turn.x, turn.cos, turn.sin}.begin(),
+              std::initializer_list<Register>{turn.x, turn.cos, turn.sin}.end(),
+              [&](Register at) { return graph_.IsSameAt(at, turn.first_use, position); });
           if (same) return turn;
         }
       }

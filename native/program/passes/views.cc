@@ -18,15 +18,17 @@ namespace {
 // its memory it is a view.
 bool MakesViews(const Instruction& instruction) {
   static constexpr std::array<std::string_view, 33> kNames{
-      "aten::view",      "aten::reshape",          "aten::_unsafe_view", "aten::view_as",
-      "aten::reshape_as", "aten::expand",          "aten::expand_as",    "aten::transpose",
-      "aten::t",         "aten::permute",          "aten::unsqueeze",    "aten::squeeze",
-      "aten::select",    "aten::slice",            "aten::narrow",       "aten::chunk",
-      "aten::split",     "aten::split_with_sizes", "aten::unbind",       "aten::flatten",
-      "aten::unflatten", "aten::contiguous",       "aten::to",           "aten::detach",
-      "aten::alias",     "aten::as_strided",       "aten::movedim",      "aten::swapaxes",
-      "aten::diagonal",  "aten::mT",               "aten::numpy_T",      "aten::tensor_split",
-      "aten::unfold"};
+      "aten::view",       "aten::reshape",      "aten::_unsafe_view",
+      "aten::view_as",    "aten::reshape_as",   "aten::expand",
+      "aten::expand_as",  "aten::transpose",    "aten::t",
+      "aten::permute",    "aten::unsqueeze",    "aten::squeeze",
+      "aten::select",     "aten::slice",        "aten::narrow",
+      "aten::chunk",      "aten::split",        "aten::split_with_sizes",
+      "aten::unbind",     "aten::flatten",      "aten::unflatten",
+      "aten::contiguous", "aten::to",           "aten::detach",
+      "aten::alias",      "aten::as_strided",   "aten::movedim",
+      "aten::swapaxes",   "aten::diagonal",     "aten::mT",
+      "aten::numpy_T",    "aten::tensor_split", "aten::unfold"};
   const std::string_view name = instruction.op->name;
   const std::string_view plain = name.substr(0, name.find('.'));
   return std::find(kNames.begin(), kNames.end(), plain) != kNames.end();
@@ -96,7 +98,10 @@ class ViewMaker {
   std::unordered_map<Register, Register> bases_;
 };
 
-at::Tensor View(const at::Tensor& self, at::IntArrayRef sizes, at::IntArrayRef strides, int64_t offset) {
+at::Tensor View(const at::Tensor& self,
+                at::IntArrayRef sizes,
+                at::IntArrayRef strides,
+                int64_t offset) {
   return self.as_strided(sizes, strides, self.storage_offset() + offset);
 }
 
