@@ -228,8 +228,9 @@ export function describe(result: Node, mutations: readonly Mutation[]): string {
     if (node === undefined) return "-";
     switch (node.kind) {
       case "value":
-        return typeof node.value === "object" || typeof node.value === "function"
-          ? `o${node.value === null ? 0 : identity(node.value)}`
+        // A closure that is made anew each time (a cache's own) is known by its text.
+        return typeof node.value === "object" && node.value !== null
+          ? `o${identity(node.value)}`
           : `${typeof node.value} ${String(node.value)}`;
       case "object": {
         if (seen.has(node.id)) return `^${node.id}`;

@@ -123,7 +123,9 @@ void Interpreter::Load(const Instruction& instruction) {
     const Operand& operand = instruction.operands[i];
     switch (operand.kind) {
       case Operand::Kind::kConstant:
-        if (instruction.draws && generator_ && operand.constant.isNone() &&
+        // On the CPU DrawFrom has named it, inside of operators too.
+        if (instruction.draws && generator_ && !generator_->device().is_cpu() &&
+            operand.constant.isNone() &&
             instruction.op->arguments[i].kind == ArgumentKind::kGenerator) {
           stack_.emplace_back(*generator_);
         } else {

@@ -99,13 +99,13 @@ t.test("stale weights", async (t) => {
   net.load_state_dict(state());
   await check("load_state_dict", 1);
   net.load_state_dict(state(), { assign: true });
-  await check("load_state_dict, assigned", 2);
+  await check("load_state_dict, assigned", 1);
   (net.inner[0] as nn.Linear).weight.data = torch.randn(2, 2);
-  await check(".data of a parameter", 2);
+  await check(".data of a parameter", 1);
   Object.assign(net, { tied: new nn.Parameter(torch.randn(2, 2)) });
-  await check("another parameter", 3);
+  await check("another parameter", 2);
   net.inner = new nn.Sequential(new nn.Linear(2, 2));
-  await check("another module", 4);
+  await check("another module", 3);
   net.double();
   t.equal((await compiled(x.double())).dtype, "float64");
   net.float();
@@ -129,7 +129,8 @@ t.test("a profile as a file", async (t) => {
   t.ok(entries.every(({ line }) => line.includes("memory_and_state.test")), "each has its line");
   t.ok(traceEvents.every(({ ph, ts, dur }: { ph: string; ts: number; dur: number }) => ph === "X" && ts >= 0 && dur >= 0));
   t.same(readdirSync(folder), ["trace.json"], "nothing else is left");
-  await t.rejects(fn.trace(join(folder, "absent", "trace.json"), torch.ones(2, 4)), { code: /ENOENT|ERR_FILE|ERR_ENTRY/ });
+  await t.rejects(fn.trace(join(file, "no folder"), torch.ones(2, 4)), { code: /EEXIST|ENOTDIR/ });
+  t.same(readdirSync(folder), ["trace.json"]);
 });
 
 t.test("an error in a backward names operator and line", async (t) => {
