@@ -5,6 +5,7 @@ import { CheckpointError, InvalidArgumentError } from "../errors/index.ts";
 import { suggest } from "../errors/suggest.ts";
 import { writeFileAtomic } from "../hub/atomic.ts";
 import { SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, withVariant } from "../hub/checkpoint.ts";
+import { loadingCard } from "../hub/model_card.ts";
 import type { Pushable, SaveAndPushOptions } from "../hub/push.ts";
 import type { CommitInfo } from "../hub/upload.ts";
 import { save_file } from "../safetensors/index.ts";
@@ -89,15 +90,13 @@ function pushable(model: PreTrainedModel, options: SavePretrainedOptions & Sorte
     name,
     save: (folder) => writePretrained(model, folder, options),
     card: {
-      summary: `A ${name} model${model.config.model_type ? ` (\`${model.config.model_type}\`)` : ""}.`,
+      ...loadingCard(
+        `A ${name} model${model.config.model_type ? ` (\`${model.config.model_type}\`)` : ""}.`,
+        auto,
+        "model",
+      ),
       pipeline_tag,
       base_model: model.config.name_or_path,
-      typescript: [
-        `import { ${auto} } from "torchformers";`,
-        "",
-        `const model = await ${auto}.from_pretrained("REPO");`,
-      ],
-      python: [`from transformers import ${auto}`, "", `model = ${auto}.from_pretrained("REPO")`],
     },
   };
 }
