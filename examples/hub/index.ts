@@ -11,8 +11,8 @@ const model = await AutoModelForCausalLM.from_pretrained(name, {
   },
 });
 const tokenizer = await AutoTokenizer.from_pretrained(name);
-const { input_ids, attention_mask } = await tokenizer("Once upon a time", { return_tensors: "pt" });
-const ids = await model.generate({ input_ids, attention_mask }, { max_new_tokens: 12, do_sample: false });
+const inputs = await tokenizer("Once upon a time", { return_tensors: "pt" });
+const ids = await model.generate(inputs, { max_new_tokens: 12, do_sample: false });
 console.log(await tokenizer.decode(ids.index(0), { skip_special_tokens: true }));
 
 const { repos } = await hub.scan_cache_dir();

@@ -8,6 +8,7 @@ import { ConfigError } from "../errors/index.ts";
 import { warnOnce } from "../errors/warnings.ts";
 import { writeFileAtomic } from "../hub/atomic.ts";
 import { type HubOptions, kindOf } from "../hub/files.ts";
+import { loadingCard } from "../hub/model_card.ts";
 import type { Pushable, PushToHubOptions, SaveAndPushOptions } from "../hub/push.ts";
 import type { CommitInfo } from "../hub/upload.ts";
 import {
@@ -530,15 +531,11 @@ export class PretrainedConfig {
     return {
       name: this.constructor.name,
       save: (folder) => this.save_pretrained(folder),
-      card: {
-        summary: `A ${this.constructor.name}${this.model_type ? ` (\`${this.model_type}\`)` : ""}: the settings of a model, without weights.`,
-        typescript: [
-          'import { AutoConfig } from "torchformers";',
-          "",
-          'const config = await AutoConfig.from_pretrained("REPO");',
-        ],
-        python: ["from transformers import AutoConfig", "", 'config = AutoConfig.from_pretrained("REPO")'],
-      },
+      card: loadingCard(
+        `A ${this.constructor.name}${this.model_type ? ` (\`${this.model_type}\`)` : ""}: the settings of a model, without weights.`,
+        "AutoConfig",
+        "config",
+      ),
     };
   }
 

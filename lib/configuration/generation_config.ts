@@ -6,6 +6,7 @@ import { suggest } from "../errors/suggest.ts";
 import { warnOnce } from "../errors/warnings.ts";
 import { writeFileAtomic } from "../hub/atomic.ts";
 import { HUB_OPTIONS, type HubOptions, kindOf, readText, resolveFile } from "../hub/files.ts";
+import { loadingCard } from "../hub/model_card.ts";
 import type { Pushable, PushToHubOptions, SaveAndPushOptions } from "../hub/push.ts";
 import type { CommitInfo } from "../hub/upload.ts";
 import {
@@ -443,19 +444,7 @@ export class GenerationConfig {
     return {
       name: "GenerationConfig",
       save: (folder) => this.save_pretrained(folder, { config_file_name }),
-      card: {
-        summary: "A GenerationConfig: how text is generated.",
-        typescript: [
-          'import { GenerationConfig } from "torchformers";',
-          "",
-          'const config = await GenerationConfig.from_pretrained("REPO");',
-        ],
-        python: [
-          "from transformers import GenerationConfig",
-          "",
-          'config = GenerationConfig.from_pretrained("REPO")',
-        ],
-      },
+      card: loadingCard("A GenerationConfig: how text is generated.", "GenerationConfig", "config"),
     };
   }
 

@@ -15,6 +15,19 @@ export interface CardContent {
   readonly tags?: readonly string[] | undefined;
 }
 
+/** The card of what an Auto class, or a class of its own, loads by the repository's name. */
+export function loadingCard(summary: string, loader: string, variable: string): CardContent {
+  return {
+    summary,
+    typescript: [
+      `import { ${loader} } from "torchformers";`,
+      "",
+      `const ${variable} = await ${loader}.from_pretrained("REPO");`,
+    ],
+    python: [`from transformers import ${loader}`, "", `${variable} = ${loader}.from_pretrained("REPO")`],
+  };
+}
+
 /** A string as YAML: plain where nothing in it means anything, quoted where something might. */
 const scalar = (text: string): string =>
   /^[A-Za-z][\w ./-]*$/.test(text) && !/^(true|false|null|yes|no|on|off|y|n|~)$/i.test(text)

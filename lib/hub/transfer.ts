@@ -20,9 +20,9 @@ import { redact } from "./token.ts";
 /** One request brings at most this much, so that several connections can share a file. */
 const PIECE = 64 * 1024 * 1024;
 /** Bytes are hashed and written in blocks of this size; a connection has two at most. */
-const BLOCK = 512 * 1024;
+const BLOCK = 256 * 1024;
 /** Node makes a buffer for each read and frees it with the next collection, of which there would be few: so we ask. */
-const COLLECT_EVERY = 16 * 1024 * 1024;
+const COLLECT_EVERY = 6 * 1024 * 1024;
 
 /** A connection that brings less than this before it breaks has failed: a server that drips must come to an end. */
 const PROGRESS = 64 * 1024;

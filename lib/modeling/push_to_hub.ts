@@ -1,4 +1,5 @@
 // Sending a model to the hub: what is written by `save_pretrained`, and what its model card says.
+import { loadingCard } from "../hub/model_card.ts";
 import type { Pushable } from "../hub/push.ts";
 import type { CommitInfo } from "../hub/upload.ts";
 import type { PreTrainedModel } from "./modeling_utils.ts";
@@ -46,15 +47,13 @@ function pushable(model: PreTrainedModel, options: SavePretrainedOptions): Pusha
     name,
     save: (folder) => writePretrained(model, folder, options),
     card: {
-      summary: `A ${name} model${model.config.model_type ? ` (\`${model.config.model_type}\`)` : ""}.`,
+      ...loadingCard(
+        `A ${name} model${model.config.model_type ? ` (\`${model.config.model_type}\`)` : ""}.`,
+        auto,
+        "model",
+      ),
       pipeline_tag,
       base_model: model.config.name_or_path,
-      typescript: [
-        `import { ${auto} } from "torchformers";`,
-        "",
-        `const model = await ${auto}.from_pretrained("REPO");`,
-      ],
-      python: [`from transformers import ${auto}`, "", `model = ${auto}.from_pretrained("REPO")`],
     },
   };
 }

@@ -7,6 +7,7 @@ import { InvalidArgumentError } from "../errors/index.ts";
 import { warn } from "../errors/warnings.ts";
 import { writeFileAtomic } from "../hub/atomic.ts";
 import { pin } from "../hub/files.ts";
+import { loadingCard } from "../hub/model_card.ts";
 import type { Pushable, PushToHubOptions, SaveAndPushOptions } from "../hub/push.ts";
 import type { CommitInfo } from "../hub/upload.ts";
 import { type Json, stringifyJson } from "../json/json.ts";
@@ -471,19 +472,7 @@ export class PreTrainedTokenizerFast extends TokenizerVocabulary {
     return {
       name: "tokenizer",
       save: (folder) => this.#write(folder),
-      card: {
-        summary: `A tokenizer (\`${this.tokenizer_class}\`).`,
-        typescript: [
-          'import { AutoTokenizer } from "torchformers";',
-          "",
-          'const tokenizer = await AutoTokenizer.from_pretrained("REPO");',
-        ],
-        python: [
-          "from transformers import AutoTokenizer",
-          "",
-          'tokenizer = AutoTokenizer.from_pretrained("REPO")',
-        ],
-      },
+      card: loadingCard(`A tokenizer (\`${this.tokenizer_class}\`).`, "AutoTokenizer", "tokenizer"),
     };
   }
 

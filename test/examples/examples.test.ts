@@ -40,7 +40,7 @@ t.test("examples", async (t) => {
     "custom-model":
       /8 new weights[\s\S]*same logits before training: true[\s\S]*again as AdapterLlamaForCausalLM/,
     "fine-tuning": /[▁-█]{20}\nloss (\d+\.\d+) -> 0\.\d+ in 20 steps\nThe tensor said hello to the gradient/,
-    hub: /^Once upon a time, .+\norg\/demo-llama: 1 revision in the cache\nsent: http.*\/tester\/sent\/commit\//,
+    hub: /^Once upon a time.+\norg\/demo-llama: 1 revision in the cache\nsent: http.*\/tester\/sent\/commit\//,
     "text-generation": /^The file must be used\.\n$/,
     training: /[▁-█]{60}\nloss 0\.\d+ -> 0\.000\d+ in 300 steps/,
     workers: /tensor\(\[\[ 0\., +2\., +4\.\][\s\S]*tensor\(\[ 4\.4721, 14\.1421\]\)/,
