@@ -6,7 +6,9 @@ import { fileURLToPath } from "node:url";
 const folder = new URL("./", import.meta.url);
 const all = readdirSync(folder)
   .filter((file) => file.endsWith(".mjs") && !["main.mjs", "support.mjs", "support_llama.mjs"].includes(file))
-  .filter((file) => file.endsWith(".mjs") && !["main.mjs", "support.mjs", "big_checkpoint.mjs"].includes(file))
+  .filter(
+    (file) => file.endsWith(".mjs") && !["main.mjs", "support.mjs", "big_checkpoint.mjs"].includes(file),
+  )
   .filter(
     (file) => file.endsWith(".mjs") && !["main.mjs", "support.mjs", "big_checkpoint.mjs"].includes(file),
   )

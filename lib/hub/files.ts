@@ -7,9 +7,9 @@ import { EntryNotFoundError, HubError } from "../errors/index.ts";
 import { warnOnce } from "../errors/warnings.ts";
 import { RepoCache, type RepoFile } from "./cache.ts";
 import { cacheFolder } from "./environment.ts";
+import { finishReplacement } from "./folder_transaction.ts";
 import { assertSafeName, isRepoId, splitRevision } from "./names.ts";
 import { type HubOptions, isOffline } from "./options.ts";
-import { finishReplacement } from "./folder_transaction.ts";
 
 export { cacheFolder } from "./environment.ts";
 export { assertSafeName } from "./names.ts";

@@ -100,8 +100,8 @@ void Draw(const c10::OperatorHandle& op, c10::DispatchKeySet keys, torch::jit::S
       return value.isTensor() && value.toTensor().defined() && value.toTensor().is_cpu();
     });
     for (size_t i = 0; on_cpu && i < arguments.size(); ++i) {
-      const bool none = values[i].isNone() ||
-                        (values[i].isGenerator() && !values[i].toGenerator().defined());
+      const bool none =
+          values[i].isNone() || (values[i].isGenerator() && !values[i].toGenerator().defined());
       if (none && arguments[i].name() == "generator")
         (*stack)[stack->size() - arguments.size() + i] = *drawing_from;
     }

@@ -1,4 +1,5 @@
-// Files and folders for JavaScript, beyond what Node offers: exchange, locks, read-ahead, mapped bytes.
+// Files and folders for JavaScript, beyond what Node offers: exchange, locks, read-ahead, mapped
+// bytes.
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <unistd.h>
@@ -78,7 +79,8 @@ Handle MapBytes(Environment& environment, Owner owner, const std::string& path) 
     tensor = at::for_blob(data, {size}).context(keep, &ReleaseBytes).options(options).make_tensor();
   } else {
     tensor = at::empty({size}, options);
-    if (size > 0) std::memcpy(tensor.data_ptr(), mapping->bytes().data(), static_cast<size_t>(size));
+    if (size > 0)
+      std::memcpy(tensor.data_ptr(), mapping->bytes().data(), static_cast<size_t>(size));
     io::CheckMappingFaults();
   }
   return environment.tensors().Add(std::move(tensor), owner.value);

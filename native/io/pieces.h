@@ -1,5 +1,5 @@
-// How a strided part of a tensor in a file is read: in pieces of a bounded size, in the order of the
-// file, without reading large gaps. Knows no libtorch and no Node.
+// How a strided part of a tensor in a file is read: in pieces of a bounded size, in the order of
+// the file, without reading large gaps. Knows no libtorch and no Node.
 #pragma once
 
 #include <cstddef>

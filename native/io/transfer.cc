@@ -33,8 +33,8 @@
 namespace tf {
 namespace {
 
-// For the CPU a piece stays in the processor's cache between reading and casting; for an accelerator
-// a copy must be long enough to hide what starting it costs.
+// For the CPU a piece stays in the processor's cache between reading and casting; for an
+// accelerator a copy must be long enough to hide what starting it costs.
 constexpr size_t kCpuPiece = size_t{1} << 20;
 constexpr size_t kDevicePiece = size_t{16} << 20;
 constexpr unsigned kMostThreads = 4;
@@ -185,10 +185,12 @@ class Reader {
     Buffer& buffer = buffers_[turn_++ % 2];
     if (buffer.free) buffer.free->synchronize();
     const size_t bytes = BytesOf(step);
-    const at::Tensor host = Room(buffer.bytes, bytes, true).narrow(0, 0, static_cast<int64_t>(bytes));
+    const at::Tensor host =
+        Room(buffer.bytes, bytes, true).narrow(0, 0, static_cast<int64_t>(bytes));
     step.job->source->Read(BeginOf(step), host.data_ptr(), bytes);
     // Bytes cross as they are, and are cast and laid out over there.
-    const at::Tensor there = at::empty(host.sizes(), host.options().pinned_memory(false).device(device_));
+    const at::Tensor there =
+        at::empty(host.sizes(), host.options().pinned_memory(false).device(device_));
     there.copy_(host, true);
     const at::Tensor typed = there.view(step.job->dtype);
     Narrow(step.job->into, step.piece)
@@ -230,8 +232,8 @@ void Transfer(const std::vector<Step>& steps, c10::Device device) {
       if (!failure) failure = std::current_exception();
     }
   };
-  const size_t wanted =
-      std::min<size_t>({kMostThreads, std::max(std::thread::hardware_concurrency(), 1u), steps.size()});
+  const size_t wanted = std::min<size_t>(
+      {kMostThreads, std::max(std::thread::hardware_concurrency(), 1u), steps.size()});
   std::vector<std::thread> helpers;
   try {
     while (helpers.size() + 1 < wanted) helpers.emplace_back(work);

@@ -38,7 +38,8 @@ class Interpreter {
   template <class Pause>
   bool Run(Pause&& pause) {
     const ModesHere modes(*this);
-    const DrawFrom draws(generator_ && generator_->device().is_cpu() ? *generator_ : at::Generator());
+    const DrawFrom draws(generator_ && generator_->device().is_cpu() ? *generator_
+                                                                     : at::Generator());
     for (; position_ < program_->code.size(); ++position_) {
       if (pause()) return false;
       Execute(program_->code[position_]);

@@ -90,7 +90,8 @@ void Program::Finish() {
 }
 
 Instruction::Way Program::WayOf(const Instruction& instruction) const {
-  if (instruction.op->name == "torchformers::view" && !needs_gradients) return Instruction::Way::kView;
+  if (instruction.op->name == "torchformers::view" && !needs_gradients)
+    return Instruction::Way::kView;
   return instruction.op->skips_autograd && !mode_facts[instruction.modes].grad
              ? Instruction::Way::kCallBelow
              : Instruction::Way::kCall;

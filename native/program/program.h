@@ -141,8 +141,8 @@ class Program {
   Register inputs = 0;  // so many of the first registers
   bool draws = false;
   bool draws_from_default = false;  // the CPU's generator
-  bool draws_on_device = false;  // from a device's default generator, which runs share
-  bool writes = false;           // something, that may be there before and after the run
+  bool draws_on_device = false;     // from a device's default generator, which runs share
+  bool writes = false;              // something, that may be there before and after the run
   // Per register: whether the memory of the tensor that is in it beforehand is written.
   std::vector<bool> written;
   bool autocast = false;

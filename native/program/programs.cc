@@ -325,8 +325,10 @@ void Programs::Settle(std::map<uint64_t, Pending>::iterator found,
   }
   napi_value error = MakeError(environment_, *failure);
   if (run != nullptr) {
-    napi_set_named_property(
-        env, error, "instruction", FromDouble(env, static_cast<double>(run->interpreter().position())));
+    napi_set_named_property(env,
+                            error,
+                            "instruction",
+                            FromDouble(env, static_cast<double>(run->interpreter().position())));
   }
   napi_reject_deferred(env, pending.deferred, error);
 }

@@ -2,7 +2,7 @@
 // Over 500 lines because the grammar is one: statements, targets, then expressions from the loosest to the tightest.
 
 import { TemplateSyntaxError, type Token, type TokenKind, tokenize } from "./lexer.ts";
-import type { Expression, ForNode, Given, MacroNode, Piped, Statement, Target } from "./nodes.ts";
+import type { Expression, Given, MacroNode, Piped, Statement, Target } from "./nodes.ts";
 
 const CONSTANTS: ReadonlyMap<string, boolean | null> = new Map([
   ["true", true],
