@@ -5,7 +5,7 @@ import { runFilter } from "./filters.ts";
 import { checkNamespaceName, GLOBALS } from "./functions.ts";
 import type { Marks } from "./generation.ts";
 import { attributeOf, itemOf } from "./members.ts";
-import type { Expression, Given, MacroNode, Piped, Statement, Target } from "./nodes.ts";
+import type { Expression, ForNode, Given, MacroNode, Piped, Statement, Target } from "./nodes.ts";
 import { arithmetic } from "./operators.ts";
 import { runTest } from "./tests.ts";
 import {
