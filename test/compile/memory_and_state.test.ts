@@ -29,7 +29,10 @@ t.test("memory that is shared in another way", async (t) => {
     ["views that overlap elsewhere", () => pair(base(), 2, 1)],
     ["apart again", () => [torch.ones(3), torch.ones(3)]],
   ];
-  const pair = (from: Tensor, a: number, b: number): [Tensor, Tensor] => [from.narrow(0, a, 3), from.narrow(0, b, 3)];
+  const pair = (from: Tensor, a: number, b: number): [Tensor, Tensor] => [
+    from.narrow(0, a, 3),
+    from.narrow(0, b, 3),
+  ];
   for (const [name, make] of pairs) {
     const results = [];
     for (const side of [eager, fn]) {
@@ -44,7 +47,11 @@ t.test("memory that is shared in another way", async (t) => {
 
 t.test("views leave a run as views", async (t) => {
   const w = torch.zeros(4);
-  const fn = torch.compile((x: Tensor) => ({ row: x.select(0, 1), captured: w.narrow(0, 1, 2), fresh: x.add(1).t() }));
+  const fn = torch.compile((x: Tensor) => ({
+    row: x.select(0, 1),
+    captured: w.narrow(0, 1, 2),
+    fresh: x.add(1).t(),
+  }));
   for (let i = 0; i < 2; i++) {
     const x = torch.zeros(2, 3);
     const out = await fn(x);
@@ -126,8 +133,15 @@ t.test("a profile as a file", async (t) => {
     entries.map(({ op }) => op),
   );
   t.ok(entries.some(({ op }) => op === "torchformers::gradients"));
-  t.ok(entries.every(({ line }) => line.includes("memory_and_state.test")), "each has its line");
-  t.ok(traceEvents.every(({ ph, ts, dur }: { ph: string; ts: number; dur: number }) => ph === "X" && ts >= 0 && dur >= 0));
+  t.ok(
+    entries.every(({ line }) => line.includes("memory_and_state.test")),
+    "each has its line",
+  );
+  t.ok(
+    traceEvents.every(
+      ({ ph, ts, dur }: { ph: string; ts: number; dur: number }) => ph === "X" && ts >= 0 && dur >= 0,
+    ),
+  );
   t.same(readdirSync(folder), ["trace.json"], "nothing else is left");
   await t.rejects(fn.trace(join(file, "no folder"), torch.ones(2, 4)), { code: /EEXIST|ENOTDIR/ });
   t.same(readdirSync(folder), ["trace.json"]);
