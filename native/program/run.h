@@ -31,9 +31,7 @@ class ProgramRun final : public Executor::Task {
   void Cancel() { cancelled_.store(true, std::memory_order_relaxed); }
 
   // Before it starts.
-  void SetRegister(Register at, c10::IValue value) {
-    interpreter_.SetRegister(at, std::move(value));
-  }
+  void SetRegister(Register at, c10::IValue value) { interpreter_.SetRegister(at, std::move(value)); }
   // Where operators draw that name no generator.
   void DrawFrom(at::Generator generator) { interpreter_.set_generator(std::move(generator)); }
 

@@ -582,8 +582,7 @@ TEST("pieces cover a view, and none is larger than allowed") {
       view.strides.push_back(stride);
       stride *= size + static_cast<int64_t>(random() % 3);
     }
-    for (size_t i = dimensions; i > 1;
-         --i) {  // dimensions in any order, as a transpose leaves them
+    for (size_t i = dimensions; i > 1; --i) {  // dimensions in any order, as a transpose leaves them
       const size_t other = random() % i;
       std::swap(view.sizes[i - 1], view.sizes[other]);
       std::swap(view.strides[i - 1], view.strides[other]);

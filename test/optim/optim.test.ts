@@ -288,10 +288,7 @@ t.test("schedulers take what they need by position or by name", async (t) => {
     () => new lr_scheduler.StepLR(optimizer(), { gamma: 0.5 } as never),
     /StepLR\(\) needs the argument 'step_size'/,
   );
-  t.throws(
-    () => new lr_scheduler.StepLR(optimizer(), { steps_size: 2 } as never),
-    /unknown option .steps_size/,
-  );
+  t.throws(() => new lr_scheduler.StepLR(optimizer(), { steps_size: 2 } as never), /unknown option .steps_size/);
   t.throws(
     () => new lr_scheduler.StepLR(optimizer(), 2, { step_size: 2 } as never),
     /by position and by name/,
