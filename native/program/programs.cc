@@ -87,6 +87,19 @@ void Programs::RefuseBusyGradient(const at::Tensor& tensor, const char* what) co
   }
 }
 
+Programs::Foreseen Programs::Foresee(const at::Tensor& of) const {
+  for (auto entry = pending_.rbegin(); entry != pending_.rend(); ++entry) {
+    const Pending& earlier = entry->second;
+    for (size_t i = 0; i < earlier.gradients_of.size(); ++i) {
+      const GradientSlot& slot = earlier.program->gradients[i];
+      if (!earlier.gradients_of[i].is_same(of) || (!slot.changed && !slot.looked)) continue;
+      const Register at = slot.changed ? earlier.program->outputs[slot.after] : slot.before;
+      return {true, at == kNoRegister ? nullptr : &earlier.program->registers[at]};
+    }
+  }
+  return {};
+}
+
 bool Programs::GradientsFit(const Program& program,
                             const std::vector<c10::IValue>& registers) const {
   return std::all_of(
@@ -95,19 +108,8 @@ bool Programs::GradientsFit(const Program& program,
         if (!of.requires_grad() || !of.is_leaf()) return !slot.looked || !slot.defined;
         RefuseGradientHooks(of);
         if (!slot.looked) return true;
-        // What the last of the runs that are queued will leave.
-        for (auto entry = pending_.rbegin(); entry != pending_.rend(); ++entry) {
-          const Pending& earlier = entry->second;
-          if (!earlier.program) continue;
-          const std::vector<GradientSlot>& slots = earlier.program->gradients;
-          for (size_t i = 0; i < slots.size(); ++i) {
-            if (!earlier.gradients_of[i].is_same(of)) continue;
-            if (!slots[i].changed && !slots[i].looked) continue;
-            return slot.defined == (slots[i].changed
-                                        ? earlier.program->outputs[slots[i].after] != kNoRegister
-                                        : slots[i].defined);
-          }
-        }
+        if (const Foreseen foreseen = Foresee(of); foreseen.known)
+          return slot.defined == (foreseen.facts != nullptr);
         const at::Tensor& gradient = of.grad();
         if (!slot.defined) return !gradient.defined();
         return gradient.defined() && program.registers[slot.before].FitsLoosely(gradient);

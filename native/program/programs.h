@@ -56,6 +56,12 @@ class Programs {
                  uint64_t id,
                  bool profiled,
                  const std::vector<at::Generator>& generators = {});
+  // The gradient that the runs which are queued will leave, if one of them has to do with it.
+  struct Foreseen {
+    bool known = false;
+    const TensorFacts* facts = nullptr;  // null: none
+  };
+  Foreseen Foresee(const at::Tensor& of) const;
   // Whether the gradients are there that the Program expects, once all that is queued has run.
   bool GradientsFit(const Program& program, const std::vector<c10::IValue>& registers) const;
   void Cancel(uint64_t id);

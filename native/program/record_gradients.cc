@@ -14,6 +14,7 @@
 #include "native/autograd/gradients.h"
 #include "native/convert/value.h"
 #include "native/error/error.h"
+#include "native/program/programs.h"
 #include "native/program/recorder.h"
 
 namespace tf {
@@ -95,7 +96,19 @@ at::Tensor Recorder::Gradient(const at::Tensor& tensor) {
   GradientSlot& slot = program_->gradients[state.slot];
   if (slot.looked || slot.changed) return state.now;
   slot.looked = true;
-  const at::Tensor real = Original(state.tensor).grad();
+  const at::Tensor of = Original(state.tensor);
+  if (const Programs::Foreseen foreseen = environment_.programs()->Foresee(of); foreseen.known) {
+    slot.defined = foreseen.facts != nullptr;
+    if (!slot.defined) return {};
+    const c10::NoGradGuard guard;
+    state.now = at::empty_strided(foreseen.facts->sizes,
+                                  foreseen.facts->strides,
+                                  at::dtype(foreseen.facts->dtype).device(at::kMeta));
+    MarkFake(state.now, {foreseen.facts->device, id_});
+    slot.before = NewRegister(state.now);
+    return state.now;
+  }
+  const at::Tensor real = of.grad();
   slot.defined = real.defined();
   if (!slot.defined) return {};
   state.now = MakeFake(StorageOf(real), real);

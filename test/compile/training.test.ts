@@ -279,6 +279,14 @@ t.test("calls in a row need not be awaited", async (t) => {
   );
 });
 
+t.test("the first calls of all need not be awaited", async (t) => {
+  const w = new nn.Parameter(torch.ones(2));
+  const step = torch.compile((x: Tensor) => x.mul(w).sum().backward());
+  await Promise.all([1, 2, 3].map((i) => step(torch.full([2], i, { dtype: "float32" }))));
+  t.same(w.grad?.tolist(), [6, 6]);
+  t.equal(step.counters.recordings, 2);
+});
+
 t.test("gradients of inputs, of what is between, and of gradients", async (t) => {
   const w = new nn.Parameter(torch.tensor([1, 2, 3], { dtype: "float32" }));
   const body = (x: Tensor) => {
