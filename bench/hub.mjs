@@ -140,6 +140,8 @@ async function main() {
     for (let round = 0; round < ROUNDS; round++) {
       for (const side of round % 2 ? ["python", "torchformers"] : ["torchformers", "python"]) {
         const cache = join(folder, "cache");
+        // What one side left for the disk to write must not hold up the other.
+        spawnSync("sync");
         const env = {
           HF_ENDPOINT: server.url,
           HF_HUB_CACHE: cache,
@@ -156,31 +158,24 @@ async function main() {
     }
     const seconds = (side) => median(sides[side].map((one) => one.seconds));
     const rss = (side) => median(sides[side].map((one) => one.rss)) / 1e6;
-    console.log(
-      table(
-        ["download", "torchformers", "Python", "ratio"],
-        [
-          [
-            "seconds",
-            seconds("torchformers"),
-            seconds("python"),
-            seconds("python") / seconds("torchformers"),
-          ],
-          ["memory, MB", rss("torchformers"), rss("python"), rss("python") / rss("torchformers")],
-        ],
-      ),
+    table(
+      ["download", "torchformers", "Python", "ratio"],
+      [
+        ["seconds", seconds("torchformers"), seconds("python"), seconds("python") / seconds("torchformers")],
+        ["memory, MB", rss("torchformers"), rss("python"), rss("python") / rss("torchformers")],
+      ],
     );
+    console.log();
     const delays = (name) => median(sides.torchformers.map((one) => one[name]));
-    console.log(
-      table(
-        ["event loop, p99", "ms"],
-        [
-          ["idle", delays("idle")],
-          ["downloading", delays("busy")],
-          ["above", delays("busy") - delays("idle")],
-        ],
-      ),
+    table(
+      ["event loop, p99", "ms"],
+      [
+        ["idle", delays("idle")],
+        ["downloading", delays("busy")],
+        ["above", delays("busy") - delays("idle")],
+      ],
     );
+    console.log();
     const env = {
       HF_ENDPOINT: server.url,
       HF_HUB_CACHE: join(folder, "cache"),
@@ -203,9 +198,8 @@ async function main() {
       median(firsts[how]),
       median(firsts[how]) - median(firsts.path),
     ]);
-    console.log(
-      table(["warm from_pretrained", "ms", "above path", "first in a process, ms", "above path"], rows),
-    );
+    table(["warm from_pretrained", "ms", "above path", "first in a process, ms", "above path"], rows);
+    console.log();
   } finally {
     server.stop();
     rmSync(folder, { recursive: true, force: true });
