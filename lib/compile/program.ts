@@ -80,6 +80,7 @@ export class Program {
     this.draws = facts.draws;
     this.outputs = facts.outputs;
     this.#lines = parts.lines;
+    letGo(parts.lines);
   }
 
   /** The line of the model that recorded an operator: "forward (…/modeling_llama.js:101:17)". */
@@ -106,6 +107,21 @@ export class Program {
         return { text, op, line: this.line(i), begin: begin / 1e6, milliseconds: (end - begin) / 1e6 };
       });
   }
+}
+
+/** Stacks formatted in one turn of the event loop. */
+const STACKS = 32;
+
+/**
+ * Until its stack is formatted, an Error keeps alive whatever its frames worked on: the arguments of the recording, the
+ * buffers of a request. It takes too long to be done at once, and is done a few at a time.
+ */
+function letGo(lines: readonly Error[], from = 0): void {
+  if (from >= lines.length) return;
+  setImmediate(() => {
+    for (const { stack } of lines.slice(from, from + STACKS)) void stack;
+    letGo(lines, from + STACKS);
+  });
 }
 
 /** Where the rooms that only pass calls on lie. */

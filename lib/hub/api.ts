@@ -6,7 +6,7 @@ import { HubError, OfflineModeError, RevisionNotFoundError } from "../errors/ind
 import { warnOnce } from "../errors/warnings.ts";
 import { RepoCache, type RepoFile } from "./cache.ts";
 import { endpoint } from "./environment.ts";
-import { hubJson, hubRequest, readBody } from "./http.ts";
+import { hubJson, hubRequest, hubText } from "./http.ts";
 import { assertSafeEntry, assertSafeName, isCommit } from "./names.ts";
 import { type HubOptions, isOffline } from "./options.ts";
 import { tokenFor } from "./token.ts";
@@ -40,13 +40,13 @@ export function hubFetch({
       once: method === "POST" && /\/commit\/|\/repos\/create$/.test(url.pathname),
       onSent: sentReporter(init),
     };
-    const response = await hubRequest(url.href, request);
+    // Answers to questions are read whole, and asked for again when they break off; files are not.
+    const isQuestion = isHub && (method !== "GET" || url.pathname.includes("/api/"));
+    const { response, text } = isQuestion
+      ? await hubText(url.href, request)
+      : { response: await hubRequest(url.href, request), text: undefined };
     const facts = { status: response.status, headers: headersOf(response.headers) };
-    // Answers to questions are read whole; files are not.
-    const body =
-      isHub && (method !== "GET" || url.pathname.includes("/api/"))
-        ? await readBody(response)
-        : (Readable.toWeb(response.message) as ReadableStream<Uint8Array>);
+    const body = text ?? (Readable.toWeb(response.message) as ReadableStream<Uint8Array>);
     const answer = new Response(response.status === 204 ? null : body, facts);
     Object.defineProperty(answer, "url", { value: response.url });
     return answer;

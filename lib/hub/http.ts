@@ -261,23 +261,32 @@ export async function readBody({ message }: HubResponse, most = 256 * 1024 * 102
   return Buffer.concat(chunks).toString("utf8");
 }
 
-/** A JSON answer, tried again as a whole when it breaks off. */
+/** An answer with its text, tried again as a whole when it breaks off; POST requests that must not be sent twice are not. */
+export async function hubText(
+  address: string,
+  request: HubRequest = {},
+): Promise<{ readonly text: string; readonly response: HubResponse }> {
+  const attempts = request.once ? 1 : (request.attempts ?? retries.attempts);
+  for (let attempt = 1; ; attempt++) {
+    const response = await hubRequest(address, request);
+    try {
+      return { text: await readBody(response), response };
+    } catch (error) {
+      request.signal?.throwIfAborted();
+      if (attempt >= attempts) throw unreachable(address, error as Error, request);
+      await pause(attempt, undefined, request.signal);
+    }
+  }
+}
+
+/** A JSON answer; one that is not whole is asked for again. */
 export async function hubJson(
   address: string,
   request: HubRequest = {},
 ): Promise<{ readonly value: unknown; readonly response: HubResponse }> {
   const attempts = request.attempts ?? retries.attempts;
   for (let attempt = 1; ; attempt++) {
-    const response = await hubRequest(address, request);
-    let text: string;
-    try {
-      text = await readBody(response);
-    } catch (error) {
-      request.signal?.throwIfAborted();
-      if (attempt >= attempts) throw unreachable(address, error as Error, request);
-      await pause(attempt, undefined, request.signal);
-      continue;
-    }
+    const { text, response } = await hubText(address, request);
     try {
       return { value: JSON.parse(text), response };
     } catch {
