@@ -11,7 +11,9 @@ import { describeMachine, table } from "./support.mjs";
 
 const small = "--max-semi-space-size=1";
 if (!process.execArgv.includes(small)) {
-  const { status } = spawnSync(process.execPath, [small, fileURLToPath(import.meta.url)], { stdio: "inherit" });
+  const { status } = spawnSync(process.execPath, [small, fileURLToPath(import.meta.url)], {
+    stdio: "inherit",
+  });
   process.exit(status ?? 1);
 }
 
