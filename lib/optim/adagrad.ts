@@ -2,7 +2,7 @@
 
 import { bind, type Rest } from "../nn/arguments.ts";
 import * as torch from "../torch/index.ts";
-import { compute, decision, run, setting } from "./native.ts";
+import { decayed, decision, run, setting } from "./native.ts";
 import {
   type BaseOptions,
   type Entry,
@@ -134,15 +134,7 @@ export class RMSprop extends Optimizer<RMSpropOptions> {
       const buffer = decision(() => group.momentum > 0)
         ? realView(stateTensor(state, "momentum_buffer", zeros))
         : null;
-      let grad = maximize ? given.neg() : given;
-      if (decision(() => group.weight_decay !== 0))
-        grad = compute(
-          "add",
-          "Tensor",
-          grad,
-          param,
-          setting(() => group.weight_decay),
-        );
+      let grad = decayed(maximize ? given.neg() : given, param, group);
       grad = realView(grad);
       const rest = () => setting(() => 1 - group.alpha);
       run(

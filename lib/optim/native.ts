@@ -29,6 +29,18 @@ export function run(name: string, overload: string, ...args: Argument[]): void {
 export const compute = (name: string, overload: string, ...args: Argument[]): Tensor =>
   adopt(call(name, overload, args) as number);
 
+/** L2 regularization: gradient + weight_decay * parameter, where there is any. */
+export const decayed = (grad: Tensor, param: Tensor, group: { readonly weight_decay: number }): Tensor =>
+  decision(() => group.weight_decay !== 0)
+    ? compute(
+        "add",
+        "Tensor",
+        grad,
+        param,
+        setting(() => group.weight_decay),
+      )
+    : grad;
+
 function call(name: string, overload: string, args: readonly Argument[]): Value {
   const native = addon();
   const result = native.call(findOp(name, overload), null, ...args.map(crossing));

@@ -4,7 +4,7 @@ import { InvalidArgumentError } from "../errors/index.ts";
 import { bind, type Rest } from "../nn/arguments.ts";
 import type { Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
-import { compute, decision, run, setting } from "./native.ts";
+import { compute, decayed, decision, run, setting } from "./native.ts";
 import {
   type BaseOptions,
   type Entry,
@@ -112,15 +112,7 @@ function fusedStep(group: SGDOptions, entries: readonly Entry[]): void {
 function singleStep(group: SGDOptions, entry: Entry): void {
   const { nesterov, maximize } = group;
   const { param, state } = entry;
-  let grad = maximize ? entry.grad.neg() : entry.grad;
-  if (decision(() => group.weight_decay !== 0))
-    grad = compute(
-      "add",
-      "Tensor",
-      grad,
-      param,
-      setting(() => group.weight_decay),
-    );
+  let grad = decayed(maximize ? entry.grad.neg() : entry.grad, param, group);
   if (decision(() => group.momentum !== 0)) {
     let buffer = bufferOf(entry);
     if (buffer) {
