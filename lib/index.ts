@@ -53,6 +53,7 @@ export { type ModelClass, PreTrainedModel } from "./modeling/modeling_utils.ts";
 export type { SavePretrainedOptions } from "./modeling/save_pretrained.ts";
 export * from "./models/llama/index.ts";
 export * from "./models/resnet/index.ts";
+export * from "./models/sam/index.ts";
 export * from "./models/vit/index.ts";
 
 // conversions of checkpoints

@@ -8,11 +8,17 @@ export const MAPPINGS = {
   AutoConfig: {
     llama: async () => (await import("../models/llama/configuration_llama.ts")).LlamaConfig,
     resnet: async () => (await import("../models/resnet/configuration_resnet.ts")).ResNetConfig,
+    sam: async () => (await import("../models/sam/configuration_sam.ts")).SamConfig,
+    sam_mask_decoder: async () => (await import("../models/sam/configuration_sam.ts")).SamMaskDecoderConfig,
+    sam_prompt_encoder: async () => (await import("../models/sam/configuration_sam.ts")).SamPromptEncoderConfig,
+    sam_vision_model: async () => (await import("../models/sam/configuration_sam.ts")).SamVisionConfig,
     vit: async () => (await import("../models/vit/configuration_vit.ts")).ViTConfig,
   },
   AutoModel: {
     llama: async () => (await import("../models/llama/modeling_llama.ts")).LlamaModel,
     resnet: async () => (await import("../models/resnet/modeling_resnet.ts")).ResNetModel,
+    sam: async () => (await import("../models/sam/modeling_sam.ts")).SamModel,
+    sam_vision_model: async () => (await import("../models/sam/modeling_sam.ts")).SamVisionModel,
     vit: async () => (await import("../models/vit/modeling_vit.ts")).ViTModel,
   },
   AutoModelForCausalLM: {
@@ -21,6 +27,9 @@ export const MAPPINGS = {
   AutoModelForImageClassification: {
     resnet: async () => (await import("../models/resnet/modeling_resnet.ts")).ResNetForImageClassification,
     vit: async () => (await import("../models/vit/modeling_vit.ts")).ViTForImageClassification,
+  },
+  AutoModelForMaskGeneration: {
+    sam: async () => (await import("../models/sam/modeling_sam.ts")).SamModel,
   },
   AutoModelForMaskedImageModeling: {
     vit: async () => (await import("../models/vit/modeling_vit.ts")).ViTForMaskedImageModeling,
@@ -40,5 +49,9 @@ export const MAPPINGS = {
 export const CONFIG_CLASS_NAMES: Readonly<Record<string, string>> = {
   llama: "LlamaConfig",
   resnet: "ResNetConfig",
+  sam: "SamConfig",
+  sam_mask_decoder: "SamMaskDecoderConfig",
+  sam_prompt_encoder: "SamPromptEncoderConfig",
+  sam_vision_model: "SamVisionConfig",
   vit: "ViTConfig",
 };
