@@ -1,7 +1,6 @@
 // What configurations of backbones have besides: which of the model's stages give feature maps, by name and by index.
 
 import { ConfigError } from "../errors/index.ts";
-import { put } from "../json/json.ts";
 import type { PretrainedConfig } from "./configuration_utils.ts";
 import { shown } from "./field_types.ts";
 
@@ -10,10 +9,10 @@ export interface BackboneFields {
   /** Names of the stages, in order: "stem", "stage1", … */
   stage_names: string[];
   /** Stages that give a feature map. Setting it sets `out_indices` too. Default: the last stage. */
-  get out_features(): string[];
+  get out_features(): readonly string[];
   set out_features(names: readonly string[] | null);
   /** The same by index; negative ones count from the end. Setting it sets `out_features` too. */
-  get out_indices(): number[];
+  get out_indices(): readonly number[];
   set out_indices(indices: readonly number[] | null);
   /** Sets both; what is null follows from the other. Needs `stage_names`. */
   set_output_features_output_indices(wanted: {
@@ -50,19 +49,19 @@ export type WithBackboneFields<Base extends AnyConfigClass> = Omit<Base, "protot
 export function BackboneConfigMixin<Base extends AnyConfigClass>(Base: Base): WithBackboneFields<Base> {
   class BackboneConfig extends Base {
     declare stage_names: string[] | null;
-    #features: string[] | null = null;
-    #indices: number[] | null = null;
+    declare _out_features: readonly string[] | null;
+    declare _out_indices: readonly number[] | null;
 
-    get out_features(): string[] | null {
-      return this.#features;
+    get out_features(): readonly string[] | null {
+      return this._out_features ?? null;
     }
 
     set out_features(out_features: readonly string[] | null) {
       this.set_output_features_output_indices({ out_features });
     }
 
-    get out_indices(): number[] | null {
-      return this.#indices;
+    get out_indices(): readonly number[] | null {
+      return this._out_indices ?? null;
     }
 
     set out_indices(out_indices: readonly number[] | null) {
@@ -83,19 +82,21 @@ export function BackboneConfigMixin<Base extends AnyConfigClass>(Base: Base): Wi
         out_features?.map((feature) => stages.indexOf(feature)) ?? [stages.length - 1];
       const features = out_features ?? indices.map((index) => stages.at(index) as string);
       verify(name, stages, features, indices);
-      this.#features = [...features];
-      this.#indices = [...indices];
+      this._out_features = [...features];
+      this._out_indices = [...indices];
     }
 
     verify_out_features_out_indices(): void {
       const name = this.constructor.name;
-      verify(name, stagesOf(name, this.stage_names), this.#features, this.#indices);
+      verify(name, stagesOf(name, this.stage_names), this.out_features, this.out_indices);
     }
 
     override to_dict(): Record<string, unknown> {
       const output = super.to_dict();
-      put(output, "out_features", this.#features && [...this.#features]);
-      put(output, "out_indices", this.#indices && [...this.#indices]);
+      for (const field of ["out_features", "out_indices"]) {
+        output[field] = output[`_${field}`] ?? null;
+        delete output[`_${field}`];
+      }
       return output;
     }
   }

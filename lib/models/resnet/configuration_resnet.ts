@@ -63,7 +63,8 @@ export class ResNetConfig extends BackboneConfigMixin(PretrainedConfig) {
     this.hidden_act = hidden_act;
     this.downsample_in_first_stage = downsample_in_first_stage;
     this.downsample_in_bottleneck = downsample_in_bottleneck;
-    this.stage_names = ["stem", ...depths.map((_, i) => `stage${i + 1}`)];
+    const stages = Array.isArray(depths) ? depths.length : 0; // of another type they are refused at the end
+    this.stage_names = ["stem", ...Array.from({ length: stages }, (_, i) => `stage${i + 1}`)];
     this.set_output_features_output_indices({ out_features, out_indices });
     if (stage_names) this.stage_names = stage_names;
     this.post_init();

@@ -631,6 +631,21 @@ export class SamVisionAttention extends nn.Module {
     return rel_h.unsqueeze(-1).add(rel_w.unsqueeze(-2));
   }
 
+  #positions(query: Tensor, size: readonly [number, number]): Tensor | undefined {
+    if (!this.rel_pos_h || !this.rel_pos_w) return undefined;
+    return this.get_decomposed_rel_pos(query, this.rel_pos_h, this.rel_pos_w, size, size);
+  }
+
+  /** Step by step. Unlike the shared kernel it returns weights from before dropout, and the fused one drops nothing out. */
+  #attend(q: Tensor, k: Tensor, v: Tensor, { attention_mask, attentions }: AttentionInputs): Tensor {
+    let scores = torch.matmul(q.mul(this.scale), k.transpose(-2, -1));
+    if (attention_mask) scores = scores.add(attention_mask);
+    const weights = scores.softmax(-1, { dtype: "float32" }).to(q.dtype);
+    attentions?.push(weights.flatten(0, 1));
+    const kept = F.dropout(weights, { p: this.dropout, training: this.training });
+    return torch.matmul(kept, v).transpose(1, 2);
+  }
+
   /** @param x [batch, rows, columns, hidden], windows as images of their own. */
   override forward(x: Tensor, { attentions }: AttentionInputs = {}): Tensor {
     const [batch, height, width] = x.shape as [number, number, number];
@@ -640,26 +655,17 @@ export class SamVisionAttention extends nn.Module {
       .reshape([batch, patches, 3, heads, -1])
       .permute([2, 0, 3, 1, 4])
       .unbind(0) as [Tensor, Tensor, Tensor]; // [batch, heads, patches, head_dim]
-    let attention_mask: Tensor | undefined;
-    if (this.rel_pos_h && this.rel_pos_w) {
-      const size = [height, width] as const;
-      const query = q.reshape([batch * heads, patches, -1]);
-      attention_mask = this.get_decomposed_rel_pos(query, this.rel_pos_h, this.rel_pos_w, size, size).reshape(
-        [batch, heads, patches, patches],
-      );
-    }
-    // Only the eager kernel drops out here, as in the reference.
-    const dropout = this.training && this.config._attn_implementation === "eager" ? this.dropout : 0;
-    const weights: Tensor[] | undefined = attentions && [];
-    const out = attention(
-      this,
-      q,
-      k,
-      v,
-      { attention_mask, attentions: weights },
-      { dropout, scaling: this.scale, is_causal: false },
-    );
-    for (const each of weights ?? []) attentions?.push(each.reshape([batch * heads, patches, patches]));
+    const attention_mask = this.#positions(q.flatten(0, 1), [height, width])?.reshape([
+      batch,
+      heads,
+      patches,
+      patches,
+    ]);
+    const inputs = { attention_mask };
+    const out =
+      this.config._attn_implementation === "eager"
+        ? this.#attend(q, k, v, { ...inputs, attentions })
+        : attention(this, q, k, v, inputs, { scaling: this.scale, is_causal: false });
     return this.proj.forward(out.reshape([batch, height, width, -1]));
   }
 }
