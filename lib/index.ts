@@ -52,6 +52,9 @@ export type {
 export { type ModelClass, PreTrainedModel } from "./modeling/modeling_utils.ts";
 export type { SavePretrainedOptions } from "./modeling/save_pretrained.ts";
 export * from "./models/llama/index.ts";
+export * from "./models/resnet/index.ts";
+export * from "./models/sam/index.ts";
+export * from "./models/vit/index.ts";
 
 // conversions of checkpoints
 export * from "./modeling/conversion_ops.ts";
@@ -76,6 +79,12 @@ export {
   repeat_kv,
   sdpa_attention_forward,
 } from "./modeling/attention.ts";
+export {
+  type Backbone,
+  type BackboneInputs,
+  BackboneMixin,
+  type WithBackbone,
+} from "./modeling/backbone_utils.ts";
 export {
   Cache,
   CacheLayer,
