@@ -1,7 +1,7 @@
 // The Auto classes of processors: of images, sound, video, and of several kinds of input at once.
 
 import { CONFIG_NAME, readConfigFile } from "../configuration/config_files.ts";
-import { PretrainedConfig } from "../configuration/index.ts";
+import type { PretrainedConfig } from "../configuration/index.ts";
 import { InvalidArgumentError, RemoteCodeError, TorchformersError } from "../errors/index.ts";
 import { warnOnce } from "../errors/warnings.ts";
 import { findFile, pin } from "../hub/files.ts";
@@ -22,7 +22,7 @@ import {
   type Settings,
   VIDEO_PROCESSOR,
 } from "../processing/preprocessor.ts";
-import { type ProcessorPart, ProcessorMixin, setPartLoader } from "../processing/processing_utils.ts";
+import { ProcessorMixin, type ProcessorPart, setPartLoader } from "../processing/processing_utils.ts";
 import type { TokenizerLoadOptions } from "../processing/tokenizer_options.ts";
 import { CONFIG_MAPPING } from "./configuration_auto.ts";
 import type { KeyClass, Loader, RegisterOptions } from "./lazy_mapping.ts";
@@ -80,7 +80,8 @@ class Registry<P> {
   register(config: KeyClass, given: Backends<P>, { exist_ok = false }: RegisterOptions): void {
     for (const [backend, cls] of Object.entries(given)) {
       const isRight =
-        typeof cls === "function" && (cls as { prototype: unknown }).prototype instanceof (this.#base as never);
+        typeof cls === "function" &&
+        (cls as { prototype: unknown }).prototype instanceof (this.#base as never);
       if (!isRight)
         throw new InvalidArgumentError(
           `[${this.auto}.register] the class for '${backend}' must extend ${this.#base.name}; got ${String((cls as Loads<P> | null)?.name ?? cls)}.`,
@@ -89,7 +90,8 @@ class Registry<P> {
     if (Object.keys(given).length === 0)
       throw new InvalidArgumentError(`[${this.auto}.register] no class was given.`);
     const known = this.#registered.get(config);
-    const isNative = CONFIG_CLASS_NAMES[config.model_type] === config.name && config.model_type in this.#names;
+    const isNative =
+      CONFIG_CLASS_NAMES[config.model_type] === config.name && config.model_type in this.#names;
     const isNew = Object.entries(given).every(
       ([backend, cls]) => known?.[backend] === undefined || known[backend] === cls,
     );
@@ -210,9 +212,7 @@ function loadOptions({ backend: _, use_fast: __, config: ___, ...rest }: AutoPro
 }
 
 function notConstructed(name: string): never {
-  throw new InvalidArgumentError(
-    `${name} is not constructed; call ${name}.from_pretrained(directory).`,
-  );
+  throw new InvalidArgumentError(`${name} is not constructed; call ${name}.from_pretrained(directory).`);
 }
 
 /** The class for the settings of a checkpoint. */
@@ -238,14 +238,28 @@ async function preprocessorClass<P>(
     older?.replace("FeatureExtractor", "ImageProcessor") ??
     textOf(config[kind.type]);
   const name = kind === IMAGE_PROCESSOR ? declared?.replace(/Fast$/, "") : declared;
-  const entry = (name === undefined ? undefined : await registry.named(name)) ??
-    (await registry.native(model_type));
+  const entry =
+    (name === undefined ? undefined : await registry.named(name)) ?? (await registry.native(model_type));
   if (entry !== undefined) return pick(entry, backend);
-  throw noClass(registry as Registry<unknown>, dirOrRepo, name, model_type, remoteCode(registry.auto, settings, config));
+  throw noClass(
+    registry as Registry<unknown>,
+    dirOrRepo,
+    name,
+    model_type,
+    remoteCode(registry.auto, settings, config),
+  );
 }
 
-const images = new Registry<BaseImageProcessor>("AutoImageProcessor", BaseImageProcessor, IMAGE_PROCESSOR_NAMES);
-const sounds = new Registry<FeatureExtractionMixin>("AutoFeatureExtractor", Preprocessor, FEATURE_EXTRACTOR_NAMES);
+const images = new Registry<BaseImageProcessor>(
+  "AutoImageProcessor",
+  BaseImageProcessor,
+  IMAGE_PROCESSOR_NAMES,
+);
+const sounds = new Registry<FeatureExtractionMixin>(
+  "AutoFeatureExtractor",
+  Preprocessor,
+  FEATURE_EXTRACTOR_NAMES,
+);
 const videos = new Registry<BaseVideoProcessor>("AutoVideoProcessor", Preprocessor, VIDEO_PROCESSOR_NAMES);
 const processors = new Registry<ProcessorMixin>("AutoProcessor", ProcessorMixin, PROCESSOR_NAMES);
 
@@ -395,10 +409,7 @@ export class AutoProcessor {
   }
 
   /** Options as of `AutoImageProcessor.from_pretrained`; they reach the parts. */
-  static async from_pretrained(
-    dirOrRepo: string,
-    options: AutoProcessorOptions = {},
-  ): Promise<AnyProcessor> {
+  static async from_pretrained(dirOrRepo: string, options: AutoProcessorOptions = {}): Promise<AnyProcessor> {
     const { name, options: pinned } = await pin(dirOrRepo, options);
     const hub = hubOptions(pinned);
     const config = await modelConfig(name, pinned);
@@ -467,4 +478,6 @@ async function onlyPart(
 setPartLoader("image_processor", (name, options) => AutoImageProcessor.from_pretrained(name, options));
 setPartLoader("feature_extractor", (name, options) => AutoFeatureExtractor.from_pretrained(name, options));
 setPartLoader("video_processor", (name, options) => AutoVideoProcessor.from_pretrained(name, options));
-setPartLoader("tokenizer", (name, options) => AutoTokenizer.from_pretrained(name, hubOptions(options) as TokenizerLoadOptions));
+setPartLoader("tokenizer", (name, options) =>
+  AutoTokenizer.from_pretrained(name, hubOptions(options) as TokenizerLoadOptions),
+);

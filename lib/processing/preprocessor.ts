@@ -1,5 +1,6 @@
 // What processors of images, sound and video have in common: settings that are read from and written to JSON files, byte for
 // byte as the reference writes them.
+// biome-ignore-all lint/complexity/noThisInStatic: statics are inherited, so the class that was called is meant.
 
 import { mkdir } from "node:fs/promises";
 import path from "node:path";

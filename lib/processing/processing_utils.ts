@@ -1,4 +1,5 @@
 // Processors of several kinds of input: an image processor, a tokenizer and so on, called as one and kept in one folder.
+// biome-ignore-all lint/complexity/noThisInStatic: statics are inherited, so the class that was called is meant.
 
 import { mkdir } from "node:fs/promises";
 import path from "node:path";
@@ -17,8 +18,8 @@ import { BaseImageProcessor, type ImageInput } from "./image/image_processing_ut
 import { isRawImage } from "./image/load_image.ts";
 import {
   hubOptions,
-  Preprocessor,
   PROCESSOR_NAME,
+  Preprocessor,
   type PreprocessorLoadOptions,
   type Settings,
 } from "./preprocessor.ts";
@@ -124,7 +125,9 @@ export abstract class ProcessorMixin extends Callable {
   /** Names of the model's inputs that this makes. */
   get model_input_names(): string[] {
     const parts = (this.constructor as typeof ProcessorMixin).attributes.map((name) => this.#part(name));
-    return [...new Set(parts.flatMap((part) => (part as { model_input_names?: string[] }).model_input_names ?? []))];
+    return [
+      ...new Set(parts.flatMap((part) => (part as { model_input_names?: string[] }).model_input_names ?? [])),
+    ];
   }
 
   #part(name: PartName): ProcessorPart {
@@ -141,7 +144,9 @@ export abstract class ProcessorMixin extends Callable {
     const { images_kwargs, text_kwargs } = this._merge_kwargs(options);
     const data: Settings = {};
     if (text !== undefined && text !== null && this.tokenizer !== undefined)
-      Object.assign(data, { ...(await this.tokenizer(text, { ...text_kwargs } as { return_tensors: "pt" })) });
+      Object.assign(data, {
+        ...(await this.tokenizer(text, { ...text_kwargs } as { return_tensors: "pt" })),
+      });
     if (images !== undefined && images !== null && this.image_processor !== undefined)
       Object.assign(data, { ...(await this.image_processor(images, images_kwargs)) });
     return new BatchFeature(data);
@@ -152,7 +157,8 @@ export abstract class ProcessorMixin extends Callable {
     const { name, attributes, own_kwargs } = this.constructor as typeof ProcessorMixin;
     const { images_kwargs = {}, text_kwargs = {}, common_kwargs = {}, ...flat } = options;
     const image = this.image_processor?.constructor as typeof BaseImageProcessor | undefined;
-    const forImages = image === undefined ? [] : [...image.valid_kwargs, ...image.image_like_inputs, "signal"];
+    const forImages =
+      image === undefined ? [] : [...image.valid_kwargs, ...image.image_like_inputs, "signal"];
     const forText: readonly string[] = attributes.includes("tokenizer") ? CALL_OPTIONS : [];
     const merged = { images_kwargs: {} as Settings, text_kwargs: {} as Settings, own: {} as Settings };
     for (const [key, value] of Object.entries({ ...(common_kwargs as Settings), ...flat })) {
@@ -200,8 +206,7 @@ export abstract class ProcessorMixin extends Callable {
     const template = await findFile(name, "chat_template.jinja", hub);
     const tokenizer = parts[this.attributes.indexOf("tokenizer")] as PreTrainedTokenizerFast | undefined;
     const chat_template =
-      tokenizer?.chat_template ??
-      (template === undefined ? dict.chat_template : await readText(template));
+      tokenizer?.chat_template ?? (template === undefined ? dict.chat_template : await readText(template));
     const make = this as unknown as new (...given: unknown[]) => P;
     return new make(...parts, { ...own, chat_template: chat_template ?? null });
   }
@@ -278,7 +283,8 @@ function checkPart(owner: string, part: PartName, value: unknown): void {
         ? value instanceof BaseImageProcessor
         : value instanceof Preprocessor;
   if (isRight) return;
-  const got = typeof value === "function" || typeof value === "object" ? value?.constructor.name : typeof value;
+  const got =
+    typeof value === "function" || typeof value === "object" ? value?.constructor.name : typeof value;
   throw new InvalidArgumentError(`${owner} needs a ${part.replace("_", " ")}; got ${got ?? "null"}.`);
 }
 

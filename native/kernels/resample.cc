@@ -7,7 +7,8 @@
 //   derivative.
 //
 // One direction after the other; in between values are rounded to bytes, so it matters which comes
-// first (see ColumnsFirst). Weights are whole numbers of kPrecision bits: sums are exact in 32 bits.
+// first (see ColumnsFirst). Weights are whole numbers of kPrecision bits: sums are exact in 32
+// bits.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
@@ -51,7 +52,9 @@ double Hamming(double x) {
   if (x == 0.0) return 1.0;
   if (x >= 1.0) return 0.0;
   x *= kPi;
-  return std::sin(x) / x * (0.54 + 0.46 * std::cos(x));
+  // In single precision, as there.
+  constexpr double a = 0.54F, b = 0.46F;
+  return std::sin(x) / x * (a + b * std::cos(x));
 }
 
 struct Filter {
@@ -63,12 +66,18 @@ constexpr int64_t kNearest = 0;
 
 Filter FilterOf(int64_t number) {
   switch (number) {
-    case 1: return {Lanczos, 3.0};
-    case 2: return {Bilinear, 1.0};
-    case 3: return {Bicubic, 2.0};
-    case 4: return {Box, 0.5};
-    case 5: return {Hamming, 1.0};
-    default: TORCH_CHECK(false, "resample: filter must be from 0 to 5, got ", number);
+    case 1:
+      return {Lanczos, 3.0};
+    case 2:
+      return {Bilinear, 1.0};
+    case 3:
+      return {Bicubic, 2.0};
+    case 4:
+      return {Box, 0.5};
+    case 5:
+      return {Hamming, 1.0};
+    default:
+      TORCH_CHECK(false, "resample: filter must be from 0 to 5, got ", number);
   }
 }
 

@@ -67,6 +67,8 @@ export const PREPROCESSING: Record<string, (context: Context) => Promise<unknown
   async post_process_masks(context) {
     const processor = await load(context);
     const { masks, original_sizes, reshaped_input_sizes } = context.inputs;
-    return { result: processor.post_process_masks(masks, original_sizes, reshaped_input_sizes, context.options) };
+    return {
+      result: processor.post_process_masks(masks, original_sizes, reshaped_input_sizes, context.options),
+    };
   },
 };

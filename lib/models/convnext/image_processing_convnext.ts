@@ -71,6 +71,11 @@ export class ConvNextImageProcessor extends TorchvisionBackend {
   override _resized(image: Tensor, { size, resample, crop_pct }: PreparedKwargs): Tensor {
     return this.resize(image, size as SizeDict, { resample, crop_pct });
   }
+
+  /** This model's images are never padded, whatever `do_pad` says. */
+  override _crop_scale_and_pad(images: readonly Tensor[], kwargs: PreparedKwargs): Tensor[] {
+    return super._crop_scale_and_pad(images, { ...kwargs, do_pad: false });
+  }
 }
 
 export class ConvNextImageProcessorPil extends PilBackend {
@@ -99,5 +104,10 @@ export class ConvNextImageProcessorPil extends PilBackend {
 
   override _resized(image: Tensor, { size, resample, crop_pct }: PreparedKwargs): Tensor {
     return this.resize(image, size as SizeDict, { resample, crop_pct });
+  }
+
+  /** This model's images are never padded, whatever `do_pad` says. */
+  override _crop_scale_and_pad(images: readonly Tensor[], kwargs: PreparedKwargs): Tensor[] {
+    return super._crop_scale_and_pad(images, { ...kwargs, do_pad: false });
   }
 }

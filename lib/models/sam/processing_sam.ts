@@ -1,11 +1,7 @@
 // The processor of SAM: an image with the points and boxes that say what to cut out, in the model's coordinates.
 import { InvalidArgumentError, ShapeError } from "../../errors/index.ts";
 import type { BatchFeature } from "../../processing/batch_feature.ts";
-import {
-  callOptions,
-  ProcessorMixin,
-  type ProcessorCallOptions,
-} from "../../processing/processing_utils.ts";
+import { callOptions, type ProcessorCallOptions, ProcessorMixin } from "../../processing/processing_utils.ts";
 import { Tensor, tensor } from "../../torch/index.ts";
 import {
   type PostProcessMasksOptions,

@@ -1,7 +1,7 @@
 // The two ways of working on images: with torchvision's operators and roundings, and with Pillow's and numpy's. Which one a
 // model was trained with can be seen in its results, so both are here, each to the reference's numbers.
 
-import { InvalidArgumentError, ShapeError } from "../../errors/index.ts";
+import { DtypeError, InvalidArgumentError, ShapeError } from "../../errors/index.ts";
 import * as torch from "../../torch/index.ts";
 import { is_floating_point, Tensor } from "../../torch/index.ts";
 import { BatchFeature } from "../batch_feature.ts";
@@ -78,6 +78,10 @@ export class TorchvisionBackend extends BaseImageProcessor {
     const { dtype } = image;
     const isFloat = is_floating_point(image);
     if (isFloat) checkUnit(image);
+    if (dtype === "int32" || dtype === "int64")
+      throw new DtypeError(
+        `An RGBA image of ${dtype} cannot go through floats without a loss; cast it to uint8.`,
+      );
     // Over floats from 0 to 1 and back, as torchvision casts them.
     const unit = isFloat ? image.to("float32") : image.to("float32").mul(torch.float(1 / largestOf(dtype)));
     const alpha = unit.narrow(-3, 3, 1);
@@ -117,6 +121,17 @@ export class TorchvisionBackend extends BaseImageProcessor {
     const factor = kwargs.rescale_factor as number;
     if (!do_normalize) return do_rescale ? this.rescale(image, factor) : image;
     const floats = image.to("float32");
+    const channels = image.shape.at(-3) as number;
+    // The reference subtracts in place where it had to cast, which cannot make more channels.
+    for (const values of image.dtype === "float32" ? [] : [image_mean, image_std]) {
+      if (!Array.isArray(values) || values.length <= channels) continue;
+      throw new ShapeError(
+        `image_mean and image_std are for ${values.length} channels, an image has ${channels}.`,
+        {
+          hint: "Pass do_convert_rgb: true for grey images.",
+        },
+      );
+    }
     if (!do_rescale) return this.normalize(floats, image_mean as Means, image_std as Means);
     const scaled = (values: Means) =>
       torch

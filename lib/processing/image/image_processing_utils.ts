@@ -139,6 +139,7 @@ export const resizeOptions = (given: PILImageResampling | ResizeOptions | null |
  * const { pixel_values } = await processor("photo.jpg", { return_tensors: "pt" });
  */
 export interface BaseImageProcessor {
+  // biome-ignore lint/style/useShorthandFunctionType: merged with the class
   (images: ImageInput, options?: ImageCallOptions): Promise<BatchFeature>;
 }
 
@@ -226,11 +227,7 @@ export abstract class BaseImageProcessor extends Preprocessor {
 
   // Operations, on tensors [..., channels, height, width] ---------------------------------------------------------------
 
-  abstract resize(
-    image: Tensor,
-    size: SizeDict,
-    options?: PILImageResampling | ResizeOptions | null,
-  ): Tensor;
+  abstract resize(image: Tensor, size: SizeDict, options?: PILImageResampling | ResizeOptions | null): Tensor;
   /** The middle of an image, with zeros around it where it is smaller. */
   abstract center_crop(image: Tensor, size: SizeDict): Tensor;
   /** `image * scale`, as float32. */

@@ -4,17 +4,14 @@ import { addon } from "../../addon/loader.ts";
 import { InvalidArgumentError, ShapeError } from "../../errors/index.ts";
 import { warnOnce } from "../../errors/warnings.ts";
 import * as F from "../../nn/functional.ts";
-import * as torch from "../../torch/index.ts";
 import type { Tensor } from "../../torch/index.ts";
+import * as torch from "../../torch/index.ts";
 import { tensorOp } from "../../torch/native_op.ts";
 import { PILImageResampling, spatial } from "./image_utils.ts";
 
 export type PaddingMode = "constant" | "edge" | "reflect" | "symmetric";
 
 const WHOLE = ["uint8", "int8", "int16", "int32", "int64"];
-
-
-
 
 // torchvision ----------------------------------------------------------------------------------------------------------
 
