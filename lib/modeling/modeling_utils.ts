@@ -96,7 +96,7 @@ export class PreTrainedModel extends nn.Module {
   #uninitialized = new Map<string, number>();
   #inputGradients: RemovableHandle | undefined;
   /** `forward` as `run` records it. */
-  #program: Compiled<[inputs: unknown], unknown> | undefined;
+  #program: Compiled<unknown[], unknown> | undefined;
   #conversions: WeightTransform[] | undefined;
 
   constructor(config: PretrainedConfig) {
@@ -337,29 +337,33 @@ export class PreTrainedModel extends nn.Module {
    * `forward` without gradients, as a Program (`torch.compile`): off the event loop, recorded once per signature. What
    * cannot be recorded, a model with forward hooks too, runs eagerly, with one warning.
    *
+   * Takes what `forward` takes, however much that is, and the options last.
+   *
    * @param options.signal ends the run between two operators; the promise rejects with its reason.
-   * @example const { logits } = await model.run({ input_ids });
+   * @example const { logits } = await model.run({ input_ids }, { signal });
    */
-  async run(
-    inputs: Parameters<this["forward"]>[0],
-    { signal }: RunOptions = {},
-  ): Promise<ReturnType<this["forward"]>> {
+  run(inputs: Parameters<this["forward"]>[0], options?: RunOptions): Promise<ReturnType<this["forward"]>>;
+  run(
+    first: Parameters<this["forward"]>[0],
+    second: Parameters<this["forward"]>[1],
+    ...more: readonly unknown[]
+  ): Promise<ReturnType<this["forward"]>>;
+  async run(...given: readonly unknown[]): Promise<ReturnType<this["forward"]>> {
+    const [inputs, { signal }] = splitRunOptions(given);
     signal?.throwIfAborted();
-    const forward = (inputs: unknown) =>
-      torch.no_grad(() => (this.forward as (inputs: unknown) => unknown).call(this, inputs)) as ReturnType<
-        this["forward"]
-      >;
-    this.#program ??= compile((inputs: unknown): unknown => {
+    const forward = (inputs: readonly unknown[]) =>
+      torch.no_grad(() => (this.forward as (...inputs: readonly unknown[]) => unknown).call(this, ...inputs));
+    this.#program ??= compile((...inputs: unknown[]): unknown => {
       for (const [name, module] of this.named_modules())
         if (module._has_forward_hooks()) throw new TraceError(`${name || "the model"} has forward hooks.`);
       return forward(inputs);
     });
     try {
-      return (await this.#program.run([inputs], { signal })) as ReturnType<this["forward"]>;
+      return (await this.#program.run(inputs, { signal })) as ReturnType<this["forward"]>;
     } catch (error) {
       if (!(error instanceof TraceError)) throw error;
       warnOnce(`${this.constructor.name}.run works eagerly, on the event loop: ${error.message}`);
-      return forward(inputs);
+      return forward(inputs) as ReturnType<this["forward"]>;
     }
   }
 
@@ -562,6 +566,20 @@ export class PreTrainedModel extends nn.Module {
 }
 
 const isModel = (module: nn.Module): module is PreTrainedModel => module instanceof PreTrainedModel;
+
+/** What `run` was given, with its options apart: a last object of nothing but a signal. */
+function splitRunOptions(given: readonly unknown[]): [inputs: unknown[], options: RunOptions] {
+  const last = given.at(-1);
+  const isPlain =
+    typeof last === "object" && last !== null && Object.getPrototypeOf(last) === Object.prototype;
+  const isOptions =
+    given.length > 1 &&
+    isPlain &&
+    Object.entries(last).every(
+      ([key, value]) => key === "signal" && (value === undefined || value instanceof AbortSignal),
+    );
+  return isOptions ? [given.slice(0, -1), last as RunOptions] : [[...given], {}];
+}
 
 const describe = (value: unknown) =>
   value === null ? "null" : typeof value === "object" ? value?.constructor?.name : typeof value;
