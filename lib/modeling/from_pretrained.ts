@@ -12,7 +12,8 @@ import * as torch from "../torch/index.ts";
 import { assertPlausible, Checkpoint } from "./checkpoint.ts";
 import { get_model_conversion_mapping } from "./conversion_mapping.ts";
 import { is_loaded } from "./initialization.ts";
-import { placeWeights, planWeights } from "./load_weights.ts";
+import { placeReady } from "./load_hooks.ts";
+import { placeWeights, planWeights, readWeights } from "./load_weights.ts";
 import {
   chooseDtype,
   type FromPretrainedOptions,
@@ -214,12 +215,15 @@ async function fill(
   });
   const plan = await planWeights(model, checkpoint, transforms, options.signal);
   const { info } = plan;
+  const ready = await plan.hooked.run(readWeights, info, options.source);
   if (info.mismatched_keys.size > 0 && !options.ignore) throw mismatch(info, options.source);
-  await placeWeights(
-    plan,
-    { ...options, device: () => options.device, keepsFloat32: float32Filter(cls, options.dtype) },
-    options.source,
-  );
+  const placement = {
+    ...options,
+    device: () => options.device,
+    keepsFloat32: float32Filter(cls, options.dtype),
+  };
+  await placeWeights(plan, placement, options.source);
+  placeReady(ready, placement);
   tidily(() => finish(model, info, transforms, options));
   return info;
 }

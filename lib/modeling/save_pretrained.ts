@@ -79,6 +79,7 @@ export async function writePretrained(
   if (variant !== undefined) assertSafeName(variant, "The variant");
   const limit = parseSize(options.max_shard_size ?? "50GB");
 
+  model._report_replacements();
   const state = stateToSave(model, options);
   const undo = save_original_format ? transformsToUndo(model, isPreTrainedModel) : undefined;
   const weights = undo === undefined ? asTheyAre(state) : unconverted(model, state, undo);
