@@ -53,6 +53,9 @@ export { type ModelClass, PreTrainedModel } from "./modeling/modeling_utils.ts";
 export type { SavePretrainedOptions } from "./modeling/save_pretrained.ts";
 export * from "./models/llama/index.ts";
 
+// adapters
+export * from "./adapters/index.ts";
+
 // conversions of checkpoints
 export * from "./modeling/conversion_ops.ts";
 export { register_checkpoint_conversion_mapping } from "./modeling/conversion_mapping.ts";
