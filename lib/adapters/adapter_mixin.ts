@@ -124,7 +124,10 @@ export abstract class PeftAdapterMixin extends nn.Module {
         (HUB_OPTIONS.includes(key as never) ? hub : own)[key] = value;
     const given = typeof last === "object" && last !== null ? [...rest.slice(0, -1), own] : rest;
     const options = bind("load_adapter", given, LOAD_DEFAULTS);
-    return this.#load(peft_model_id ?? undefined, options, { ...hub, ...options.adapter_kwargs } as HubOptions);
+    return this.#load(peft_model_id ?? undefined, options, {
+      ...hub,
+      ...options.adapter_kwargs,
+    } as HubOptions);
   }
 
   async #load(
@@ -136,11 +139,15 @@ export abstract class PeftAdapterMixin extends nn.Module {
     const exists = this.peft_config?.[name] !== undefined;
     const swap = options.hotswap === "auto" ? this.#hotswapRank !== undefined && exists : options.hotswap;
     if (swap && !exists)
-      throw new InvalidArgumentError(`hotswap: the model has no adapter '${name}' whose place could be taken.`);
+      throw new InvalidArgumentError(
+        `hotswap: the model has no adapter '${name}' whose place could be taken.`,
+      );
     if (!swap) this.#assertNew(name);
     const { adapter_state_dict } = options;
     if (source === undefined && (adapter_state_dict === null || options.peft_config === null))
-      throw new InvalidArgumentError("load_adapter takes a folder or repository, or both peft_config and adapter_state_dict.");
+      throw new InvalidArgumentError(
+        "load_adapter takes a folder or repository, or both peft_config and adapter_state_dict.",
+      );
 
     const pinned = source === undefined ? undefined : await pin(source, hubOptions);
     const { name: place = "the state dict", options: hub = hubOptions } = pinned ?? {};
@@ -163,7 +170,9 @@ export abstract class PeftAdapterMixin extends nn.Module {
         for (const [, layer] of loraLayers(this)) layer.requires_grad_(false);
       }
       if (result.missing_keys.length > 0)
-        warn(`${place} lacks tensors of its adapter, which keep their first values: ${result.missing_keys.join(", ")}.`);
+        warn(
+          `${place} lacks tensors of its adapter, which keep their first values: ${result.missing_keys.join(", ")}.`,
+        );
       return result;
     } finally {
       if (adapter_state_dict === null) for (const tensor of Object.values(state)) tensor.dispose();
@@ -210,7 +219,9 @@ export abstract class PeftAdapterMixin extends nn.Module {
       check_compiled: "error" as "error" | "warn" | "ignore",
     });
     if (!["error", "warn", "ignore"].includes(check_compiled))
-      throw new InvalidArgumentError("enable_peft_hotswap: check_compiled must be 'error', 'warn' or 'ignore'.");
+      throw new InvalidArgumentError(
+        "enable_peft_hotswap: check_compiled must be 'error', 'warn' or 'ignore'.",
+      );
     if (this.peft_config !== undefined) {
       const message = "enable_peft_hotswap is called before the first adapter is loaded.";
       if (check_compiled === "error") throw new InvalidArgumentError(message);

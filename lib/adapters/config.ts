@@ -192,7 +192,8 @@ export class LoraConfig {
     if (!(Number.isInteger(this.r) && this.r > 0)) throw wrong("r", "a positive integer");
     if (!Number.isFinite(this.lora_alpha)) throw wrong("lora_alpha", "a number");
     if (!(this.lora_dropout >= 0 && this.lora_dropout <= 1)) throw wrong("lora_dropout", "between 0 and 1");
-    if (!["none", "all", "lora_only"].includes(this.bias)) throw wrong("bias", '"none", "all" or "lora_only"');
+    if (!["none", "all", "lora_only"].includes(this.bias))
+      throw wrong("bias", '"none", "all" or "lora_only"');
     if (this.task_type !== null && !TASK_TYPES.includes(this.task_type))
       throw wrong("task_type", `one of ${TASK_TYPES.join(", ")}`);
     for (const field of ["target_modules", "exclude_modules", "layers_pattern"])
@@ -204,7 +205,8 @@ export class LoraConfig {
       if (!isRecord(own[field]) || !Object.values(own[field]).every((value) => typeof value === "number"))
         throw wrong(field, "an object of numbers");
     for (const [pattern, rank] of Object.entries(this.rank_pattern))
-      if (!(Number.isInteger(rank) && rank > 0)) throw wrong("rank_pattern", `positive integers ('${pattern}')`);
+      if (!(Number.isInteger(rank) && rank > 0))
+        throw wrong("rank_pattern", `positive integers ('${pattern}')`);
     const { init_lora_weights: init, layers_to_transform: layers } = this;
     const indices = [layers ?? []].flat();
     if (!indices.every((index) => Number.isInteger(index)))
@@ -295,7 +297,8 @@ export { LoraConfig as PeftConfig };
 const isNames = (value: unknown): value is readonly string[] =>
   Array.isArray(value) && value.every((name) => typeof name === "string");
 
-const show = (value: unknown): string => (typeof value === "string" ? `"${value}"` : (JSON.stringify(value) ?? String(value)));
+const show = (value: unknown): string =>
+  typeof value === "string" ? `"${value}"` : (JSON.stringify(value) ?? String(value));
 
 function otherMethod(peft_type: unknown, file: string): Error {
   if (typeof peft_type !== "string")
@@ -304,5 +307,7 @@ function otherMethod(peft_type: unknown, file: string): Error {
     return new UnsupportedAdapterError(`${file}: the method ${peft_type} is not implemented.`, {
       hint: "LoRA adapters (peft_type LORA) can be loaded.",
     });
-  return new UnsupportedAdapterError(`${file}: '${peft_type}' is not a method that PEFT ${PEFT_VERSION} knows.`);
+  return new UnsupportedAdapterError(
+    `${file}: '${peft_type}' is not a method that PEFT ${PEFT_VERSION} knows.`,
+  );
 }

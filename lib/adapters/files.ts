@@ -27,7 +27,10 @@ export interface AdapterSource {
  *
  * @throws ConfigError when the adapter names no base model.
  */
-export async function findAdapter(dirOrRepo: string, options: HubOptions): Promise<AdapterSource | undefined> {
+export async function findAdapter(
+  dirOrRepo: string,
+  options: HubOptions,
+): Promise<AdapterSource | undefined> {
   let file: string | undefined;
   try {
     file = await findFile(dirOrRepo, ADAPTER_CONFIG_NAME, options);
@@ -48,16 +51,22 @@ export async function findAdapter(dirOrRepo: string, options: HubOptions): Promi
 }
 
 /** Reads the tensors of an adapter. They are the mapped file. */
-export async function readAdapterWeights(dirOrRepo: string, options: HubOptions): Promise<Record<string, Tensor>> {
+export async function readAdapterWeights(
+  dirOrRepo: string,
+  options: HubOptions,
+): Promise<Record<string, Tensor>> {
   const file = await findFile(dirOrRepo, ADAPTER_WEIGHTS_NAME, options);
   if (file !== undefined) {
     await assertInside(file);
     return load_file(file);
   }
   if ((await findFile(dirOrRepo, PICKLED_WEIGHTS_NAME, options)) !== undefined)
-    throw new CheckpointError(`${dirOrRepo} has its adapter as a pickle (${PICKLED_WEIGHTS_NAME}), which can run code.`, {
-      hint: `Turn it into ${ADAPTER_WEIGHTS_NAME} first: npx torchformers convert`,
-    });
+    throw new CheckpointError(
+      `${dirOrRepo} has its adapter as a pickle (${PICKLED_WEIGHTS_NAME}), which can run code.`,
+      {
+        hint: `Turn it into ${ADAPTER_WEIGHTS_NAME} first: npx torchformers convert`,
+      },
+    );
   throw await missing(dirOrRepo, ADAPTER_WEIGHTS_NAME, options);
 }
 
@@ -79,7 +88,13 @@ export async function writeAdapter(
     readonly save_peft_format?: boolean | undefined;
   },
 ): Promise<void> {
-  const { adapter_name = "default", inference_mode, auto_mapping, save_peft_format = true, ...state } = options;
+  const {
+    adapter_name = "default",
+    inference_mode,
+    auto_mapping,
+    save_peft_format = true,
+    ...state
+  } = options;
   if (typeof directory !== "string" || directory === "")
     throw new InvalidArgumentError("save_pretrained takes a folder first.");
   const config = configOf(model, adapter_name).clone();
@@ -120,7 +135,8 @@ async function embeddingsToSave(
   wanted: boolean | "auto",
 ): Promise<boolean | "auto"> {
   const rows = model.config?.vocab_size;
-  const targeted = Array.isArray(target_modules) && target_modules.some((name) => /^(embed_tokens|lm_head)$/.test(name));
+  const targeted =
+    Array.isArray(target_modules) && target_modules.some((name) => /^(embed_tokens|lm_head)$/.test(name));
   if (wanted !== "auto" || targeted || typeof rows !== "number" || !base) return wanted;
   try {
     const file = await findFile(base, "config.json", { local_files_only: true });
@@ -133,4 +149,3 @@ async function embeddingsToSave(
     throw error;
   }
 }
-

@@ -1,8 +1,8 @@
 // Putting another adapter's values into the place of one that is there: recordings of the model stay as they are.
 import { CheckpointError, InvalidArgumentError } from "../errors/index.ts";
-import * as nn from "../nn/index.ts";
-import { Tensor } from "../torch/index.ts";
+import type * as nn from "../nn/index.ts";
 import * as torch from "../torch/index.ts";
+import { Tensor } from "../torch/index.ts";
 import type { LoraConfig } from "./config.ts";
 import { type Adaptable, loraLayers } from "./inject.ts";
 import type { LoraLayer } from "./lora_layer.ts";
@@ -37,11 +37,14 @@ export function prepareHotswap(model: Adaptable, name: string, target_rank: numb
             `enable_peft_hotswap: the rank ${rank} of ${path} is larger than target_rank ${target_rank}.`,
           );
         const shape = parameter.shape.map((size, i) => (i === dim ? target_rank - rank : size));
-        if (rank < target_rank) parameter.data = torch.cat([parameter.detach(), parameter.new_zeros(shape)], dim);
+        if (rank < target_rank)
+          parameter.data = torch.cat([parameter.detach(), parameter.new_zeros(shape)], dim);
       }
       const scaling = layer.scaling[name];
       if (typeof scaling === "number")
-        layer.scaling[name] = torch.keep(torch.tensor(scaling, { dtype: "float32", device: layer.weight.device }));
+        layer.scaling[name] = torch.keep(
+          torch.tensor(scaling, { dtype: "float32", device: layer.weight.device }),
+        );
     }
   });
 }
@@ -68,7 +71,9 @@ export function hotswap(
   }
   const layers = [...loraLayers(model)].filter(([, layer]) => layer.has_adapter(name));
   if (layers.some(([, layer]) => layer.merged_adapters.includes(name)))
-    throw new InvalidArgumentError(`The adapter '${name}' is merged into the weights.`, { hint: "Unmerge it first." });
+    throw new InvalidArgumentError(`The adapter '${name}' is merged into the weights.`, {
+      hint: "Unmerge it first.",
+    });
   const padRanks = layers.some(([, layer]) => layer.scaling[name] instanceof Tensor);
   let result: { missing_keys: string[] };
   try {

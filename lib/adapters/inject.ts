@@ -7,7 +7,7 @@ import type { LoraConfig } from "./config.ts";
 import { LoraLayer } from "./lora_layer.ts";
 import { adapted, assertFits, canAdapt } from "./lora_layers.ts";
 import { assertSavable, ModulesToSaveWrapper } from "./modules_to_save.ts";
-import { matcher, type ModelLike, patternValue, resolveTargets, unmatchedPatterns } from "./targets.ts";
+import { type ModelLike, matcher, patternValue, resolveTargets, unmatchedPatterns } from "./targets.ts";
 
 /** A model's adapters by name; kept on the model itself, under PEFT's name. */
 export type PeftConfigs = Record<string, LoraConfig>;
@@ -71,7 +71,8 @@ export function injectAdapter(
     const lora_alpha = patternValue(config.alpha_pattern, key, config.lora_alpha);
     return { parent, place, key, settings: { r, lora_alpha, config, empty } };
   });
-  for (const { parent, place, key, settings } of places) assertFits(parent[place] as nn.Module, key, settings);
+  for (const { parent, place, key, settings } of places)
+    assertFits(parent[place] as nn.Module, key, settings);
   for (const key of keysToSave(model, config)) assertSavable(model.get_submodule(key), key);
 
   const before = [...loraLayers(model)].length > 0 ? trainability(model, name) : [];
@@ -106,9 +107,12 @@ function findTargets(model: ModelLike, config: LoraConfig): string[] {
   }
   const { target_modules, rank_pattern, alpha_pattern, exclude_modules } = config;
   if (refused.length > 0)
-    throw new InvalidArgumentError(`target_modules: ${refused.slice(0, 5).join(", ")} cannot have an adapter.`, {
-      hint: "Layers of type Linear, Embedding, Conv1d, Conv2d, Conv3d and Conv1D can.",
-    });
+    throw new InvalidArgumentError(
+      `target_modules: ${refused.slice(0, 5).join(", ")} cannot have an adapter.`,
+      {
+        hint: "Layers of type Linear, Embedding, Conv1d, Conv2d, Conv3d and Conv1D can.",
+      },
+    );
   if (found.length === 0) {
     const wanted = typeof target_modules === "string" ? `'${target_modules}'` : target_modules?.join(", ");
     throw new InvalidArgumentError(
@@ -168,7 +172,12 @@ function keysToSave(model: nn.Module, { modules_to_save }: LoraConfig): string[]
 }
 
 /** Wraps the modules that are saved as a whole, or gives their wrappers one more copy. */
-export function wrapModulesToSave(model: nn.Module, config: LoraConfig, name: string, activate: boolean): void {
+export function wrapModulesToSave(
+  model: nn.Module,
+  config: LoraConfig,
+  name: string,
+  activate: boolean,
+): void {
   for (const key of keysToSave(model, config)) {
     const { parent, name: place } = placeOf(model, key);
     const target = parent[place] as nn.Module;
@@ -200,23 +209,31 @@ export function enableAdapters(model: nn.Module, enabled: boolean): void {
   for (const [, layer] of loraLayers(model)) layer.enable_adapters(enabled);
 }
 
-/** Takes an adapter out of all layers. Gives the adapters that are active then. */
+/** Takes an adapter out of all layers. Gives the adapters that are active then: the others, or the first (by name). */
 export function deleteAdapter(model: Adaptable, name: string): string[] {
   const layers = [...loraLayers(model)].map(([, layer]) => layer);
   if (layers.some((layer) => layer.merged_adapters.includes(name)))
     throw new InvalidArgumentError(`The adapter '${name}' is merged into the weights.`, {
       hint: "Unmerge it first.",
     });
-  for (const layer of layers) layer.delete_adapter(name);
-  const active = layers[0]?.active_adapters ?? [];
-  for (const [, wrapper] of savedModules(model)) wrapper.delete_adapter(name, active);
   const { [name]: _gone, ...others } = model.peft_config ?? {};
+  const before = layers[0]?.active_adapters ?? [];
+  const left = before.filter((other) => other !== name);
+  const first = Object.keys(others).sort().slice(0, 1);
+  const active = !before.includes(name) || left.length > 0 ? left : first;
+  for (const layer of layers) layer.delete_adapter(name);
+  for (const [, wrapper] of savedModules(model)) wrapper.delete_adapter(name);
+  if (before.includes(name)) setActive(model, active);
   model.peft_config = others;
   return active;
 }
 
 /** Merges adapters into the weights of all layers; where one fails, none is merged. */
-export function mergeAdapters(model: nn.Module, names: readonly string[] | null | undefined, safe: boolean): void {
+export function mergeAdapters(
+  model: nn.Module,
+  names: readonly string[] | null | undefined,
+  safe: boolean,
+): void {
   const layers = [...loraLayers(model)].map(([, layer]) => layer);
   const before = layers.map((layer) => layer.merged_adapters);
   try {

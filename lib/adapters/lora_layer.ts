@@ -11,9 +11,11 @@ import type { LoraConfig } from "./config.ts";
 /** A layer that can have adapters. */
 export type BaseLayer = nn.Module & { weight: nn.Parameter; bias?: nn.Parameter | null };
 
-/** Values by adapter. A recording of the layer watches them, as it watches the fields of modules. */
-function byAdapter<T>(): Record<string, T> {
-  const values: Record<string, T> = Object.create(null);
+/** Values by adapter. */
+const byAdapter = <T>(): Record<string, T> => Object.create(null);
+
+/** A recording of the layer watches them, as it watches the fields of modules. */
+function watched<T extends object>(values: T): T {
   announceOwner(values);
   return values;
 }
@@ -27,6 +29,20 @@ export interface AdapterSettings {
   readonly empty?: boolean | undefined;
 }
 
+/** With DoRA: the length of each row of the weight, which is learned apart from its direction. */
+export class DoraMagnitude extends nn.Module {
+  readonly weight: nn.Parameter;
+
+  constructor(norm: Tensor) {
+    super();
+    this.weight = new nn.Parameter(norm);
+  }
+
+  override _get_name(): string {
+    return "lora.dora.DoraLinearLayer";
+  }
+}
+
 /** What all layers with LoRA adapters have in common. */
 export abstract class LoraLayer extends nn.Module {
   readonly base_layer: BaseLayer;
@@ -35,6 +51,7 @@ export abstract class LoraLayer extends nn.Module {
   readonly lora_B: nn.ModuleDict<BaseLayer>;
   readonly lora_embedding_A: nn.ParameterDict;
   readonly lora_embedding_B: nn.ParameterDict;
+  readonly lora_magnitude_vector: nn.ModuleDict<DoraMagnitude>;
   /** Per adapter. */
   readonly r: Record<string, number>;
   readonly lora_alpha: Record<string, number>;
@@ -48,6 +65,8 @@ export abstract class LoraLayer extends nn.Module {
   protected _merged: string;
   protected _disabled: boolean;
   readonly #lora_bias = new Map<string, boolean>();
+  /** With DoRA: the norms of the rows by which a merged weight was divided. */
+  readonly #mergedNorms = new Map<string, Tensor>();
 
   constructor(base_layer: BaseLayer, adapter_name: string) {
     super();
@@ -57,9 +76,10 @@ export abstract class LoraLayer extends nn.Module {
     this.lora_B = new nn.ModuleDict();
     this.lora_embedding_A = new nn.ParameterDict();
     this.lora_embedding_B = new nn.ParameterDict();
+    this.lora_magnitude_vector = new nn.ModuleDict();
     this.r = byAdapter();
     this.lora_alpha = byAdapter();
-    this.scaling = byAdapter();
+    this.scaling = watched(byAdapter<number | Tensor>());
     this.use_rslora = byAdapter();
     this.merged_adapters = [];
     this._active = JSON.stringify([adapter_name]);
@@ -134,6 +154,7 @@ export abstract class LoraLayer extends nn.Module {
       if (config.init_lora_weights !== false) this.reset_lora_parameters(name, config.init_lora_weights);
       this.#moveToBase(name);
     }
+    if (config.use_dora) this.#makeMagnitude(name, empty);
     for (const part of this.#parts(name)) if (part instanceof nn.Module) part.train(this.training);
     this.set_adapter(this.active_adapters, config.inference_mode);
   }
@@ -151,10 +172,25 @@ export abstract class LoraLayer extends nn.Module {
     if (b.bias) nn.init.zeros_(b.bias);
   }
 
+  #makeMagnitude(name: string, empty: boolean): void {
+    torch.no_grad(() =>
+      torch.tidy(() => {
+        const { weight } = this.base_layer;
+        // The values of a file come later, and with them the length.
+        const added = empty ? weight : weight.add(this.lowRank(name).mul(this.scaling[name] as number));
+        this.lora_magnitude_vector.set(name, new DoraMagnitude(this.rowNorms(added).to(weight.dtype)));
+      }),
+    );
+  }
+
+  get #dicts() {
+    const { lora_dropout, lora_A, lora_B, lora_embedding_A, lora_embedding_B, lora_magnitude_vector } = this;
+    return [lora_dropout, lora_A, lora_B, lora_embedding_A, lora_embedding_B, lora_magnitude_vector];
+  }
+
   /** Everything that belongs to one adapter. */
   #parts(name: string): (nn.Module | nn.Parameter)[] {
-    const dicts = [this.lora_dropout, this.lora_A, this.lora_B, this.lora_embedding_A, this.lora_embedding_B];
-    return dicts.flatMap((dict) => (dict.has(name) ? [dict.get(name)] : []));
+    return this.#dicts.flatMap((dict) => (dict.has(name) ? [dict.get(name)] : []));
   }
 
   /** The parameters of one adapter. */
@@ -201,30 +237,55 @@ export abstract class LoraLayer extends nn.Module {
     this._disabled = !enabled;
   }
 
-  /** Takes an adapter out; when it was the only active one, the first of the others (by name) becomes active. */
+  /** Takes an adapter out. */
   delete_adapter(name: string): void {
-    for (const dict of [this.lora_dropout, this.lora_A, this.lora_B, this.lora_embedding_A, this.lora_embedding_B])
-      if (dict.has(name)) dict.pop(name);
+    for (const dict of this.#dicts) if (dict.has(name)) dict.pop(name);
     for (const values of [this.r, this.lora_alpha, this.scaling, this.use_rslora]) delete values[name];
     this.#lora_bias.delete(name);
-    const active = this.active_adapters;
-    if (!active.includes(name)) return;
-    const others = active.filter((other) => other !== name);
-    const first = this.adapter_names().sort()[0];
-    this.set_adapter(others.length > 0 ? others : first === undefined ? [] : [first]);
+    this._active = JSON.stringify(this.active_adapters.filter((other) => other !== name));
   }
 
   /** Gives an adapter `scale` times the weight that its config says. */
   set_scale(name: string, scale: number): void {
     if (!(name in this.scaling)) return;
     const r = this.r[name] as number;
-    this.scaling[name] = (scale * (this.lora_alpha[name] as number)) / (this.use_rslora[name] ? Math.sqrt(r) : r);
+    this.scaling[name] =
+      (scale * (this.lora_alpha[name] as number)) / (this.use_rslora[name] ? Math.sqrt(r) : r);
   }
 
   // merging -------------------------------------------------------------------------------------------------
 
+  /** The product of two matrices, in the weight's shape. */
+  protected abstract product(a: Tensor, b: Tensor): Tensor;
+
+  /** With DoRA: the length of each row of a weight. */
+  protected abstract rowNorms(weight: Tensor): Tensor;
+
+  /** With DoRA: a factor for each row, in a shape that goes with the weight. */
+  protected abstract perRow(factor: Tensor): Tensor;
+
+  #matrices(name: string): [a: Tensor, b: Tensor] {
+    return this.lora_embedding_A.has(name)
+      ? [this.lora_embedding_A.get(name), this.lora_embedding_B.get(name)]
+      : [this.lora_A.get(name).weight, this.lora_B.get(name).weight];
+  }
+
+  /** The product of an adapter's matrices, in the weight's shape. */
+  protected lowRank(name: string): Tensor {
+    const [a, b] = this.#matrices(name);
+    if (b.dtype !== "float16") return this.product(a, b);
+    return this.product(a.to("float32"), b.to("float32")).to("float16");
+  }
+
   /** What an adapter adds to the weight, in the weight's shape. */
-  abstract get_delta_weight(name: string): Tensor;
+  get_delta_weight(name: string): Tensor {
+    const [a, b] = this.#matrices(name);
+    const { dtype, device } = b;
+    const delta = (a: Tensor, b: Tensor) => this.product(a, b).mul(this.scaling[name] as number);
+    // Short numbers are multiplied as long ones where a CPU would be slow with them, as PEFT does it.
+    if (device !== "cpu" || (dtype !== "float16" && dtype !== "bfloat16")) return delta(a, b);
+    return delta(a.to("float32"), b.to("float32")).to(dtype);
+  }
 
   /** Whether an adapter has matrices in this layer. */
   has_adapter(name: string): boolean {
@@ -238,7 +299,9 @@ export abstract class LoraLayer extends nn.Module {
    * @param adapter_names default: the active ones.
    */
   merge(safe_merge = false, adapter_names?: readonly string[] | null): void {
-    const wanted = (adapter_names ?? this.active_adapters).filter((name) => !this.merged_adapters.includes(name));
+    const wanted = (adapter_names ?? this.active_adapters).filter(
+      (name) => !this.merged_adapters.includes(name),
+    );
     for (const name of wanted) {
       if (!this.has_adapter(name)) continue;
       torch.no_grad(() => torch.tidy(() => this.#mergeOne(name, safe_merge)));
@@ -248,21 +311,47 @@ export abstract class LoraLayer extends nn.Module {
 
   #mergeOne(name: string, safe: boolean): void {
     const { weight, bias } = this.base_layer;
-    const sums: [nn.Parameter, Tensor][] = [[weight, this.get_delta_weight(name).to(weight.dtype)]];
-    if (this.#lora_bias.get(name)) {
-      if (!bias)
-        throw new InvalidArgumentError(
-          `An adapter with lora_bias cannot be merged into a layer of type ${this.base_layer._get_name()} without a bias.`,
-        );
-      sums.push([bias, this.#biasDelta(name)]);
-    }
+    if (this.#lora_bias.get(name) && !bias)
+      throw new InvalidArgumentError(
+        `An adapter with lora_bias cannot be merged into a layer of type ${this.base_layer._get_name()} without a bias.`,
+      );
+    if (this.lora_magnitude_vector.has(name)) this.#keepNorms(name);
+    const sum = this.#withAdapter(name, weight);
+    const biasSum = this.#lora_bias.get(name) && bias ? bias.add(this.#biasDelta(name)) : undefined;
     if (safe)
-      for (const [parameter, delta] of sums)
-        if (!parameter.add(delta).isfinite().all().item())
+      for (const tensor of biasSum ? [sum, biasSum] : [sum])
+        if (!tensor.isfinite().all().item())
           throw new InvalidArgumentError(
             `Merging '${name}' would make a weight that is not finite; the adapter seems to be broken.`,
           );
-    for (const [parameter, delta] of sums) parameter.add_(delta);
+    weight.copy_(sum);
+    if (biasSum) bias?.copy_(biasSum);
+  }
+
+  /** Norms are those of the weight without any adapter, whatever is merged already. */
+  #keepNorms(name: string): void {
+    let base: Tensor = this.base_layer.weight;
+    for (const merged of [...this.merged_adapters].reverse()) base = this.#withoutAdapter(merged, base);
+    const norms = this.rowNorms(base.add(this.get_delta_weight(name))).to(base.dtype);
+    this.#mergedNorms.set(name, torch.keep(norms));
+  }
+
+  /** A weight with an adapter in it. */
+  #withAdapter(name: string, weight: Tensor): Tensor {
+    const delta = this.get_delta_weight(name);
+    if (!this.lora_magnitude_vector.has(name)) return weight.add(delta.to(weight.dtype));
+    return this.#mergedFactor(name).mul(weight.add(delta)).to(weight.dtype);
+  }
+
+  #withoutAdapter(name: string, weight: Tensor): Tensor {
+    const delta = this.get_delta_weight(name);
+    if (!this.lora_magnitude_vector.has(name)) return weight.sub(delta.to(weight.dtype));
+    return weight.div(this.#mergedFactor(name)).sub(delta).to(weight.dtype);
+  }
+
+  #mergedFactor(name: string): Tensor {
+    const magnitude = this.lora_magnitude_vector.get(name).weight;
+    return this.perRow(magnitude.div(this.#mergedNorms.get(name) as Tensor));
   }
 
   #biasDelta(name: string): Tensor {
@@ -276,7 +365,8 @@ export abstract class LoraLayer extends nn.Module {
       torch.tidy(() => {
         for (const name of [...this.merged_adapters].reverse()) {
           const { weight, bias } = this.base_layer;
-          weight.sub_(this.get_delta_weight(name).to(weight.dtype));
+          weight.copy_(this.#withoutAdapter(name, weight));
+          this.#mergedNorms.delete(name);
           if (this.#lora_bias.get(name) && bias) bias.sub_(this.#biasDelta(name));
           this.#setMerged(this.merged_adapters.filter((other) => other !== name));
         }
@@ -304,21 +394,31 @@ export abstract class LoraLayer extends nn.Module {
   protected addAdapter(name: string, x: Tensor, result: Tensor): Tensor {
     const [a, b] = [this.lora_A.get(name), this.lora_B.get(name)] as unknown as [nn.Layer, nn.Layer];
     const dropout = this.lora_dropout.get(name) as nn.Layer;
-    const input = x.to((a as unknown as BaseLayer).weight.dtype);
-    return result.add(b.forward(a.forward(dropout.forward(input))).mul(this.scaling[name] as number));
+    const input = dropout.forward(x.to((a as unknown as BaseLayer).weight.dtype));
+    const added = b.forward(a.forward(input));
+    if (!this.lora_magnitude_vector.has(name)) return result.add(added.mul(this.scaling[name] as number));
+
+    const factor = this.doraFactor(name, input.dtype);
+    const dropped = this.training && dropout instanceof nn.Dropout;
+    const base = dropped ? this.withoutBias(input) : this.lessBias(result);
+    return result.add(factor.sub(1).mul(base)).add(factor.mul(added).mul(this.scaling[name] as number));
   }
+
+  /** With DoRA: learned length by actual length. What the matrices do to the latter is taken as constant, as in the paper. */
+  protected doraFactor(name: string, dtype: Dtype): Tensor {
+    const product = this.lowRank(name).detach().to(dtype);
+    const weight = this.base_layer.weight.to(dtype).add(product.mul(this.scaling[name] as number));
+    const norms = this.rowNorms(weight).to(dtype).detach();
+    return this.lora_magnitude_vector.get(name).weight.div(norms);
+  }
+
+  /** What the base layer makes of an input without its bias. */
+  protected abstract withoutBias(x: Tensor): Tensor;
+
+  /** A result of the base layer less its bias. */
+  protected abstract lessBias(result: Tensor): Tensor;
 
   override _get_name(): string {
     return `lora.${super._get_name().replace(/^Lora/, "")}`;
   }
-}
-
-/**
- * Two matrices with float32 numbers where a CPU would multiply short ones slowly, as PEFT does it; the result has their
- * dtype again.
- */
-export function wide(a: Tensor, b: Tensor, product: (a: Tensor, b: Tensor) => Tensor): Tensor {
-  const { dtype, device } = b;
-  if (device !== "cpu" || (dtype !== "float16" && dtype !== "bfloat16")) return product(a, b);
-  return product(a.to("float32"), b.to("float32")).to(dtype);
 }

@@ -5,7 +5,7 @@ import * as nn from "../nn/index.ts";
 import type { Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
 import type { LoraConfig } from "./config.ts";
-import { type AdapterSettings, type BaseLayer, LoraLayer, wide } from "./lora_layer.ts";
+import { type AdapterSettings, type BaseLayer, LoraLayer } from "./lora_layer.ts";
 
 /** Beside an `nn.Linear`, or a layer that stores its weight as [in, out]. */
 export class LoraLinear extends LoraLayer {
@@ -27,12 +27,29 @@ export class LoraLinear extends LoraLayer {
     this.lora_B.set(name, new nn.Linear(r, this.out_features, { bias }));
   }
 
-  override get_delta_weight(name: string): Tensor {
-    const scaling = this.scaling[name] as number;
-    return wide(this.lora_A.get(name).weight, this.lora_B.get(name).weight, (a, b) => {
-      const product = b.matmul(a);
-      return (this.fan_in_fan_out ? product.t() : product).mul(scaling);
-    });
+  /** [out, in], whatever the layer stores. */
+  #ordered(weight: Tensor): Tensor {
+    return this.fan_in_fan_out ? weight.t() : weight;
+  }
+
+  protected override product(a: Tensor, b: Tensor): Tensor {
+    return this.#ordered(b.matmul(a));
+  }
+
+  protected override rowNorms(weight: Tensor): Tensor {
+    return torch.linalg.vector_norm(this.#ordered(weight), { dim: [1] });
+  }
+
+  protected override perRow(factor: Tensor): Tensor {
+    return this.#ordered(factor.view([-1, 1]));
+  }
+
+  protected override withoutBias(x: Tensor): Tensor {
+    return nn.F.linear(x, this.#ordered(this.base_layer.weight.to(x.dtype)));
+  }
+
+  protected override lessBias(result: Tensor): Tensor {
+    return this.bias ? result.sub(this.bias) : result;
   }
 }
 
@@ -65,11 +82,24 @@ export class LoraEmbedding extends LoraLayer {
     nn.init.normal_(this.lora_embedding_B.get(name));
   }
 
-  override get_delta_weight(name: string): Tensor {
-    const scaling = this.scaling[name] as number;
-    return wide(this.lora_embedding_A.get(name), this.lora_embedding_B.get(name), (a, b) =>
-      b.matmul(a).t().mul(scaling),
-    );
+  protected override product(a: Tensor, b: Tensor): Tensor {
+    return b.matmul(a).t();
+  }
+
+  protected override rowNorms(weight: Tensor): Tensor {
+    return torch.linalg.vector_norm(weight, { dim: [0] });
+  }
+
+  protected override perRow(factor: Tensor): Tensor {
+    return factor.view([1, -1]);
+  }
+
+  protected override withoutBias(x: Tensor): Tensor {
+    return this.base_layer.forward(x as never) as Tensor;
+  }
+
+  protected override lessBias(result: Tensor): Tensor {
+    return result;
   }
 
   protected override addAdapter(name: string, x: Tensor, result: Tensor): Tensor {
@@ -82,7 +112,9 @@ export class LoraEmbedding extends LoraLayer {
       .mul(this.scaling[name] as number);
     if (typeof embed_scale === "number") part = part.mul(embed_scale);
     else if (embed_scale !== undefined) part = part.mul(embed_scale.to(part.dtype));
-    return result.add(part);
+    if (!this.lora_magnitude_vector.has(name)) return result.add(part);
+    const factor = this.doraFactor(name, this.base_layer.weight.dtype);
+    return factor.mul(result).add(factor.mul(part));
   }
 }
 
@@ -98,8 +130,7 @@ type ConvClass = new (
 export class LoraConv extends LoraLayer {
   constructor(base_layer: Conv, name: string, settings: AdapterSettings) {
     super(base_layer as unknown as BaseLayer, name);
-    if (base_layer.groups > 1)
-      warn("An adapter beside a convolution with groups cannot be merged.");
+    if (base_layer.groups > 1) warn("An adapter beside a convolution with groups cannot be merged.");
     this.update_layer(name, settings);
   }
 
@@ -118,19 +149,37 @@ export class LoraConv extends LoraLayer {
     this.lora_B.set(name, new cls(r, out_channels, point, { groups, bias }) as unknown as BaseLayer);
   }
 
+  get #convolve(): typeof nn.F.conv2d {
+    return [nn.F.conv1d, nn.F.conv2d, nn.F.conv3d][this.#conv.kernel_size.length - 1] as typeof nn.F.conv2d;
+  }
+
   override get_delta_weight(name: string): Tensor {
-    const { kernel_size, groups } = this.#conv;
-    if (groups > 1)
+    if (this.#conv.groups > 1)
       throw new UnsupportedAdapterError("An adapter beside a convolution with groups cannot be merged.");
-    const scaling = this.scaling[name] as number;
-    return wide(this.lora_A.get(name).weight, this.lora_B.get(name).weight, (a, b) => {
-      if (kernel_size.length === 2 && kernel_size.every((size) => size === 1)) {
-        const product = b.squeeze(3).squeeze(2).matmul(a.squeeze(3).squeeze(2));
-        return product.unsqueeze(2).unsqueeze(3).mul(scaling);
-      }
-      const convolve = [nn.F.conv1d, nn.F.conv2d, nn.F.conv3d][kernel_size.length - 1] as typeof nn.F.conv2d;
-      return convolve(a.transpose(0, 1), b).transpose(0, 1).mul(scaling);
-    });
+    return super.get_delta_weight(name);
+  }
+
+  protected override product(a: Tensor, b: Tensor): Tensor {
+    return this.#convolve(a.transpose(0, 1), b).transpose(0, 1);
+  }
+
+  protected override rowNorms(weight: Tensor): Tensor {
+    const dims = weight.shape.map((_, i) => i).slice(1);
+    return torch.linalg.vector_norm(weight, { dim: dims, keepdim: true }).transpose(1, 0);
+  }
+
+  protected override perRow(factor: Tensor): Tensor {
+    return factor.view([-1, 1, ...this.#conv.kernel_size.map(() => 1)]);
+  }
+
+  protected override withoutBias(x: Tensor): Tensor {
+    const { weight, stride, padding, dilation, groups } = this.#conv;
+    return this.#convolve(x, weight.to(x.dtype), null, stride, padding as number[], dilation, groups);
+  }
+
+  protected override lessBias(result: Tensor): Tensor {
+    if (!this.bias) return result;
+    return result.sub(this.bias.view([1, -1, ...this.#conv.kernel_size.map(() => 1)]));
   }
 
   override _get_name(): string {
@@ -143,7 +192,8 @@ const isConv = (module: nn.Module): module is Conv =>
 
 /** transformers' `Conv1D`, by whoever wrote it: a linear layer with its weight as [in, out]. */
 export const isConv1D = (module: nn.Module): module is BaseLayer =>
-  module._get_name() === "Conv1D" && (module as { weight?: unknown } as { weight?: Tensor }).weight?.ndim === 2;
+  module._get_name() === "Conv1D" &&
+  (module as { weight?: unknown } as { weight?: Tensor }).weight?.ndim === 2;
 
 /** Whether a module can have an adapter. */
 export const canAdapt = (module: nn.Module): boolean =>
@@ -158,6 +208,8 @@ export function assertFits(module: nn.Module, key: string, { r, config }: Adapte
     throw new InvalidArgumentError(`${key}: the rank ${r} must be divisible by the ${layer.groups} groups.`, {
       hint: "Choose another rank, by rank_pattern too, or exclude the layer.",
     });
+  if (isConv(layer) && layer.groups > 1 && config.use_dora)
+    throw new UnsupportedAdapterError(`use_dora is not implemented for a convolution with groups (${key}).`);
 }
 
 /** The layer with an adapter beside it. `config` is corrected where it does not fit the layer, as PEFT does. */

@@ -8,7 +8,9 @@ import { LoraLayer } from "./lora_layer.ts";
 export function assertSavable(module: nn.Module, key: string): void {
   const forbidden = [nn.ModuleDict, nn.ModuleList, nn.ParameterDict, nn.ParameterList, LoraLayer];
   if (forbidden.some((cls) => module instanceof cls))
-    throw new InvalidArgumentError(`modules_to_save: ${key} (${module._get_name()}) cannot be saved as a whole.`);
+    throw new InvalidArgumentError(
+      `modules_to_save: ${key} (${module._get_name()}) cannot be saved as a whole.`,
+    );
 }
 
 /**
@@ -92,9 +94,9 @@ export class ModulesToSaveWrapper extends nn.Module {
       else if (name === this._active) module.requires_grad_(true);
   }
 
-  delete_adapter(name: string, active: readonly string[]): void {
+  delete_adapter(name: string): void {
     if (!this.modules_to_save.has(name)) return;
-    if (this._active === name) this.set_adapter(active.filter((other) => other !== name));
+    if (this._active === name) this._active = "";
     this.modules_to_save.pop(name);
   }
 

@@ -89,7 +89,13 @@ export class PeftModel<M extends AnyModule = AnyModule> extends nn.Module {
     this.#inject(adapter_name, config, [adapter_name], low_cpu_mem_usage, autocast_adapter_dtype);
   }
 
-  #inject(name: string, config: LoraConfig, active: readonly string[], empty: boolean, autocast: boolean): void {
+  #inject(
+    name: string,
+    config: LoraConfig,
+    active: readonly string[],
+    empty: boolean,
+    autocast: boolean,
+  ): void {
     const heads = HEADS[config.task_type ?? ""];
     if (heads !== undefined) config.modules_to_save = [...(config.modules_to_save ?? []), ...heads];
     injectAdapter(this.#model, config, name, { empty, active });
@@ -162,7 +168,9 @@ export class PeftModel<M extends AnyModule = AnyModule> extends nn.Module {
       throw error;
     }
     if (result.missing_keys.length > 0)
-      warn(`${source} lacks tensors of its adapter, which keep their first values: ${result.missing_keys.join(", ")}.`);
+      warn(
+        `${source} lacks tensors of its adapter, which keep their first values: ${result.missing_keys.join(", ")}.`,
+      );
     if (!trainable) this.eval();
     return result;
   }
@@ -325,7 +333,10 @@ async function readConfig(model_id: string, options: PeftLoadOptions) {
     low_cpu_mem_usage: false,
     is_trainable: false,
   });
-  const { name: place, options: hub } = await pin(model_id, Object.fromEntries(entries.filter(isHub)) as HubOptions);
+  const { name: place, options: hub } = await pin(
+    model_id,
+    Object.fromEntries(entries.filter(isHub)) as HubOptions,
+  );
   const config = await readAdapterConfig(place, hub);
   config.inference_mode = !own.is_trainable;
   return { place, hub, config, own };
@@ -363,7 +374,12 @@ export function inject_adapter_in_model<M extends AnyModule>(
   model: M,
   ...rest:
     | [adapter_name?: string, options?: { readonly low_cpu_mem_usage?: boolean | undefined }]
-    | [options?: { readonly adapter_name?: string | undefined; readonly low_cpu_mem_usage?: boolean | undefined }]
+    | [
+        options?: {
+          readonly adapter_name?: string | undefined;
+          readonly low_cpu_mem_usage?: boolean | undefined;
+        },
+      ]
 ): M {
   const { adapter_name, low_cpu_mem_usage } = bind("inject_adapter_in_model", rest, {
     adapter_name: "default",

@@ -26,7 +26,8 @@ function made(pattern: string, wrap: (source: string) => string): RegExp {
 export const fullPattern = (pattern: string): RegExp => made(pattern, (source) => `^(?:${source})$`);
 
 /** A name or the end of one after a dot, as keys of `rank_pattern` and `alpha_pattern` are read. */
-export const suffixPattern = (pattern: string): RegExp => made(pattern, (source) => `^(?:.*\\.)?(?:${source})$`);
+export const suffixPattern = (pattern: string): RegExp =>
+  made(pattern, (source) => `^(?:.*\\.)?(?:${source})$`);
 
 /** A part of a dotted name, from one dot to another. */
 export const partPattern = (pattern: string): RegExp =>

@@ -25,7 +25,10 @@ export interface AdapterStateOptions {
 }
 
 /** A name in the model → the name in the file: without the adapter's own name. */
-const withoutName = (key: string, adapter: string): string => {
+const withoutName = (full: string, adapter: string): string => {
+  // What is a module here was a parameter in older releases of PEFT, whose names stayed in the files.
+  const magnitude = `.lora_magnitude_vector.${adapter}.weight`;
+  const key = full.endsWith(magnitude) ? full.slice(0, -".weight".length) : full;
   if (key.endsWith(`.${adapter}`)) return key.slice(0, -adapter.length - 1);
   const dot = key.lastIndexOf(".");
   const [owner, end] = [key.slice(0, dot), key.slice(dot)];
@@ -71,7 +74,7 @@ export function get_peft_model_state_dict(
     if (tensor !== undefined) taken[as] = tensor;
   };
   for (const key of ownKeys(model, adapter_name)) take(key);
-  for (const key of biasKeys(model, config, state)) take(key, key);
+  for (const key of biasKeys(model, config, state)) take(key);
   for (const [path, wrapper] of savedModules(model)) {
     const copy = wrapper.modules_to_save;
     if (!copy.has(adapter_name)) continue;
@@ -162,7 +165,12 @@ export function set_peft_model_state_dict(
   state_dict: Readonly<nn.StateDict>,
   options: SetAdapterStateOptions = {},
 ): AdapterLoadResult {
-  const { adapter_name = "default", rename = (key) => key, source = "the state dict", padRanks = false } = options;
+  const {
+    adapter_name = "default",
+    rename = (key) => key,
+    source = "the state dict",
+    padRanks = false,
+  } = options;
   configOf(model, adapter_name);
   const known = places(model, adapter_name);
   const own = model.state_dict({ keep_vars: true });

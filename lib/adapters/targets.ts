@@ -2,8 +2,8 @@
 import { InvalidArgumentError } from "../errors/index.ts";
 import * as nn from "../nn/index.ts";
 import type { LoraConfig } from "./config.ts";
-import { isConv1D, LoraLinear } from "./lora_layers.ts";
 import { LoraLayer } from "./lora_layer.ts";
+import { isConv1D, LoraLinear } from "./lora_layers.ts";
 import { fullPattern, layerPattern, partPattern, suffixPattern } from "./python_pattern.ts";
 
 /** What a model may have beside its modules; a PreTrainedModel has all of it. */
@@ -180,5 +180,8 @@ export function patternValue(
 }
 
 /** The patterns that no name matches. */
-export const unmatchedPatterns = (patterns: Readonly<Record<string, number>>, keys: readonly string[]): string[] =>
+export const unmatchedPatterns = (
+  patterns: Readonly<Record<string, number>>,
+  keys: readonly string[],
+): string[] =>
   Object.keys(patterns).filter((pattern) => !keys.some((key) => suffixPattern(pattern).test(key)));

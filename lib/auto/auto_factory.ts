@@ -92,7 +92,9 @@ export function autoModel<M extends PreTrainedModel>(name: string): AutoModelCla
         ),
       );
       const config =
-        given instanceof PretrainedConfig ? given : await configOf(given ?? undefined, dirOrRepo, options, hub);
+        given instanceof PretrainedConfig
+          ? given
+          : await configOf(given ?? undefined, dirOrRepo, options, hub);
       const cls = await classFor(config, dirOrRepo);
       return cls.from_pretrained(dirOrRepo, options);
     }
