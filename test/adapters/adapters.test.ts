@@ -14,7 +14,7 @@ import {
   type Tensor,
   torch,
 } from "torchformers";
-import { fixture, root } from "../support/fixtures.js";
+import { fixture } from "../support/fixtures.js";
 
 process.env.TORCHFORMERS_LOG = "silent";
 const llama = fixture("models/llama");
