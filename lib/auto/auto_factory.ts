@@ -2,7 +2,7 @@
 import { PretrainedConfig } from "../configuration/index.ts";
 import { InvalidArgumentError } from "../errors/index.ts";
 import { HUB_OPTIONS, type HubOptions, pin } from "../hub/files.ts";
-import type { FromPretrainedOptions, LoadingInfo } from "../modeling/from_pretrained.ts";
+import { type FromPretrainedOptions, type LoadingInfo, withAdapter } from "../modeling/from_pretrained.ts";
 import { type ModelClass, PreTrainedModel } from "../modeling/modeling_utils.ts";
 import type { Dtype } from "../torch/index.ts";
 import {
@@ -108,6 +108,20 @@ export function autoModel<M extends PreTrainedModel>(name: string): AutoModelCla
     );
   }
 
+  /** The config that is given or lies beside the weights; of an adapter, that of its base model. */
+  async function configOf(
+    given: string | undefined,
+    dirOrRepo: string,
+    options: FromPretrainedOptions,
+    hub: HubOptions,
+  ): Promise<PretrainedConfig> {
+    if (given !== undefined) return AutoConfig.from_pretrained(given, { ...hub });
+    const found = await withAdapter(dirOrRepo, options, options.adapter_kwargs);
+    if (found === undefined || found.isEmbedded) return AutoConfig.from_pretrained(dirOrRepo, { ...hub });
+    const { revision: _adapters, subfolder: _folder, ...others } = hub;
+    return AutoConfig.from_pretrained(found.base, { ...others });
+  }
+
   const auto = class {
     constructor() {
       throw new InvalidArgumentError(
@@ -129,7 +143,7 @@ export function autoModel<M extends PreTrainedModel>(name: string): AutoModelCla
       const config =
         given instanceof PretrainedConfig
           ? given
-          : await AutoConfig.from_pretrained(given ?? dirOrRepo, { ...(hub as HubOptions) });
+          : await configOf(given ?? undefined, dirOrRepo, options, hub);
       const cls = await classFor(config, dirOrRepo);
       return cls.from_pretrained(dirOrRepo, options);
     }
