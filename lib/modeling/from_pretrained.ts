@@ -1,4 +1,5 @@
 // Loading a checkpoint into a model: a skeleton on the meta device, then the file's tensors put into its parameters.
+import { type AdapterSource, findAdapter } from "../adapters/files.ts";
 import { GenerationConfig, PretrainedConfig } from "../configuration/index.ts";
 import { CheckpointError, InvalidArgumentError } from "../errors/index.ts";
 import { nearest } from "../errors/suggest.ts";
@@ -12,7 +13,8 @@ import * as torch from "../torch/index.ts";
 import { assertPlausible, Checkpoint } from "./checkpoint.ts";
 import { get_model_conversion_mapping } from "./conversion_mapping.ts";
 import { is_loaded } from "./initialization.ts";
-import { placeWeights, planWeights } from "./load_weights.ts";
+import { placeReady } from "./load_hooks.ts";
+import { placeWeights, planWeights, readWeights } from "./load_weights.ts";
 import {
   chooseDtype,
   type FromPretrainedOptions,
@@ -36,17 +38,60 @@ let loading = 0;
 /** True while a skeleton is built: constructors leave weights alone then. */
 export const isLoading = (): boolean => loading > 0;
 
-/** See `PreTrainedModel.from_pretrained`. */
+/** See `PreTrainedModel.from_pretrained`. What holds an adapter is loaded as its base model with the adapter in it. */
 export async function loadPretrained(
   cls: ModelClass & typeof PreTrainedModel,
   source: string,
-  options: FromPretrainedOptions,
+  { adapter_name, adapter_kwargs, ...options }: FromPretrainedOptions,
 ): Promise<[PreTrainedModel, LoadingInfo]> {
   if (typeof source !== "string" || source === "") {
     throw new InvalidArgumentError(
       `${cls.name}.from_pretrained takes a directory or a repository name first.`,
     );
   }
+  options.signal?.throwIfAborted();
+  // One commit for all files.
+  const { name, options: pinned } = await pin(source, options);
+  const found = await withAdapter(name, pinned, adapter_kwargs);
+  if (found === undefined) return loadModel(cls, name, pinned);
+  const [model, info] = await loadModel(cls, found.base, found.options);
+  try {
+    await model.load_adapter(name, { adapter_name, ...found.hub });
+  } catch (error) {
+    model.dispose();
+    throw error;
+  }
+  return [model, info];
+}
+
+/** What is loaded for a folder or repository that holds an adapter. */
+export interface WithAdapter extends AdapterSource {
+  /** The options for the base model. */
+  readonly options: FromPretrainedOptions;
+  /** Those for the files of the adapter. */
+  readonly hub: HubOptions;
+}
+
+/** Where the base model of an adapter is, and with which options both are loaded; undefined for what holds no adapter. */
+export async function withAdapter(
+  name: string,
+  options: FromPretrainedOptions,
+  adapter_kwargs: HubOptions | null | undefined,
+): Promise<WithAdapter | undefined> {
+  const { hub: given } = splitOptions(options);
+  const hub = { ...given, ...adapter_kwargs, progress_callback: undefined };
+  const found = await findAdapter(name, hub);
+  if (found === undefined) return undefined;
+  // The revision is one of the adapter's repository; that of the base model is its own.
+  const { revision: _adapters, subfolder: _folder, ...others } = options;
+  return { ...found, options: found.isEmbedded ? options : others, hub };
+}
+
+async function loadModel(
+  cls: ModelClass & typeof PreTrainedModel,
+  source: string,
+  options: FromPretrainedOptions,
+): Promise<[PreTrainedModel, LoadingInfo]> {
   const { own, hub: given, fields } = splitOptions(options);
   const { signal } = given;
   signal?.throwIfAborted();
@@ -215,7 +260,9 @@ async function fill(
   });
   const plan = await planWeights(model, checkpoint, transforms, options.signal);
   const { info } = plan;
+  const ready = await plan.hooked.run(readWeights, info, options.source);
   if (info.mismatched_keys.size > 0 && !options.ignore) throw mismatch(info, options.source);
+<<<<<<< HEAD
   const keepsFloat32 = float32Filter(cls, options.dtype);
   const placing =
     options.device_map === undefined
@@ -225,6 +272,16 @@ async function fill(
   await placeWeights(plan, { ...options, device, keepsFloat32, placing }, options.source);
   tidily(() => finish(model, info, transforms, { ...options, device }));
   await placing?.finish();
+=======
+  const placement = {
+    ...options,
+    device: () => options.device,
+    keepsFloat32: float32Filter(cls, options.dtype),
+  };
+  await placeWeights(plan, placement, options.source);
+  placeReady(ready, placement);
+  tidily(() => finish(model, info, transforms, options));
+>>>>>>> e9617818c9d138304d1c9c525021ded755dad0a7
   return info;
 }
 

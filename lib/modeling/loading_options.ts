@@ -41,6 +41,10 @@ export interface FromPretrainedOptions extends HubOptions {
   /** Pattern → replacement, applied to the checkpoint's names before anything else. */
   readonly key_mapping?: Readonly<Record<string, string>> | undefined;
   readonly trust_remote_code?: boolean | undefined;
+  /** The name that the adapter of a folder or repository with an adapter_config.json gets. Default "default". */
+  readonly adapter_name?: string | undefined;
+  /** Options of the hub for the files of such an adapter. */
+  readonly adapter_kwargs?: HubOptions | null | undefined;
   readonly quantization_config?: unknown;
   readonly [field: string]: unknown;
 }
@@ -61,6 +65,8 @@ export const OWN_OPTIONS = [
   "output_loading_info",
   "key_mapping",
   "trust_remote_code",
+  "adapter_name",
+  "adapter_kwargs",
   "quantization_config",
 ] as const;
 

@@ -362,7 +362,7 @@ export interface PReLUOptions extends FactoryOptions {
 export class PReLU extends Module {
   readonly num_parameters: number;
   readonly init: number;
-  readonly weight: Parameter;
+  weight: Parameter;
 
   constructor(...rest: Rest<[num_parameters: number, init: number], PReLUOptions>) {
     super();

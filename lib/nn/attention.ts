@@ -58,14 +58,14 @@ export class MultiheadAttention extends Module {
   readonly dropout: number;
   readonly batch_first: boolean;
   readonly head_dim: number;
-  readonly in_proj_weight: Parameter | null;
-  readonly q_proj_weight: Parameter | null;
-  readonly k_proj_weight: Parameter | null;
-  readonly v_proj_weight: Parameter | null;
-  readonly in_proj_bias: Parameter | null;
-  readonly out_proj: Linear;
-  readonly bias_k: Parameter | null;
-  readonly bias_v: Parameter | null;
+  in_proj_weight: Parameter | null;
+  q_proj_weight: Parameter | null;
+  k_proj_weight: Parameter | null;
+  v_proj_weight: Parameter | null;
+  in_proj_bias: Parameter | null;
+  out_proj: Linear;
+  bias_k: Parameter | null;
+  bias_v: Parameter | null;
   readonly add_zero_attn: boolean;
 
   constructor(

@@ -46,8 +46,8 @@ export abstract class _NormBase extends Module {
   readonly momentum: number | null;
   readonly affine: boolean;
   readonly track_running_stats: boolean;
-  readonly weight: Parameter | null;
-  readonly bias: Parameter | null;
+  weight: Parameter | null;
+  bias: Parameter | null;
   declare running_mean: Tensor | null;
   declare running_var: Tensor | null;
   declare num_batches_tracked: Tensor | null;

@@ -86,9 +86,9 @@ export abstract class _ConvNd extends Module {
   readonly groups: number;
   readonly padding_mode: ConvPaddingMode;
   /** [out, in / groups, …kernel]; transposed [in, out / groups, …kernel] */
-  readonly weight: Parameter;
+  weight: Parameter;
   /** [out] */
-  readonly bias: Parameter | null;
+  bias: Parameter | null;
 
   constructor(
     dims: number,

@@ -7,6 +7,7 @@ import { bind, type Rest } from "./arguments.ts";
 import { emptyParameter, FACTORY, type FactoryOptions } from "./factory.ts";
 import * as F from "./functional.ts";
 import * as init from "./init.ts";
+import { markInitial } from "./initial_values.ts";
 import { Module } from "./module.ts";
 import { Parameter } from "./parameter.ts";
 import { py, pyFloat } from "./repr.ts";
@@ -64,7 +65,7 @@ export class Embedding extends Module {
   readonly scale_grad_by_freq: boolean;
   readonly sparse: boolean;
   /** [num_embeddings, embedding_dim] */
-  readonly weight: Parameter;
+  weight: Parameter;
 
   constructor(
     num_embeddings: number,
@@ -120,7 +121,9 @@ export class Embedding extends Module {
   reset_parameters(): void {
     init.normal_(this.weight);
     const row = this.padding_idx;
-    if (row !== null && !this.weight.is_meta) torch.no_grad(() => this.weight.select(0, row).fill_(0));
+    if (row === null || this.weight.is_meta) return;
+    torch.no_grad(() => this.weight.select(0, row).fill_(0));
+    markInitial(this.weight);
   }
 
   override forward(indices: Tensor): Tensor {
@@ -165,7 +168,7 @@ export class EmbeddingBag extends Module {
   readonly sparse: boolean;
   readonly include_last_offset: boolean;
   readonly padding_idx: number | null;
-  readonly weight: Parameter;
+  weight: Parameter;
 
   constructor(
     num_embeddings: number,
@@ -203,7 +206,9 @@ export class EmbeddingBag extends Module {
   reset_parameters(): void {
     init.normal_(this.weight);
     const row = this.padding_idx;
-    if (row !== null && !this.weight.is_meta) torch.no_grad(() => this.weight.select(0, row).fill_(0));
+    if (row === null || this.weight.is_meta) return;
+    torch.no_grad(() => this.weight.select(0, row).fill_(0));
+    markInitial(this.weight);
   }
 
   override forward(

@@ -8,6 +8,7 @@ import { warn } from "../errors/warnings.ts";
 import type { Generator, Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
 import { type Arguments, bind, REQUIRED, type Rest } from "./arguments.ts";
+import { markInitial } from "./initial_values.ts";
 
 interface Drawn {
   /** Where the random numbers come from; default the device's generator. */
@@ -64,7 +65,9 @@ export function calculate_gain(nonlinearity: Nonlinearity, param: number | null 
 
 /** Runs `fill` without recording gradients, unless there is nothing to fill. */
 function filled(tensor: Tensor, fill: () => void): Tensor {
-  if (!tensor.is_meta) torch.no_grad(fill);
+  if (tensor.is_meta) return tensor;
+  torch.no_grad(fill);
+  markInitial(tensor);
   return tensor;
 }
 

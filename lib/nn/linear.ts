@@ -25,9 +25,9 @@ export class Linear extends Module {
   readonly in_features: number;
   readonly out_features: number;
   /** [out_features, in_features] */
-  readonly weight: Parameter;
+  weight: Parameter;
   /** [out_features] */
-  readonly bias: Parameter | null;
+  bias: Parameter | null;
 
   constructor(in_features: number, out_features: number, ...rest: Rest<[bias: boolean], LinearOptions>) {
     super();
@@ -62,8 +62,8 @@ export class Bilinear extends Module {
   readonly in2_features: number;
   readonly out_features: number;
   /** [out_features, in1_features, in2_features] */
-  readonly weight: Parameter;
-  readonly bias: Parameter | null;
+  weight: Parameter;
+  bias: Parameter | null;
 
   constructor(
     in1_features: number,

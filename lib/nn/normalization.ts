@@ -32,8 +32,8 @@ export class LayerNorm extends Module {
   readonly normalized_shape: readonly number[];
   readonly eps: number;
   readonly elementwise_affine: boolean;
-  readonly weight: Parameter | null;
-  readonly bias: Parameter | null;
+  weight: Parameter | null;
+  bias: Parameter | null;
 
   constructor(
     normalized_shape: number | readonly number[],
@@ -85,7 +85,7 @@ export class RMSNorm extends Module {
   readonly normalized_shape: readonly number[];
   readonly eps: number | null;
   readonly elementwise_affine: boolean;
-  readonly weight: Parameter | null;
+  weight: Parameter | null;
 
   constructor(
     normalized_shape: number | readonly number[],
@@ -135,8 +135,8 @@ export class GroupNorm extends Module {
   readonly num_channels: number;
   readonly eps: number;
   readonly affine: boolean;
-  readonly weight: Parameter | null;
-  readonly bias: Parameter | null;
+  weight: Parameter | null;
+  bias: Parameter | null;
 
   constructor(
     num_groups: number,
