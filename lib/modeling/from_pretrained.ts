@@ -262,26 +262,17 @@ async function fill(
   const { info } = plan;
   const ready = await plan.hooked.run(readWeights, info, options.source);
   if (info.mismatched_keys.size > 0 && !options.ignore) throw mismatch(info, options.source);
-<<<<<<< HEAD
   const keepsFloat32 = float32Filter(cls, options.dtype);
   const placing =
     options.device_map === undefined
       ? undefined
       : new Placing(model, options.device_map, options.own, keepsFloat32);
   const device = (name: string) => placing?.device(name) ?? "cpu";
-  await placeWeights(plan, { ...options, device, keepsFloat32, placing }, options.source);
-  tidily(() => finish(model, info, transforms, { ...options, device }));
-  await placing?.finish();
-=======
-  const placement = {
-    ...options,
-    device: () => options.device,
-    keepsFloat32: float32Filter(cls, options.dtype),
-  };
+  const placement = { ...options, device, keepsFloat32, placing };
   await placeWeights(plan, placement, options.source);
   placeReady(ready, placement);
-  tidily(() => finish(model, info, transforms, options));
->>>>>>> e9617818c9d138304d1c9c525021ded755dad0a7
+  tidily(() => finish(model, info, transforms, { ...options, device }));
+  await placing?.finish();
   return info;
 }
 

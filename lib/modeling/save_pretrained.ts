@@ -86,22 +86,14 @@ export async function writePretrained(
   if (typeof directory !== "string" || directory === "")
     throw new InvalidArgumentError("save_pretrained takes a folder first.");
   checkOptions(options);
-<<<<<<< HEAD
+  if (model._hf_peft_config_loaded) return writeActiveAdapter(model, directory, options);
   const { variant, save_original_format = true } = options;
   if (variant !== undefined) assertSafeName(variant, "The variant");
   const limit = parseSize(options.max_shard_size ?? "50GB");
 
+  model._report_replacements();
   const tensor_of = options.tensor_of ?? offloadedTensors(model, options);
   const state = stateToSave(model, { ...options, tensor_of });
-=======
-  if (model._hf_peft_config_loaded) return writeActiveAdapter(model, directory, options);
-  const { variant, tensor_of, save_original_format = true } = options;
-  if (variant !== undefined) assertSafeName(variant, "The variant");
-  const limit = parseSize(options.max_shard_size ?? "50GB");
-
-  model._report_replacements();
-  const state = stateToSave(model, options);
->>>>>>> e9617818c9d138304d1c9c525021ded755dad0a7
   const undo = save_original_format ? transformsToUndo(model, isPreTrainedModel) : undefined;
   const weights = undo === undefined ? asTheyAre(state) : unconverted(model, state, undo);
   const stem = withVariant(SAFE_WEIGHTS_NAME, variant).slice(0, -".safetensors".length);

@@ -9,12 +9,8 @@ import { ConfigFieldError, InvalidArgumentError } from "../errors/index.ts";
 import { suggest } from "../errors/suggest.ts";
 import { type Device, type Dtype, keep, no_grad, type RemovableHandle, Tensor } from "../torch/index.ts";
 import { bind } from "./arguments.ts";
-<<<<<<< HEAD
 import { type Around, ForwardHooks, type Gradients, type Replacement, wrapForward } from "./hooks.ts";
-=======
 import { countModule, isInitial, markInitial } from "./initial_values.ts";
-import { ForwardHooks, type Gradients, type Replacement, wrapForward } from "./hooks.ts";
->>>>>>> e9617818c9d138304d1c9c525021ded755dad0a7
 import { printModule, summarize } from "./module_print.ts";
 import { isFloatOrComplex, parseTo, type ToOptions } from "./module_to.ts";
 import {
