@@ -9,6 +9,9 @@ export type { Tensor } from "./torch/index.ts";
 export * as torch from "./compile/torch.ts";
 export { chromeTrace } from "./compile/program.ts";
 
+// models larger than a device
+export * from "./big_modeling/index.ts";
+
 // layers
 export * as nn from "./nn/index.ts";
 

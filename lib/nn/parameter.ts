@@ -1,7 +1,21 @@
 // Tensors that belong to a module by their class: whatever property holds one, it is part of the module's state.
 
 import { addon } from "../addon/loader.ts";
-import { keep, no_grad, Tensor } from "../torch/index.ts";
+import { type Device, keep, no_grad, Tensor } from "../torch/index.ts";
+
+/** Where parameters go that are made now; undefined: where their data is. */
+let parameterDevice: Device | undefined;
+
+/** Runs `body`; the parameters that it makes lie on `device`. */
+export function withParameterDevice<T>(device: Device, body: () => T): T {
+  const outer = parameterDevice;
+  parameterDevice = device;
+  try {
+    return body();
+  } finally {
+    parameterDevice = outer;
+  }
+}
 
 /** Makes `owner` a second tensor over the memory of `data`, without history, that every memory scope spares. */
 function holdData(owner: Tensor, data: Tensor): void {
@@ -22,7 +36,12 @@ function holdData(owner: Tensor, data: Tensor): void {
 export class Parameter extends Tensor {
   constructor(data: Tensor, requires_grad = true) {
     super();
-    holdData(this, data);
+    if (parameterDevice === undefined || data.device === parameterDevice) holdData(this, data);
+    else {
+      const moved = data.detach().to({ device: parameterDevice });
+      holdData(this, moved);
+      moved.dispose();
+    }
     if (requires_grad) this.requires_grad = true;
   }
 
