@@ -124,7 +124,7 @@ export function trunc_normal_(
 }
 
 /** The same number everywhere. */
-export function constant_(tensor: Tensor, ...args: [val: number] | [options: { val: number }]): Tensor {
+export function constant_(tensor: Tensor, ...args: Arguments<[val: number], ["val"]>): Tensor {
   const { val } = bind("constant_", args, { val: REQUIRED as number });
   return filled(tensor, () => tensor.fill_(val));
 }
@@ -259,11 +259,7 @@ export function orthogonal_(tensor: Tensor, ...rest: Gain): Tensor {
 /** A matrix of normal numbers with the given share of zeros in each column. Default standard deviation: 0.01. */
 export function sparse_(
   tensor: Tensor,
-  ...args: Arguments<
-    [sparsity: number],
-    { sparsity: number; std?: number } & Drawn,
-    Rest<[std: number], { std?: number } & Drawn>
-  >
+  ...args: Arguments<[sparsity: number], ["sparsity"], [std: number], { std?: number } & Drawn>
 ): Tensor {
   const defaults = { sparsity: REQUIRED as number, std: 0.01, ...GENERATOR };
   const { sparsity, std, generator } = bind("sparse_", args, defaults);

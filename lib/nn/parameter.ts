@@ -2,6 +2,7 @@
 
 import { addon } from "../addon/loader.ts";
 import { keep, no_grad, Tensor } from "../torch/index.ts";
+import { type Arguments, bind, REQUIRED } from "./arguments.ts";
 
 /** Makes `owner` a second tensor over the memory of `data`, without history, that every memory scope spares. */
 function holdData(owner: Tensor, data: Tensor): void {
@@ -14,14 +15,24 @@ function holdData(owner: Tensor, data: Tensor): void {
  *
  * It shares the memory of `data`, without its history, and outlives every memory scope.
  *
- * @param data the values.
- * @param requires_grad whether gradients are recorded; default true.
+ * Arguments: `data`, the values; `requires_grad`, whether gradients are recorded; default true.
  *
- * @example this.scale = new nn.Parameter(torch.ones([hidden_size]));
+ * @example this.scale = new nn.Parameter(torch.ones([hidden_size]), { requires_grad: false });
  */
 export class Parameter extends Tensor {
-  constructor(data: Tensor, requires_grad = true) {
+  constructor(
+    ...args: Arguments<
+      [data: Tensor],
+      ["data"],
+      [requires_grad: boolean],
+      { requires_grad?: boolean | undefined }
+    >
+  ) {
     super();
+    const { data, requires_grad } = bind("Parameter", args, {
+      data: REQUIRED as Tensor,
+      requires_grad: true,
+    });
     holdData(this, data);
     if (requires_grad) this.requires_grad = true;
   }

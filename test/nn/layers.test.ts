@@ -13,6 +13,10 @@ t.test("wrong input", async (t) => {
   const linear = nn.Linear as Any;
   t.throws(() => new linear(2, 3, { biass: false }), { code: "ERR_INVALID_ARGUMENT", suggestion: "bias" });
   t.throws(() => new linear(2, 3, false, { bias: true }), /by position and by name/);
+  t.throws(() => new linear(2, { in_features: 2, out_features: 3 }), /'in_features' by position and by name/);
+  t.throws(() => new linear(2), /Linear\(\) needs the argument 'out_features'/);
+  t.throws(() => new linear({ in_features: 2, out_featurs: 3 }), { suggestion: "out_features" } as Any);
+  t.throws(() => new linear(2, 3, true, "cpu", "float32", 1), /at most 5 arguments/);
   t.throws(() => new nn.Conv2d(3, 4, 3, { groups: 2 }), /in_channels 3 must be divisible by groups 2/);
   t.throws(() => new nn.Conv2d(3, 4, 3, { padding_mode: "reflected" as Any }), {
     suggestion: "reflect",
@@ -47,6 +51,16 @@ t.test("layers", async (t) => {
     for (const [key, value] of Object.entries(given.state))
       identical(t, state[key], decode(value), `${name}: initial ${key}`);
     t.equal(String(layer), given.repr, `${name}: text`);
+    const [args, names, options] = [decode(given.args), given.names as string[], decode(given.options)];
+    for (const byPosition of names.keys()) {
+      const bag = Object.fromEntries(names.map((name, i) => [name, args[i]]).slice(byPosition));
+      torch.manual_seed(given.seed);
+      const named = new (nn as Any)[given.class](...args.slice(0, byPosition), { ...bag, ...options });
+      const about = `${name}: from ${names[byPosition]} on by name`;
+      t.equal(String(named), given.repr, about);
+      for (const [key, value] of Object.entries(named.state_dict()))
+        identical(t, value as Tensor, state[key], about);
+    }
     for (const mode of ["train", "eval"]) if (given[mode]) replay(t, layer, { ...given, name, mode }, decode);
   }
 });
