@@ -91,6 +91,63 @@ function take(
   }
 }
 
+/** What follows the arguments `K` in the calls `A`. */
+type After<A, K extends readonly string[]> = K extends readonly [string, ...infer Names extends string[]]
+  ? A extends readonly [unknown, ...infer Others]
+    ? After<Others, Names>
+    : never
+  : A;
+/** The first arguments in the calls `A`, one for each of the names `K`. */
+type First<A, K extends readonly string[]> = K extends readonly [string, ...infer Names extends string[]]
+  ? A extends readonly [infer Head, ...infer Others]
+    ? [Head, ...First<Others, Names>]
+    : never
+  : [];
+/** The options object in `R`, one of whose forms has nothing else. */
+type Bag<R> = R extends readonly [options?: infer O] ? (unknown extends O ? never : NonNullable<O>) : never;
+
+type ByName<A extends readonly unknown[], K extends readonly string[]> = Named<
+  First<A, K>,
+  K,
+  [Bag<After<A, K>>] extends [never] ? unknown : Bag<After<A, K>>
+>;
+
+/**
+ * Lets the required arguments of a function go by name, too.
+ *
+ * @param names of the required arguments, in their order.
+ * @param call takes them by position, and then what {@link bind} reads.
+ * @throws InvalidArgumentError where one is missing or is given twice.
+ *
+ * @example byName(["input", "pad"], function pad(input: Tensor, pad: number[], ...rest: Rest<[], PadOptions>) { … });
+ */
+export function byName<const K extends readonly string[], A extends readonly unknown[], R>(
+  names: K,
+  call: (...args: A) => R,
+): ((...args: A) => R) & ((...args: ByName<A, K>) => R) {
+  const count = names.length;
+  const called = (...args: unknown[]): R => {
+    const last = args[args.length - 1];
+    if (args.length > count || (args.length === count && !isOptions(last))) return call(...(args as never));
+    return call(...(placed(call.name, names, args, last) as never));
+  };
+  return Object.defineProperty(called, "name", { value: call.name }) as never;
+}
+
+/** Puts the required arguments of a call in their places; the options object comes last, without them. */
+function placed(name: string, names: readonly string[], args: readonly unknown[], last: unknown): unknown[] {
+  const options = isOptions(last) ? { ...last } : undefined;
+  const given = options ? args.slice(0, -1) : args;
+  const positional = names.map((key, i) => {
+    if (i < given.length) return given[i];
+    const value = options?.[key];
+    if (value === undefined) throw new InvalidArgumentError(`${name}() needs the argument '${key}'.`);
+    delete options?.[key];
+    return value;
+  });
+  return options && Object.keys(options).length > 0 ? [...positional, options] : positional;
+}
+
 /** A size that is one number for all dimensions, or one number each. */
 export type Sizes = number | readonly number[];
 

@@ -161,6 +161,19 @@ export async function training(): Promise<unknown[]> {
   new nn.PixelShuffle({ upscale_factor: 2 });
   new nn.Parameter(weight, { requires_grad: false });
 
+  nn.functional.max_pool2d(weight, { kernel_size: 2, stride: 2 });
+  nn.functional.cross_entropy({ input: weight, target: weight, ignore_index: 0 });
+  nn.functional.zero_pad2d(weight, { padding: [1, 1, 1, 1] });
+  nn.functional.softmax(weight, -1, { dtype: "float64" });
+  nn.init.normal_(weight, { std: 0.02 });
+
+  // @ts-expect-error it is needed
+  nn.functional.max_pool2d(weight, { stride: 2 });
+  // @ts-expect-error unknown option
+  nn.functional.cross_entropy({ input: weight, target: weight, ignore: 0 });
+  // @ts-expect-error a text is wanted
+  nn.functional.cross_entropy(weight, { target: weight, reduction: 1 });
+
   // @ts-expect-error unknown option
   new nn.Linear(2, 2, { biases: false });
   // @ts-expect-error the second size is needed
