@@ -12,10 +12,14 @@ type WithInplace<O> = O & { inplace?: boolean | undefined };
 const inPlace = (name: string, rest: Inplace) =>
   rest.length > 0 && bind(name, rest, { inplace: false }).inplace;
 
-/** max(0, x) */
-export const relu = byName(["input"], function relu(input: Tensor, ...rest: Inplace): Tensor {
+const anyRelu = byName(["input"], function relu(input: Tensor, ...rest: Inplace): Tensor {
   return inPlace("relu", rest) ? torch.relu_(input) : torch.relu(input);
 });
+
+// The hottest calls are told apart in the function itself: byName is one for all, and adds a closure that cannot be inlined.
+/** max(0, x) */
+export const relu = ((...args: [Tensor]) =>
+  args.length === 1 && args[0] instanceof torch.Tensor ? torch.relu(args[0]) : anyRelu(...args)) as typeof anyRelu;
 
 /** min(max(0, x), 6) */
 export const relu6 = byName(["input"], function relu6(input: Tensor, ...rest: Inplace): Tensor {
@@ -115,13 +119,7 @@ export const glu = byName(
   },
 );
 
-/**
- * x Φ(x), the Gaussian error linear unit.
- *
- * @param options.approximate "none" (default) or "tanh".
- * @example F.gelu(x, { approximate: "tanh" });
- */
-export const gelu = byName(
+const anyGelu = byName(
   ["input"],
   function gelu(
     input: Tensor,
@@ -132,6 +130,15 @@ export const gelu = byName(
     return ops.gelu(input, { approximate });
   },
 );
+
+/**
+ * x Φ(x), the Gaussian error linear unit.
+ *
+ * @param options.approximate "none" (default) or "tanh".
+ * @example F.gelu(x, { approximate: "tanh" });
+ */
+export const gelu = ((...args: [Tensor]) =>
+  args.length === 1 && args[0] instanceof torch.Tensor ? ops.gelu(args[0]) : anyGelu(...args)) as typeof anyGelu;
 
 /** log(sigmoid(x)) */
 export const logsigmoid: (input: Tensor) => Tensor = ops.log_sigmoid;
@@ -180,10 +187,13 @@ export const hardsigmoid = byName(["input"], function hardsigmoid(input: Tensor,
   return inPlace("hardsigmoid", rest) ? ops.hardsigmoid_(input) : ops.hardsigmoid(input);
 });
 
-/** x sigmoid(x) */
-export const silu = byName(["input"], function silu(input: Tensor, ...rest: Inplace): Tensor {
+const anySilu = byName(["input"], function silu(input: Tensor, ...rest: Inplace): Tensor {
   return inPlace("silu", rest) ? ops.silu_(input) : ops.silu(input);
 });
+
+/** x sigmoid(x) */
+export const silu = ((...args: [Tensor]) =>
+  args.length === 1 && args[0] instanceof torch.Tensor ? ops.silu(args[0]) : anySilu(...args)) as typeof anySilu;
 
 /** x tanh(softplus(x)) */
 export const mish = byName(["input"], function mish(input: Tensor, ...rest: Inplace): Tensor {

@@ -34,8 +34,7 @@ function paddingRow(name: string, padding_idx: number | null | undefined, rows: 
   return padding_idx < 0 ? padding_idx + rows : padding_idx;
 }
 
-/** Rows of a table: indices [...] with a weight [rows, width] give [..., width]. */
-export const embedding = byName(
+const anyEmbedding = byName(
   ["input", "weight"],
   function embedding(
     input: Tensor,
@@ -62,6 +61,12 @@ export const embedding = byName(
     return torch.embedding(weight, indices, row, scale_grad_by_freq, sparse);
   },
 );
+
+/** Rows of a table: indices [...] with a weight [rows, width] give [..., width]. */
+export const embedding = ((...args: [Tensor, Tensor]) =>
+  args.length === 2 && args[1] instanceof torch.Tensor
+    ? torch.embedding(args[1], args[0])
+    : anyEmbedding(...args)) as typeof anyEmbedding;
 
 export interface EmbeddingBagFunctionOptions extends EmbeddingFunctionOptions {
   /** Where each bag begins, for indices of one dimension. */
