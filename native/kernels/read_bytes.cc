@@ -20,12 +20,9 @@ uint64_t
 SumWords(const uint64_t* words, int64_t count) {
   // Enough sums side by side to keep loads in flight.
   constexpr int kLanes = 16;
-  constexpr int64_t kAhead = 2048 / sizeof(uint64_t);
   uint64_t sums[kLanes] = {};
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) {
-    __builtin_prefetch(words + i + kAhead);
-    __builtin_prefetch(words + i + kAhead + kLanes / 2);
     for (int lane = 0; lane < kLanes; ++lane) sums[lane] += words[i + lane];
   }
   for (; i < count; ++i) sums[0] += words[i];
