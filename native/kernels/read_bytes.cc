@@ -36,8 +36,14 @@ at::Tensor ReadBytes(const at::Tensor& input) {
   const auto* words = static_cast<const uint64_t*>(input.const_data_ptr());
   const auto count = static_cast<int64_t>(input.nbytes() / sizeof(uint64_t));
   std::atomic<uint64_t> sum = 0;
-  at::parallel_for(0, count, 1 << 13, [&](int64_t begin, int64_t end) {
-    sum += SumWords(words + begin, end - begin);
+  constexpr int64_t kTurn = (512 << 10) / sizeof(uint64_t);
+  std::atomic<int64_t> next = 0;
+  at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t, int64_t) {
+    for (;;) {
+      const int64_t begin = next.fetch_add(kTurn, std::memory_order_relaxed);
+      if (begin >= count) break;
+      sum += SumWords(words + begin, std::min(kTurn, count - begin));
+    }
   });
   return at::scalar_tensor(static_cast<int64_t>(sum.load()), at::kLong);
 }
