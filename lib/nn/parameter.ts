@@ -2,6 +2,7 @@
 
 import { addon } from "../addon/loader.ts";
 import { type Device, keep, no_grad, Tensor } from "../torch/index.ts";
+import { type Arguments, bind, REQUIRED } from "./arguments.ts";
 
 /** Where parameters go that are made now; undefined: where their data is. */
 let parameterDevice: Device | undefined;
@@ -28,14 +29,24 @@ function holdData(owner: Tensor, data: Tensor): void {
  *
  * It shares the memory of `data`, without its history, and outlives every memory scope.
  *
- * @param data the values.
- * @param requires_grad whether gradients are recorded; default true.
+ * Arguments: `data`, the values; `requires_grad`, whether gradients are recorded; default true.
  *
- * @example this.scale = new nn.Parameter(torch.ones([hidden_size]));
+ * @example this.scale = new nn.Parameter(torch.ones([hidden_size]), { requires_grad: false });
  */
 export class Parameter extends Tensor {
-  constructor(data: Tensor, requires_grad = true) {
+  constructor(
+    ...args: Arguments<
+      [data: Tensor],
+      ["data"],
+      [requires_grad: boolean],
+      { requires_grad?: boolean | undefined }
+    >
+  ) {
     super();
+    const { data, requires_grad } = bind("Parameter", args, {
+      data: REQUIRED as Tensor,
+      requires_grad: true,
+    });
     if (parameterDevice === undefined || data.device === parameterDevice) holdData(this, data);
     else {
       const moved = data.detach().to({ device: parameterDevice });
