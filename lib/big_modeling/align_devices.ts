@@ -157,10 +157,12 @@ export class AlignDevicesHook extends ModelHook {
     return sendTo(args, executionDevice(this.execution_device), this.skip_keys);
   }
 
-  override post_forward(_module: Module, output: unknown): unknown {
-    this.#inUse.pop()?.release();
+  override post_forward(_module: Module, given: unknown): unknown {
+    const feeder = this.#inUse.pop();
+    const kept = feeder?.keep?.(given) ?? given;
+    feeder?.release();
     const device = this.io_same_device ? this.#inputDevices.pop() : undefined;
-    return device === undefined ? output : sendTo(output, device, this.skip_keys);
+    return device === undefined ? kept : sendTo(kept, device, this.skip_keys);
   }
 
   override cancel_forward(_module: Module): void {
@@ -178,7 +180,7 @@ export class AlignDevicesHook extends ModelHook {
   }
 
   override get is_traceable(): boolean {
-    return this.#feeder === undefined;
+    return this.#feeder === undefined || this.#feeder.isStreamed === true;
   }
 
   override toString(): string {

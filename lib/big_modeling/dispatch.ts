@@ -12,6 +12,7 @@ import { add_hook_to_module, GUARDED, hookOf, type ModelHook, SequentialHook } f
 import { noSplitClasses } from "./module_sizes.ts";
 import { hasOffloadIndex, type OffloadIndex, offload_state_dict } from "./offload_folder.ts";
 import { isOffloaded, letRest, settle, sourceFor } from "./residence.ts";
+import { stopStreaming, streamBlocks } from "./streaming.ts";
 import { OffloadedWeightsLoader, prefixed, sourceOf, type WeightSource, type WeightsMap } from "./weights_map.ts";
 
 type Names = string | Iterable<string> | null;
@@ -41,6 +42,8 @@ export interface DispatchOptions {
 export interface Prepared {
   readonly main: string;
   readonly sources: WeightsMap | undefined;
+  /** Bytes on the main device that weights may take while they are used. Default: what is free. */
+  readonly room?: number | undefined;
 }
 
 /**
@@ -81,6 +84,7 @@ export function dispatch<M extends Module>(
 ): M {
   const { main, sources, offload_buffers = false, skip_keys } = options;
   if (isDistributed(given) || options.force_hooks) {
+    stopStreaming(model);
     const map = disjoint(model, given);
     const names = Object.keys(map);
     const offload = Object.fromEntries(names.map((name) => [name, isElsewhere(map[name] as string, main)]));
@@ -103,6 +107,13 @@ export function dispatch<M extends Module>(
     } finally {
       unpin();
     }
+    const streamed = offloadingHooks(model).filter(([, , hook]) => hook.execution_device === main);
+    streamBlocks(
+      model,
+      main,
+      streamed.map(([name, , hook]) => [name, hook]),
+      { room: options.room },
+    );
     refuseMoves(model);
   } else {
     const [place] = Object.values(given) as [string];

@@ -1,6 +1,6 @@
 // Where from_pretrained puts weights: the plan for a device_map, and what stays on the disk.
-import { type DeviceMap, placeName, placesOf } from "../big_modeling/devices.ts";
-import { check_device_map, isInside, placeOf } from "../big_modeling/device_map.ts";
+import { type DeviceMap, type MaxMemory, placeName, placesOf } from "../big_modeling/devices.ts";
+import { check_device_map, placeOf } from "../big_modeling/device_map.ts";
 import { dispatch, isElsewhere, mainPlace } from "../big_modeling/dispatch.ts";
 import {
   type OffloadIndex,
@@ -9,8 +9,9 @@ import {
   save_offload_index,
 } from "../big_modeling/offload_folder.ts";
 import { executionDevice } from "../big_modeling/placement.ts";
+import { parseBudget } from "../big_modeling/max_memory.ts";
 import { PLAN_KINDS, type PlanKind, planLoading } from "../big_modeling/plan_model.ts";
-import { isOffloaded, letRest } from "../big_modeling/residence.ts";
+import { letRest } from "../big_modeling/residence.ts";
 import { sourceOf, type WeightSource } from "../big_modeling/weights_map.ts";
 import { InvalidArgumentError } from "../errors/index.ts";
 import { safe_open } from "../safetensors/index.ts";
@@ -43,9 +44,8 @@ export class Placing {
   readonly #buffers: ReadonlySet<string>;
   readonly #offloadBuffers: boolean;
   readonly #folder: string | undefined;
+  readonly #limits: MaxMemory | undefined;
   readonly #index: OffloadIndex = {};
-  /** Weights on the disk that are used where they lie. */
-  readonly #there = new Set<Tensor>();
 
   constructor(
     model: PreTrainedModel,
@@ -56,6 +56,7 @@ export class Placing {
     this.#model = model;
     this.#offloadBuffers = options.offload_buffers === true;
     this.#folder = options.offload_folder ?? undefined;
+    this.#limits = options.max_memory ?? undefined;
     this.#tied = model.all_tied_weights_keys;
     this.#buffers = new Set([...model.named_buffers({ remove_duplicate: false })].map(([name]) => name));
     if (typeof given === "string") {
@@ -85,7 +86,7 @@ export class Placing {
 
   /**
    * Leaves a weight on the disk, if that is its place: in its own file where it is a view of that, else in the offload folder.
-   * False for one that has to be read, or can be used where it lies.
+   * False for one that has to be read.
    */
   async keepOnDisk(
     { name, tensor, weight }: { readonly name: string; readonly tensor: Tensor; readonly weight: LazyWeight<Entry> },
@@ -94,11 +95,6 @@ export class Placing {
   ): Promise<boolean> {
     if (this.placeOf(name) !== "disk") return false;
     const part = weight instanceof WeightPart ? (weight as WeightPart<Entry>) : undefined;
-    const isMapped = part?.is_contiguous && part.source.file.is_aligned(part.source.name) && weight.dtype === dtype;
-    if (isMapped && this.main === "cpu") {
-      this.#there.add(tensor);
-      return false;
-    }
     if (tensor.dtype !== dtype)
       torch.no_grad(() => torch.tidy(() => (tensor.data = torch.empty(tensor.shape, { dtype, device: "meta" }))));
     if (part !== undefined) letRest(tensor, await fileView(part, dtype));
@@ -128,33 +124,36 @@ export class Placing {
     if (this.#folder !== undefined) {
       // What the checkpoint lacks was made just now.
       for (const [name, tensor] of Object.entries(this.#model.state_dict({ keep_vars: true })))
-        if (this.placeOf(name) === "disk" && !tensor.is_meta && !this.#there.has(tensor))
+        if (this.placeOf(name) === "disk" && !tensor.is_meta)
           await this.#writeOut(name, tensor);
       await save_offload_index(this.#index, this.#folder);
     }
     const declared = (this.#model.constructor as { _skip_keys_device_placement?: string | Iterable<string> })
       ._skip_keys_device_placement;
-    dispatch(this.#model, this.#effective(), {
+    dispatch(this.#model, this.map, {
       main: this.main,
       sources: undefined,
+      room: this.#room(),
       offload_buffers: this.#offloadBuffers,
       skip_keys: declared ?? "past_key_values",
     });
-    this.#model.hf_device_map = { ...this.map };
   }
 
-  /** A part on the disk whose weights are all used where they lie needs nobody to bring it. */
-  #effective(): Record<string, string> {
-    const state = [...this.#model.named_parameters({ remove_duplicate: false }), ...this.#model.named_buffers()];
-    return Object.fromEntries(
-      Object.entries(this.map).map(([name, place]) => {
-        const inside = state.filter(([other]) => isInside(other, name) && this.placeOf(other) === "disk");
-        const isThere = place === "disk" && this.main === "cpu" && !inside.some(([, tensor]) => isOffloaded(tensor));
-        return [name, isThere ? "cpu" : place];
-      }),
-    );
+  /** Bytes that the limits leave on the main device beside what stays there. */
+  #room(): number | undefined {
+    const limits = this.#limits;
+    const limit = limits && parseBudget(limits)[this.main];
+    if (limit === undefined) return undefined;
+    const stays = new Set<Tensor>();
+    for (const [name, tensor] of namesIn(this.#model)) if (this.placeOf(name) === this.main) stays.add(tensor);
+    return limit - [...stays].reduce((sum, { nbytes }) => sum + nbytes, 0);
   }
 }
+
+const namesIn = (model: PreTrainedModel): [string, Tensor][] => [
+  ...model.named_parameters({ remove_duplicate: false }),
+  ...model.named_buffers({ remove_duplicate: false }),
+];
 
 /** A view of a file's tensor as a source: mapped, and cast at each use if need be. */
 async function fileView(part: WeightPart<Entry>, dtype: Dtype): Promise<WeightSource> {

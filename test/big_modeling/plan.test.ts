@@ -18,15 +18,10 @@ import {
   torch,
 } from "torchformers";
 import { fixture } from "../support/fixtures.js";
+import { build, type Spec, tied } from "../support/trees.js";
 
 process.env.TORCHFORMERS_LOG = "silent";
 
-interface Spec {
-  readonly class: string;
-  readonly parameters: Readonly<Record<string, readonly [number[], torch.Dtype]>>;
-  readonly buffers: Readonly<Record<string, readonly [number[], torch.Dtype, boolean]>>;
-  readonly children: Readonly<Record<string, Spec>>;
-}
 type Answer = Readonly<Record<string, string | number>> & { readonly error?: string };
 interface Case {
   readonly tree: Spec;
@@ -46,35 +41,6 @@ interface Case {
 const golden: { sizes: Record<string, number | null>; cases: Case[] } = JSON.parse(
   readFileSync(process.env.TORCHFORMERS_PLANS ?? fixture("big_modeling/plans.json"), "utf8"),
 );
-
-const classes = new Map<string, typeof nn.Module>();
-function classOf(name: string): typeof nn.Module {
-  const made = classes.get(name) ?? { [name]: class extends nn.Module {} }[name];
-  classes.set(name, made as typeof nn.Module);
-  return made as typeof nn.Module;
-}
-
-function build({ class: name, parameters, buffers, children }: Spec): nn.Module {
-  const module = new (classOf(name))();
-  for (const [key, [shape, dtype]] of Object.entries(parameters)) {
-    const data = torch.empty(shape, { dtype, device: "meta" });
-    module.register_parameter(key, new nn.Parameter(data, data.is_floating_point()));
-  }
-  for (const [key, [shape, dtype, persistent]] of Object.entries(buffers))
-    module.register_buffer(key, torch.empty(shape, { dtype, device: "meta" }), { persistent });
-  for (const [key, child] of Object.entries(children)) module.add_module(key, build(child));
-  return module;
-}
-
-function tied(model: nn.Module, ties: Case["ties"]): nn.Module {
-  for (const [target, source] of Object.entries(ties)) {
-    const dot = target.lastIndexOf(".");
-    const owner = model.get_submodule(target.slice(0, Math.max(dot, 0))) as unknown as Record<string, unknown>;
-    owner[target.slice(dot + 1)] = model.get_parameter(source);
-  }
-  Object.defineProperty(model, "all_tied_weights_keys", { value: ties });
-  return model;
-}
 
 /** The reference's name of a place as ours. */
 const place = (name: string | number) => (typeof name === "number" ? `cuda:${name}` : name);
