@@ -23,6 +23,7 @@ const ORDER = [
   ["safetensors"],
   ["pickle"],
   ["compile"],
+  ["placement"],
   ["nn"],
   ["optim"],
   ["adapters"],
