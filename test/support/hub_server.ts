@@ -1,7 +1,8 @@
 // A hub to test with: the endpoints that huggingface_hub (Python), @huggingface/hub and this library use, over files in
 // memory or on the disk, with faults on demand. A second server stands for the storage that large files are redirected to.
 //
-// As a program (`node hub_server.js <folder>`) it serves each folder in a folder as a repository, and prints its address.
+// As a program (`node hub_server.js <folder> [storage]`) it serves each folder in a folder as a repository, and prints its
+// address; large files are then left to the storage of that address.
 
 import { createHash, randomBytes } from "node:crypto";
 import { createReadStream, readdirSync, readFileSync, statSync } from "node:fs";
@@ -713,8 +714,9 @@ function* filesOfShard(shard: Buffer, xorbs: ReadonlyMap<string, Buffer>): Gener
 
 // As a program -------------------------------------------------------------------------------------------------------------
 
-async function serve(folder: string): Promise<void> {
+async function serve(folder: string, storage: string | undefined): Promise<void> {
   const server = await new HubServer().start();
+  if (storage !== undefined) server.storageUrl = storage;
   for (const name of readdirSync(folder)) {
     server.create(`org/${name}`);
     const files: Record<string, Buffer | StoredFile> = {};
@@ -735,5 +737,5 @@ async function serve(folder: string): Promise<void> {
 }
 
 if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.argv[1]).href) {
-  await serve(process.argv[2] as string);
+  await serve(process.argv[2] as string, process.argv[3]);
 }
