@@ -55,7 +55,11 @@ async function start(command, args) {
 async function serve(folder) {
   const storage = await start(python, [join(root, "bench/hub_storage.py"), folder]);
   const program = join(root, "build/test/support/hub_server.js");
-  const hub = await start(process.execPath, [program, folder, ...(process.env.HUB_STORAGE === "node" ? [] : [storage.url])]);
+  const hub = await start(process.execPath, [
+    program,
+    folder,
+    ...(process.env.HUB_STORAGE === "node" ? [] : [storage.url]),
+  ]);
   return {
     url: hub.url,
     stop: () => {

@@ -41,9 +41,9 @@ export function assertSafeName(name: string, what: string): void {
 
 /** The same for a name that a repository chose: not the caller's mistake. */
 export function assertSafeEntry(name: string, repo: string): void {
-  if (isSafeName(name)) return;
+  if (isSafeName(name) && isPlainName(name)) return;
   throw new EntryNotFoundError(
-    `'${repo}' lists the file ${JSON.stringify(name)}, which would lie outside of its folder; nothing was written.`,
+    `'${repo}' lists the file ${JSON.stringify(name).slice(0, 200)}, which would lie outside of its folder or has no name of its own; nothing was written.`,
     {
       hint: "Such a name can be an attack. Tell the hub, and leave the file out with ignore_patterns if you must.",
     },
@@ -55,6 +55,13 @@ function isSafeName(name: string): boolean {
   const isAbsolute = name.startsWith("/") || name.startsWith("\\") || /(^|\/)[a-zA-Z]:/.test(name);
   return name !== "" && !isAbsolute && !name.includes("\0") && !parts.includes("..");
 }
+
+/** No folder is empty or ".", which would make two names one; no half of a character, which no address can hold. */
+const isPlainName = (name: string): boolean =>
+  name.split("/").every((part) => part !== "" && part !== ".") && !/\p{Surrogate}/u.test(name);
+
+/** A text from elsewhere in one line, without what would steer a terminal. */
+export const printable = (text: string): string => text.replaceAll(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+/gu, " ");
 
 /** One pattern or several; each as of Python's fnmatch: `*` also matches "/", and "folder/" means all in it. */
 export type Patterns = string | readonly string[] | null | undefined;

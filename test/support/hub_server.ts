@@ -7,9 +7,10 @@
 import { createHash, randomBytes } from "node:crypto";
 import { createReadStream, readdirSync, readFileSync, statSync } from "node:fs";
 import http from "node:http";
-import type { AddressInfo } from "node:net";
+import type { AddressInfo, Socket } from "node:net";
 import path from "node:path";
 import { pathToFileURL } from "node:url";
+import { brotliCompressSync, constants, deflateSync, gzipSync } from "node:zlib";
 
 export interface StoredFile {
   readonly content: Buffer | { readonly file: string; readonly size: number };
@@ -47,6 +48,10 @@ export interface Fault {
   noRanges?: boolean;
   /** Done, and then the connection is cut before the answer. */
   dropAfterwards?: boolean;
+  /** Written to the connection as it is, in place of an answer. */
+  raw?: (socket: Socket) => void;
+  /** The body is packed like this, with the header that says so. */
+  packed?: "gzip" | "br" | "deflate";
 }
 
 export interface Seen {
@@ -190,6 +195,10 @@ export class HubServer {
     const fault = this.fault(seen);
     if (fault?.hang) return;
     if (fault?.drop === -1) return void request.socket.destroy();
+    if (fault?.raw !== undefined) {
+      request.socket.on("error", () => {});
+      return fault.raw(request.socket);
+    }
     if (fault?.redirect !== undefined)
       return void response.writeHead(302, { location: fault.redirect }).end();
     if (fault?.status !== undefined) {
@@ -587,6 +596,20 @@ export class HubServer {
     const end = range?.[2] ? Math.min(size, Number(range[2]) + 1) : size;
     if (start >= size && size > 0)
       throw new Refusal(416, "no such range", { "content-range": `bytes */${size}` });
+    if (fault.packed !== undefined && Buffer.isBuffer(file.content)) {
+      const plain = file.content.subarray(start, end);
+      const quick = { params: { [constants.BROTLI_PARAM_QUALITY]: 1 } };
+      const bytes =
+        fault.packed === "br"
+          ? brotliCompressSync(plain, quick)
+          : { gzip: gzipSync, deflate: deflateSync }[fault.packed](plain, { level: 1 });
+      response.writeHead(range ? 206 : 200, {
+        "content-encoding": fault.packed,
+        "content-length": bytes.length,
+        ...(range ? { "content-range": `bytes ${start}-${end - 1}/${size}` } : {}),
+      });
+      return void response.end(bytes);
+    }
     const length = Math.max(0, end - start + (fault.length ?? 0));
     response.writeHead(range ? 206 : 200, {
       "accept-ranges": "bytes",
