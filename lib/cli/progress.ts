@@ -1,7 +1,7 @@
 // Progress on stderr: a bar that redraws itself on a terminal, a line every quarter elsewhere (logs, CI, container builds).
 
-import { printable } from "../hub/names.ts";
 import type { ProgressEvent } from "../hub/options.ts";
+import { printable } from "../hub/redact.ts";
 import { formatBytes } from "./support.ts";
 
 const WIDTH = 24; // characters

@@ -11,9 +11,8 @@ import { createBrotliDecompress, createGunzip, createInflate } from "node:zlib";
 import { HubError, OfflineModeError } from "../errors/index.ts";
 import { warnOnce } from "../errors/warnings.ts";
 import { endpoint, isOfflineEverywhere, timeouts } from "./environment.ts";
-import { printable } from "./names.ts";
 import { agentFor } from "./proxy.ts";
-import { redact } from "./redact.ts";
+import { quoted, redact } from "./redact.ts";
 import { hubErrorOf, isTransient } from "./responses.ts";
 
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
@@ -255,7 +254,7 @@ export async function failure(response: HubResponse, { repo }: HubRequest): Prom
 
 export function unreachable(address: string, error: Error, { repo }: HubRequest): HubError {
   const host = URL.canParse(address) ? new URL(address).host : address;
-  return new HubError(`${host} cannot be reached (${redact(error.message)}).`, {
+  return new HubError(`${host} cannot be reached (${quoted(error.message)}).`, {
     page: repo === undefined ? undefined : `${endpoint()}/${repo}`,
     hint: "Look at the network, at HTTPS_PROXY and at HF_ENDPOINT. What is in the cache can be used with local_files_only: true.",
   });
@@ -281,9 +280,7 @@ export function bodyOf({ headers, message, url }: HubResponse): Readable {
   const unpack = UNPACK[packing as keyof typeof UNPACK] as (typeof UNPACK)["gzip"] | undefined;
   if (unpack === undefined) {
     message.destroy();
-    throw new HubError(
-      `${redact(url)} sends bytes packed as '${printable(packing)}', which was not asked for.`,
-    );
+    throw new HubError(`${redact(url)} sends bytes packed as '${quoted(packing)}', which was not asked for.`);
   }
   return unpackInto(message, unpack(), () => {}); // whoever reads hears of errors
 }

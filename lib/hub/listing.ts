@@ -7,6 +7,7 @@ import { endpoint } from "./environment.ts";
 import { hubJson } from "./http.ts";
 import { assertSafeEntry } from "./names.ts";
 import { type HubOptions, isOffline } from "./options.ts";
+import { quoted } from "./redact.ts";
 import { tokenFor } from "./token.ts";
 
 /** The hub advises to stay below 100,000 files. */
@@ -93,7 +94,7 @@ export function nextPage(link: string | readonly string[] | undefined): string |
 }
 
 const senseless = (repo: string, what: string): HubError =>
-  new HubError(`The hub's listing of '${repo}' ${what.slice(0, 300)}.`, {
+  new HubError(`The hub's listing of '${repo}' ${quoted(what, 300)}.`, {
     page: `${endpoint()}/${repo}`,
     hint: "Is HF_ENDPOINT the address of a hub, and does no proxy change what it answers?",
   });

@@ -1,6 +1,7 @@
 // Names: of repositories, of files in them, and the patterns that choose files.
 
 import { EntryNotFoundError, InvalidArgumentError } from "../errors/index.ts";
+import { quoted } from "./redact.ts";
 
 const REPO_ID = /^(?:[A-Za-z0-9_](?:[\w.-]*\w)?\/)?[A-Za-z0-9_](?:[\w.-]*\w)?$/;
 
@@ -43,7 +44,7 @@ export function assertSafeName(name: string, what: string): void {
 export function assertSafeEntry(name: string, repo: string): void {
   if (isSafeName(name) && isPlainName(name)) return;
   throw new EntryNotFoundError(
-    `'${repo}' lists the file ${JSON.stringify(name).slice(0, 200)}, which would lie outside of its folder or has no name of its own; nothing was written.`,
+    `'${repo}' lists the file ${quoted(JSON.stringify(name))}, which would lie outside of its folder or has no name of its own; nothing was written.`,
     {
       hint: "Such a name can be an attack. Tell the hub, and leave the file out with ignore_patterns if you must.",
     },
@@ -59,9 +60,6 @@ function isSafeName(name: string): boolean {
 /** No folder is empty or ".", which would make two names one; no half of a character, which no address can hold. */
 const isPlainName = (name: string): boolean =>
   name.split("/").every((part) => part !== "" && part !== ".") && !/\p{Surrogate}/u.test(name);
-
-/** A text from elsewhere in one line, without what would steer a terminal. */
-export const printable = (text: string): string => text.replaceAll(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+/gu, " ");
 
 /** One pattern or several; each as of Python's fnmatch: `*` also matches "/", and "folder/" means all in it. */
 export type Patterns = string | readonly string[] | null | undefined;

@@ -4,8 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { HubError } from "../errors/index.ts";
 import { endpoint, timeouts } from "./environment.ts";
 import { hubText } from "./http.ts";
-import { printable } from "./names.ts";
-import { hide, redact } from "./redact.ts";
+import { hide, printable, quoted } from "./redact.ts";
 import type { Renewal } from "./stored_tokens.ts";
 
 /** The public name under which Python's client asks: what it keeps can be renewed by us, and the other way round. */
@@ -61,7 +60,7 @@ function refusal(what: string, answer: Answer | undefined): OAuthError {
   if (answer === undefined) return new OAuthError(`${what}: the hub's answer is not JSON.`, {});
   const { error, error_description } = answer.fields;
   const said = [textOf(error) ?? `status ${answer.status}`, textOf(error_description)].filter(Boolean);
-  const words = printable(redact(said.join(", "))).slice(0, 300);
+  const words = quoted(said.join(", "), 300);
   return new OAuthError(`${what}: ${words}.`, { status: answer.status, reason: textOf(error) });
 }
 

@@ -1,4 +1,4 @@
-// What must not be shown: tokens, and what addresses carry along.
+// What must not be shown: tokens, what addresses carry along, what steers a terminal.
 
 /** Tokens that were used in this process: a server may repeat one in whatever it says. */
 const used = new Set<string>();
@@ -22,3 +22,9 @@ export function redact(text: string): string {
     .replaceAll(/(https?:\/\/[^\s?#"']+)\?[^\s"']*/g, "$1")
     .replaceAll(/(https?:\/\/)[^\s/@"']+@/g, "$1");
 }
+
+/** A text from elsewhere in one line, without what would steer a terminal. */
+export const printable = (text: string): string => text.replaceAll(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+/gu, " ");
+
+/** Another's words as part of a message: short, in one line, and without what they must not tell. */
+export const quoted = (text: string, length = 200): string => printable(redact(text)).slice(0, length);

@@ -10,8 +10,7 @@ import {
   RevisionNotFoundError,
 } from "../errors/index.ts";
 import { endpoint } from "./environment.ts";
-import { printable } from "./names.ts";
-import { redact } from "./redact.ts";
+import { quoted, redact } from "./redact.ts";
 
 /** Worth another attempt: the server is busy, or something between it and us failed. */
 export const isTransient = (status: number): boolean =>
@@ -28,19 +27,16 @@ interface Refusal {
 /** The server's own words, short and in one line. */
 function words(headers: IncomingHttpHeaders, text: string): string {
   const header = headers["x-error-message"];
-  if (typeof header === "string" && header !== "") return shown(header, 500);
+  if (typeof header === "string" && header !== "") return quoted(header, 500);
   try {
     const { error, message } = (JSON.parse(text) ?? {}) as { error?: unknown; message?: unknown };
     const said = error ?? message;
-    if (typeof said === "string") return shown(said, 500);
+    if (typeof said === "string") return quoted(said, 500);
   } catch {
     // Not JSON: a page of a proxy, say.
   }
-  return /^\s*</.test(text) ? "" : shown(text.trim().split("\n")[0] ?? "", 200);
+  return /^\s*</.test(text) ? "" : quoted(text.trim().split("\n")[0] ?? "", 200);
 }
-
-/** As part of a message: without what would steer a terminal. */
-const shown = (text: string, length: number): string => printable(redact(text)).slice(0, length);
 
 /** The typed error for an answer of 400 and above. */
 export function hubErrorOf({ status, headers, url, text, repo }: Refusal): Error {

@@ -17,7 +17,7 @@ import {
   unreachable,
 } from "./http.ts";
 import type { PartialFile, Range } from "./partial_file.ts";
-import { redact } from "./redact.ts";
+import { quoted } from "./redact.ts";
 import { isTransient } from "./responses.ts";
 
 /** One request brings at most so many bytes, so that several connections can share a file. An object, for tests. */
@@ -222,7 +222,9 @@ class Piece {
     const sent = response.headers["x-repo-commit"];
     if (typeof sent === "string" && sent !== commit) {
       response.message.destroy();
-      throw new HubError(`'${repo}': ${name} was asked for by commit ${commit}, and commit ${sent} came.`);
+      throw new HubError(
+        `'${repo}': ${name} was asked for by commit ${commit}, and commit ${quoted(sent, 60)} came.`,
+      );
     }
     const isPacked = packingOf(response.headers) !== undefined;
     if (isPacked && response.status === 206) {
@@ -335,7 +337,7 @@ class Piece {
     const { code, message: text, name } = broken as NodeJS.ErrnoException;
     if (broken instanceof ConnectionError) throw broken;
     if (/^(E|HPE_|Z_)/.test(code ?? "") && name === "Error") {
-      throw new ConnectionError(redact(text));
+      throw new ConnectionError(quoted(text));
     }
     throw broken;
   }

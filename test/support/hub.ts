@@ -19,6 +19,11 @@ const NAMES = [
   "HUGGING_FACE_HUB_TOKEN",
   "HF_TOKEN_PATH",
   "HF_HUB_OFFLINE",
+  "HF_OIDC_RESOURCE",
+  "HF_OIDC_ID_TOKEN",
+  "GITHUB_ACTIONS",
+  "ACTIONS_ID_TOKEN_REQUEST_URL",
+  "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
   "TRANSFORMERS_OFFLINE",
   "HF_HUB_DISABLE_XET",
   "HF_HUB_DOWNLOAD_TIMEOUT",
@@ -27,6 +32,8 @@ const NAMES = [
   "http_proxy",
   "NO_PROXY",
   "no_proxy",
+  "ALL_PROXY",
+  "all_proxy",
 ];
 
 interface Test {

@@ -79,6 +79,12 @@ export class HubServer {
   readonly lfs = new Map<string, Buffer>();
   /** Called for each request; what it gives goes wrong. */
   fault: (seen: Seen) => Fault | undefined = () => undefined;
+  /** What /oauth/<where> answers to the fields that came. */
+  oauth: (where: string, fields: Readonly<Record<string, string>>) => { status?: number; value: unknown } =
+    () => ({
+      status: 404,
+      value: { error: "none" },
+    });
   /** Called after an answer of "revision", before anything else: for a repository that changes meanwhile. */
   afterRevision: (() => void) | undefined;
   tokens = new Map<string, { name: string; read?: string[] }>([["hf_testtoken", { name: "tester" }]]);
@@ -289,6 +295,14 @@ export class HubServer {
         orgs: [{ name: "org" }],
         auth: { type: "access_token", accessToken: { displayName: "test", role: "write" } },
       });
+    }
+    if (parts[0] === "oauth") {
+      const text = body.toString();
+      const fields = text.startsWith("{") ? JSON.parse(text) : Object.fromEntries(new URLSearchParams(text));
+      const { status = 200, value } = this.oauth(parts[1] as string, fields);
+      return void response
+        .writeHead(status, { "content-type": "application/json" })
+        .end(JSON.stringify(value));
     }
     if (url.pathname === "/api/repos/create") {
       if (this.#user(seen.authorization) === undefined)
