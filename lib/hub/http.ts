@@ -285,11 +285,8 @@ export function bodyOf({ headers, message, url }: HubResponse): Readable {
   return unpackInto(message, unpack(), () => {}); // whoever reads hears of errors
 }
 
-/** The text of an answer, undefined when it is longer than `most` bytes; `ConnectionError` when it breaks off or is silent. */
-export async function readBody(
-  response: HubResponse,
-  most: number = LONGEST_ANSWER,
-): Promise<string | undefined> {
+/** The bytes of an answer, at most `most` and a piece; `ConnectionError` when it breaks off or is silent for too long. */
+export async function readBytes(response: HubResponse, most: number): Promise<Buffer> {
   const limit = timeouts().bytes;
   const chunks: Buffer[] = [];
   let size = 0;
@@ -302,15 +299,21 @@ export async function readBody(
     for await (const chunk of body as AsyncIterable<Buffer>) {
       silence.refresh();
       size += chunk.length;
-      if (size > most) return undefined;
       chunks.push(chunk);
+      if (size > most) break;
     }
   } catch (error) {
     throw error instanceof ConnectionError ? error : new ConnectionError((error as Error).message);
   } finally {
     clearTimeout(silence);
   }
-  return Buffer.concat(chunks).toString("utf8");
+  return Buffer.concat(chunks);
+}
+
+/** The text of an answer, undefined when it is longer than `most` bytes; errors as of `readBytes`. */
+async function readBody(response: HubResponse, most: number = LONGEST_ANSWER): Promise<string | undefined> {
+  const bytes = await readBytes(response, most);
+  return bytes.length > most ? undefined : bytes.toString("utf8");
 }
 
 /** An answer with its text, tried again as a whole when it breaks off; POST requests that must not be sent twice are not. */
