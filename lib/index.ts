@@ -9,6 +9,9 @@ export type { Tensor } from "./torch/index.ts";
 export * as torch from "./compile/torch.ts";
 export { chromeTrace } from "./compile/program.ts";
 
+// models larger than a device
+export * from "./big_modeling/index.ts";
+
 // layers
 export * as nn from "./nn/index.ts";
 
@@ -107,6 +110,12 @@ export type {
 export { type ModelClass, PreTrainedModel } from "./modeling/modeling_utils.ts";
 export type { SavePretrainedOptions } from "./modeling/save_pretrained.ts";
 export * from "./models/llama/index.ts";
+export * from "./models/resnet/index.ts";
+export * from "./models/sam/index.ts";
+export * from "./models/vit/index.ts";
+
+// adapters
+export * from "./adapters/index.ts";
 
 // conversions of checkpoints
 export * from "./modeling/conversion_ops.ts";
@@ -131,6 +140,12 @@ export {
   repeat_kv,
   sdpa_attention_forward,
 } from "./modeling/attention.ts";
+export {
+  type Backbone,
+  type BackboneInputs,
+  BackboneMixin,
+  type WithBackbone,
+} from "./modeling/backbone_utils.ts";
 export {
   Cache,
   CacheLayer,

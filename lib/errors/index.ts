@@ -99,6 +99,9 @@ export class SafetensorsFormatError extends errorClass("ERR_SAFETENSORS_FORMAT")
 /** The checkpoint is quantized in a way that is not implemented. */
 export class UnsupportedQuantizationError extends errorClass("ERR_UNSUPPORTED_QUANTIZATION") {}
 
+/** An adapter is of a kind, or has a setting, that is not implemented; the message names it. */
+export class UnsupportedAdapterError extends errorClass("ERR_UNSUPPORTED_ADAPTER") {}
+
 /** Parameters were neither loaded nor trained. */
 export class UninitializedWeightsError extends errorClass("ERR_UNINITIALIZED_WEIGHTS") {}
 

@@ -98,7 +98,7 @@ export async function replay(
       await t.test(check.name, async (t) => {
         const values = <T>(given: T): T => substitute(given, tensors) as T;
         const placed = <T>(given: T): T => substitute(given, tensors, device) as T;
-        const run = METHODS[check.method];
+        const run = METHODS[check.method] ?? (check.method.startsWith("get_") ? callMethod : undefined);
         if (run === undefined) throw new Error(`no such method: ${check.method}`);
         const actual = await run({
           check,
@@ -238,6 +238,13 @@ async function loadClass(check: Check, folder: string, device: string): Promise<
   if (model.constructor.name !== check.class)
     throw new Error(`${check.auto_class} gave ${model.constructor.name}, not ${check.class}`);
   return model;
+}
+
+/** `get_…` of the model; `output` is what it gives, or the pooled vector where that is an object. */
+async function callMethod(context: Context): Promise<unknown> {
+  const model = await load(context);
+  const out = torch.no_grad(() => model[context.check.method]({ ...context.inputs, ...context.options }));
+  return { output: out instanceof torch.Tensor ? out : out.pooler_output };
 }
 
 const METHODS: Record<string, (context: Context) => Promise<unknown>> = {
