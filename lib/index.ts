@@ -215,3 +215,6 @@ export {
   TextStreamer,
   type TextStreamerOptions,
 } from "./generation/streamers.ts";
+
+// pipelines
+export * from "./pipelines/index.ts";
