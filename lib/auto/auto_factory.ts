@@ -1,14 +1,17 @@
 // What the Auto model classes have in common: the class that a checkpoint's config asks for, found, imported and used.
 import { PretrainedConfig } from "../configuration/index.ts";
+import { registerForAutoClass } from "../custom_code/auto_classes.ts";
+import { type Asked, type CodeOptions, remoteClass } from "../custom_code/load_class.ts";
 import { InvalidArgumentError } from "../errors/index.ts";
-import { HUB_OPTIONS, type HubOptions, pin } from "../hub/files.ts";
+import { HUB_OPTIONS, pin } from "../hub/files.ts";
 import type { FromPretrainedOptions, LoadingInfo } from "../modeling/from_pretrained.ts";
 import { type ModelClass, PreTrainedModel } from "../modeling/modeling_utils.ts";
 import type { Dtype } from "../torch/index.ts";
 import {
-  AutoConfig,
   assertConfigClass,
+  assertRemoteClass,
   CONFIG_MAPPING,
+  loadConfig,
   NATIVE_CONFIGS,
   unknownModelType,
 } from "./configuration_auto.ts";
@@ -19,6 +22,10 @@ import { MAPPINGS } from "./mappings.generated.ts";
 export interface FromConfigOptions {
   readonly dtype?: Dtype | "auto" | null;
   readonly attn_implementation?: string | null;
+  /** Run the code that the config's repository brings along. Default: not. */
+  readonly trust_remote_code?: boolean | undefined;
+  readonly revision?: string | undefined;
+  readonly code_revision?: string | undefined;
 }
 
 /** A task, as far as calling code sees its models. */
@@ -108,6 +115,31 @@ export function autoModel<M extends PreTrainedModel>(name: string): AutoModelCla
     );
   }
 
+  /** The class that the repository brings along, if it is to be used. */
+  async function remoteFor(
+    config: PretrainedConfig,
+    source: string,
+    options: CodeOptions,
+    asked: Asked,
+  ): Promise<AnyClass | undefined> {
+    const key = config.constructor as unknown as KeyClass;
+    const known = await mapping.get(key);
+    const remote = (await remoteClass({
+      auto: name,
+      auto_map: config.auto_map,
+      file: `${source}/config.json`,
+      source,
+      options,
+      asked,
+      model_type: config.model_type,
+      known: known && { name: known.name, isRegistered: mapping.isRegistered(key) },
+    })) as AnyClass | undefined;
+    if (remote === undefined) return undefined;
+    assertRemoteClass(remote, PreTrainedModel, source);
+    registerForAutoClass(remote, name);
+    return remote;
+  }
+
   const auto = class {
     constructor() {
       throw new InvalidArgumentError(
@@ -120,18 +152,23 @@ export function autoModel<M extends PreTrainedModel>(name: string): AutoModelCla
       given_options: FromPretrainedOptions = {},
     ): Promise<PreTrainedModel | [PreTrainedModel, LoadingInfo]> {
       const { name: dirOrRepo, options } = await pin(source, given_options);
+      const asked = { dirOrRepo: source, revision: given_options.revision };
       const given = options.config;
+      const wanted = [...HUB_OPTIONS, "trust_remote_code", "code_revision"] as const;
       const hub = Object.fromEntries(
-        HUB_OPTIONS.map((key) => [key, options[key]] as const).filter(
-          ([key, value]) => value !== undefined && key !== "progress_callback",
-        ),
+        wanted
+          .map((key) => [key, options[key]] as const)
+          .filter(([key, value]) => value !== undefined && key !== "progress_callback"),
       );
       const config =
         given instanceof PretrainedConfig
           ? given
-          : await AutoConfig.from_pretrained(given ?? dirOrRepo, { ...(hub as HubOptions) });
-      const cls = await classFor(config, dirOrRepo);
-      return cls.from_pretrained(dirOrRepo, options);
+          : ((await loadConfig(given ?? dirOrRepo, hub, asked)) as PretrainedConfig);
+      const remote = await remoteFor(config, dirOrRepo, options as CodeOptions, asked);
+      const cls = remote ?? (await classFor(config, dirOrRepo));
+      // A class that does not name its configuration cannot read it.
+      const named = (cls.config_class as unknown) !== PretrainedConfig;
+      return cls.from_pretrained(dirOrRepo, named ? options : { ...options, config });
     }
 
     static async from_config(
@@ -140,7 +177,12 @@ export function autoModel<M extends PreTrainedModel>(name: string): AutoModelCla
     ): Promise<PreTrainedModel> {
       if (!(config instanceof PretrainedConfig))
         throw new InvalidArgumentError(`${name}.from_config takes a PretrainedConfig.`);
-      return (await classFor(config, "from_config"))._from_config(config, options);
+      const { trust_remote_code, code_revision, revision, ...others } = options;
+      const source = config.name_or_path;
+      const code = { trust_remote_code, code_revision, revision };
+      const remote =
+        source === "" ? undefined : await remoteFor(config, source, code, { dirOrRepo: source, revision });
+      return (remote ?? (await classFor(config, "from_config")))._from_config(config, others);
     }
 
     static register(config_class: KeyClass, model_class: AnyClass, options: RegisterOptions = {}): void {
