@@ -4,7 +4,7 @@ import { registerForAutoClass } from "../custom_code/auto_classes.ts";
 import { type Asked, type CodeOptions, remoteClass } from "../custom_code/load_class.ts";
 import { InvalidArgumentError } from "../errors/index.ts";
 import { HUB_OPTIONS, pin } from "../hub/files.ts";
-import type { FromPretrainedOptions, LoadingInfo } from "../modeling/from_pretrained.ts";
+import { type FromPretrainedOptions, type LoadingInfo, withAdapter } from "../modeling/from_pretrained.ts";
 import { type ModelClass, PreTrainedModel } from "../modeling/modeling_utils.ts";
 import type { Dtype } from "../torch/index.ts";
 import {
@@ -140,6 +140,33 @@ export function autoModel<M extends PreTrainedModel>(name: string): AutoModelCla
     return remote;
   }
 
+  /** The config that is given or lies beside the weights, and whose code it may name; of an adapter, those of its base model. */
+  async function configOf(
+    given: string | undefined,
+    dirOrRepo: string,
+    options: FromPretrainedOptions,
+    asked: Asked,
+  ): Promise<{ config: PretrainedConfig; source: string; code: CodeOptions; asked: Asked }> {
+    const wanted = [...HUB_OPTIONS, "trust_remote_code", "code_revision"] as const;
+    const code = Object.fromEntries(
+      wanted
+        .map((key) => [key, options[key]] as const)
+        .filter(([key, value]) => value !== undefined && key !== "progress_callback"),
+    ) as CodeOptions;
+    const from = async (source: string, code: CodeOptions, asked: Asked) => ({
+      config: (await loadConfig(source, { ...code }, asked)) as PretrainedConfig,
+      source,
+      code,
+      asked,
+    });
+    if (given !== undefined) return { ...(await from(given, code, asked)), source: dirOrRepo };
+    const found = await withAdapter(dirOrRepo, options, options.adapter_kwargs);
+    if (found === undefined || found.isEmbedded) return from(dirOrRepo, code, asked);
+    const { revision: _adapters, subfolder: _folder, ...others } = code;
+    const { name: base, options: pinned } = await pin(found.base, others);
+    return from(base, pinned, { dirOrRepo: found.base });
+  }
+
   const auto = class {
     constructor() {
       throw new InvalidArgumentError(
@@ -154,17 +181,15 @@ export function autoModel<M extends PreTrainedModel>(name: string): AutoModelCla
       const { name: dirOrRepo, options } = await pin(source, given_options);
       const asked = { dirOrRepo: source, revision: given_options.revision };
       const given = options.config;
-      const wanted = [...HUB_OPTIONS, "trust_remote_code", "code_revision"] as const;
-      const hub = Object.fromEntries(
-        wanted
-          .map((key) => [key, options[key]] as const)
-          .filter(([key, value]) => value !== undefined && key !== "progress_callback"),
-      );
-      const config =
-        given instanceof PretrainedConfig
-          ? given
-          : ((await loadConfig(given ?? dirOrRepo, hub, asked)) as PretrainedConfig);
-      const remote = await remoteFor(config, dirOrRepo, options as CodeOptions, asked);
+      const {
+        config,
+        source: codeSource,
+        code,
+        asked: codeAsked,
+      } = given instanceof PretrainedConfig
+        ? { config: given, source: dirOrRepo, code: options as CodeOptions, asked }
+        : await configOf(given ?? undefined, dirOrRepo, options, asked);
+      const remote = await remoteFor(config, codeSource, code, codeAsked);
       const cls = remote ?? (await classFor(config, dirOrRepo));
       // A class that does not name its configuration cannot read it.
       const named = (cls.config_class as unknown) !== PretrainedConfig;

@@ -14,6 +14,7 @@ import { HookedModules } from "./load_hooks.ts";
 import type { Report } from "./loading_options.ts";
 import type { LoadingInfo } from "./loading_report.ts";
 import type { PreTrainedModel } from "./modeling_utils.ts";
+import type { Placing } from "./placing.ts";
 import { Transforms, type WeightConverter, type WeightTransform } from "./weight_transforms.ts";
 
 /** How much is asked of the addon at once: progress is told and an abort is heeded in between. */
@@ -24,6 +25,8 @@ export interface PlacementOptions {
   readonly device: (name: string) => Device;
   /** Which parameters stay float32. */
   readonly keepsFloat32: (name: string) => boolean;
+  /** Who leaves weights on the disk. */
+  readonly placing?: Pick<Placing, "keepOnDisk"> | undefined;
   readonly report: Report;
   readonly signal: AbortSignal | undefined;
 }
@@ -182,6 +185,11 @@ export async function placeWeights(
     const { name, tensor, weight } = each;
     const dtype = isFloatingDtype(tensor.dtype) && options.keepsFloat32(name) ? "float32" : tensor.dtype;
     const device = options.device(name);
+    if (await options.placing?.keepOnDisk(each, dtype, () => readBatch([{ ...each, dtype, device }]))) {
+      progress.add(weight);
+      await pace();
+      continue;
+    }
     const view = device === "cpu" && weight.dtype === dtype ? mappable(weight) : undefined;
     if (view === undefined) toRead.push({ ...each, dtype, device });
     else {

@@ -1,5 +1,6 @@
 // PreTrainedModel: what every model of the library can do beside its forward.
 // Over 500 lines because it is one class; loading, saving, tying and resizing live in files of their own.
+import { PeftAdapterMixin } from "../adapters/adapter_mixin.ts";
 import { type Compiled, compile, type RunOptions } from "../compile/compile.ts";
 import type { GenerationConfig } from "../configuration/index.ts";
 import { type ConfigClass, PretrainedConfig } from "../configuration/index.ts";
@@ -15,6 +16,7 @@ import type { CheckpointOptions } from "../torch/checkpoint.ts";
 import type { Device, Dtype, RemovableHandle, Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
 import { ALL_ATTENTION_FUNCTIONS, attentionImplementation } from "./attention.ts";
+import { get_model_conversion_mapping } from "./conversion_mapping.ts";
 import {
   type FromPretrainedOptions,
   isLoading,
@@ -29,7 +31,7 @@ import { pushModel, savePretrained } from "./push_to_hub.ts";
 import type { SavePretrainedOptions } from "./save_pretrained.ts";
 import { allTiedKeys, ownTiedKeys, type TiedKeys, tieWeights } from "./tied_weights.ts";
 import { type ResizeOptions, resizeTokenEmbeddings } from "./token_embeddings.ts";
-import type { WeightTransform } from "./weight_transforms.ts";
+import { Transforms, type WeightTransform } from "./weight_transforms.ts";
 
 /** A class of models; `never` because each takes its own config. */
 export interface ModelClass<M extends PreTrainedModel = PreTrainedModel>
@@ -62,7 +64,7 @@ type Embedder = nn.Module & Record<string, unknown>;
  * }
  * const tagger = await Tagger.from_pretrained("./tagger");
  */
-export class PreTrainedModel extends nn.Module {
+export class PreTrainedModel extends PeftAdapterMixin {
   static readonly config_class: ConfigClass = PretrainedConfig as unknown as ConfigClass;
   /** The Auto class that finds this one where its code is shared; see {@link register_for_auto_class}. */
   static _auto_class: string | null = null;
@@ -287,6 +289,12 @@ export class PreTrainedModel extends nn.Module {
   /** Ties after loading, where `missing` names lose those that a tie provides. */
   _tie_loaded_weights(missing: Set<string>): void {
     tieWeights(this, this.#tied, { missing, free: true });
+  }
+
+  /** An adapter's names are renamed as those of the checkpoint were. */
+  override _rename_adapter_key(key: string): string {
+    const transforms = get_model_conversion_mapping(this, isModel);
+    return new Transforms(transforms).rename(key);
   }
 
   /** Target name → source name of the ties that are in force. */
@@ -569,12 +577,13 @@ export class PreTrainedModel extends nn.Module {
     }
     enableCheckpointing(this, activation_checkpointing_kwargs ?? {}, every_n_layers);
     // Adapters in frozen layers get gradients only if what flows through the layers has some.
-    if (cls.main_input_name === "input_ids") this.enable_input_require_grads();
+    if (cls.main_input_name === "input_ids" || this._hf_peft_config_loaded) this.enable_input_require_grads();
   }
 
   activation_checkpointing_disable(): void {
     if ((this.constructor as typeof PreTrainedModel).supports_gradient_checkpointing)
       disableCheckpointing(this);
+    if (this._hf_peft_config_loaded) this.disable_input_require_grads();
   }
 
   /** Whether some layer computes its activations again in backward. */
@@ -615,7 +624,7 @@ export class PreTrainedModel extends nn.Module {
   }
 }
 
-const isModel = (module: nn.Module): module is PreTrainedModel => module instanceof PreTrainedModel;
+const isModel = (module: unknown): module is PreTrainedModel => module instanceof PreTrainedModel;
 
 /** What `run` was given, with its options apart: a last object of nothing but a signal. */
 function splitRunOptions(given: readonly unknown[]): [inputs: unknown[], options: RunOptions] {

@@ -9,8 +9,8 @@ import { ConfigFieldError, InvalidArgumentError } from "../errors/index.ts";
 import { suggest } from "../errors/suggest.ts";
 import { type Device, type Dtype, keep, no_grad, type RemovableHandle, Tensor } from "../torch/index.ts";
 import { bind } from "./arguments.ts";
+import { type Around, ForwardHooks, type Gradients, type Replacement, wrapForward } from "./hooks.ts";
 import { countModule, isInitial, markInitial } from "./initial_values.ts";
-import { ForwardHooks, type Gradients, type Replacement, wrapForward } from "./hooks.ts";
 import { printModule, summarize } from "./module_print.ts";
 import { isFloatOrComplex, parseTo, type ToOptions } from "./module_to.ts";
 import {
@@ -478,9 +478,14 @@ export class Module {
     return this.#hooks().backwardPre.add(hook, options);
   }
 
-  /** Whether hooks stand around the forward of this module itself. */
+  /** Whether hooks stand around the forward of this module itself that a recording would not see. */
   _has_forward_hooks(): boolean {
-    return (this.#forwardHooks?.size ?? 0) > 0;
+    return this.#forwardHooks?.isOpaque ?? false;
+  }
+
+  /** Puts `around` in the place of forward, under all hooks; it is handed the forward that it stands for. */
+  _wrap_forward(around: Around): RemovableHandle {
+    return this.#hooks().around.add(around);
   }
 
   #hooks(): ForwardHooks {
