@@ -18,6 +18,7 @@ const ORDER = [
   ["addon"],
   ["setup"],
   ["hub"],
+  ["custom_code"],
   ["configuration"],
   ["torch"],
   ["safetensors"],
