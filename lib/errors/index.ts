@@ -164,6 +164,9 @@ export class TemplateError extends errorClass("ERR_TEMPLATE") {}
 /** A tokenizer file is missing or not valid. */
 export class TokenizerError extends errorClass("ERR_TOKENIZER") {}
 
+/** A picture cannot be decoded, or the package that decodes is not installed. */
+export class ImageError extends errorClass("ERR_IMAGE") {}
+
 /** An argument or option is wrong; `suggestion` is the name that was probably meant. */
 export class InvalidArgumentError extends errorClass("ERR_INVALID_ARGUMENT") {
   readonly suggestion: string | undefined;

@@ -13,12 +13,12 @@ import * as torch from "../torch/index.ts";
 import { assertPlausible, Checkpoint } from "./checkpoint.ts";
 import { get_model_conversion_mapping } from "./conversion_mapping.ts";
 import { is_loaded } from "./initialization.ts";
-import { placeWeights, planWeights } from "./load_weights.ts";
+import { placeReady } from "./load_hooks.ts";
+import { placeWeights, planWeights, readWeights } from "./load_weights.ts";
 import {
   chooseDtype,
   type FromPretrainedOptions,
   OWN_OPTIONS,
-  oneDevice,
   progressReporter,
   type Report,
   refuseQuantization,
@@ -26,6 +26,7 @@ import {
 } from "./loading_options.ts";
 import { keyLists, type LoadingInfo, lists, mismatch, printLoadingReport } from "./loading_report.ts";
 import type { ModelClass, PreTrainedModel } from "./modeling_utils.ts";
+import { Placing, parseDeviceMap } from "./placing.ts";
 import type { WeightTransform } from "./weight_transforms.ts";
 
 export type { ProgressEvent } from "../hub/files.ts";
@@ -99,7 +100,7 @@ async function loadModel(
   // One commit for all files. The weights are what is worth telling of while it is downloaded.
   const { name: dirOrRepo, options: pinned } = await pin(source, given);
   const hub = { ...pinned, progress_callback: undefined };
-  const device = oneDevice(own.device_map);
+  const device_map = parseDeviceMap(own.device_map);
   const read = async () => {
     const config = await loadConfig(cls, dirOrRepo, own, hub, fields);
     refuseQuantization(config, own);
@@ -129,7 +130,8 @@ async function loadModel(
     model = skeleton(cls, config, dtype);
     const info = await fill(model, checkpoint, {
       dtype,
-      device,
+      own,
+      device_map,
       strict: own.strict ?? false,
       ignore: own.ignore_mismatched_sizes ?? false,
       key_mapping: own.key_mapping ?? {},
@@ -138,7 +140,6 @@ async function loadModel(
       signal,
     });
     model.eval();
-    if (own.device_map) model.hf_device_map = { "": device };
     if (model.can_generate()) model.generation_config = await loadGenerationConfig(config, dirOrRepo, hub);
     report("ready", dirOrRepo, 1, 1);
     return [model, info];
@@ -237,7 +238,8 @@ function skeleton(cls: ModelClass, config: PretrainedConfig, dtype: Dtype): PreT
 
 interface FillOptions {
   readonly dtype: Dtype;
-  readonly device: Device;
+  readonly own: FromPretrainedOptions;
+  readonly device_map: ReturnType<typeof parseDeviceMap>;
   readonly strict: boolean;
   readonly ignore: boolean;
   readonly key_mapping: Readonly<Record<string, string>>;
@@ -258,13 +260,19 @@ async function fill(
   });
   const plan = await planWeights(model, checkpoint, transforms, options.signal);
   const { info } = plan;
+  const ready = await plan.hooked.run(readWeights, info, options.source);
   if (info.mismatched_keys.size > 0 && !options.ignore) throw mismatch(info, options.source);
-  await placeWeights(
-    plan,
-    { ...options, device: () => options.device, keepsFloat32: float32Filter(cls, options.dtype) },
-    options.source,
-  );
-  tidily(() => finish(model, info, transforms, options));
+  const keepsFloat32 = float32Filter(cls, options.dtype);
+  const placing =
+    options.device_map === undefined
+      ? undefined
+      : new Placing(model, options.device_map, options.own, keepsFloat32);
+  const device = (name: string) => placing?.device(name) ?? "cpu";
+  const placement = { ...options, device, keepsFloat32, placing };
+  await placeWeights(plan, placement, options.source);
+  placeReady(ready, placement);
+  tidily(() => finish(model, info, transforms, { ...options, device }));
+  await placing?.finish();
   return info;
 }
 
@@ -288,7 +296,7 @@ function finish(
   model: PreTrainedModel,
   info: LoadingInfo,
   transforms: readonly WeightTransform[],
-  options: FillOptions,
+  options: FillOptions & { readonly device: (name: string) => Device },
 ): void {
   const cls = model.constructor as typeof PreTrainedModel;
   const fresh = new Set([...info.missing_keys, ...[...info.mismatched_keys].map(([name]) => name)]);
@@ -322,13 +330,18 @@ function finish(
 }
 
 /** Puts memory under what is still on the meta device; a tied target waits for its source. */
-function allocate(path: string, module: nn.Module, tied: ReadonlySet<string>, device: Device): void {
+function allocate(
+  path: string,
+  module: nn.Module,
+  tied: ReadonlySet<string>,
+  device: (name: string) => Device,
+): void {
   const { parameters, buffers } = module._own_state();
   for (const [name, tensor] of [...parameters, ...buffers]) {
     if (is_loaded(tensor) || !tensor.is_meta) continue;
     const full = path === "" ? name : `${path}.${name}`;
     if (tied.has(full)) continue;
-    tensor.data = torch.empty(tensor.shape, { dtype: tensor.dtype, device });
+    tensor.data = torch.empty(tensor.shape, { dtype: tensor.dtype, device: device(full) });
   }
 }
 

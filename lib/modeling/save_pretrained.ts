@@ -3,6 +3,7 @@ import { availableParallelism } from "node:os";
 import path from "node:path";
 import { writeAdapter } from "../adapters/files.ts";
 import { folderTools } from "../addon/folder_tools.ts";
+import { isOffloaded, offloadedValue } from "../big_modeling/residence.ts";
 import { CheckpointError, InvalidArgumentError } from "../errors/index.ts";
 import { suggest } from "../errors/suggest.ts";
 import { writeFileAtomic } from "../hub/atomic.ts";
@@ -86,11 +87,13 @@ export async function writePretrained(
     throw new InvalidArgumentError("save_pretrained takes a folder first.");
   checkOptions(options);
   if (model._hf_peft_config_loaded) return writeActiveAdapter(model, directory, options);
-  const { variant, tensor_of, save_original_format = true } = options;
+  const { variant, save_original_format = true } = options;
   if (variant !== undefined) assertSafeName(variant, "The variant");
   const limit = parseSize(options.max_shard_size ?? "50GB");
 
-  const state = stateToSave(model, options);
+  model._report_replacements();
+  const tensor_of = options.tensor_of ?? offloadedTensors(model, options);
+  const state = stateToSave(model, { ...options, tensor_of });
   const undo = save_original_format ? transformsToUndo(model, isPreTrainedModel) : undefined;
   const weights = undo === undefined ? asTheyAre(state) : unconverted(model, state, undo);
   const stem = withVariant(SAFE_WEIGHTS_NAME, variant).slice(0, -".safetensors".length);
@@ -220,6 +223,17 @@ function stateToSave(
   if (meta && tensor_of === undefined)
     throw new CheckpointError(`${meta[0]} is on the meta device and has no values to save.`);
   return state;
+}
+
+/** Values of the weights that hooks keep elsewhere; undefined for a model that has all of its own. */
+function offloadedTensors(
+  model: PreTrainedModel,
+  { state_dict }: SavePretrainedOptions,
+): SavePretrainedOptions["tensor_of"] {
+  const own = state_dict ?? model.state_dict({ keep_vars: true });
+  const away = Object.values(own).filter(({ is_meta }) => is_meta);
+  if (away.length === 0 || !away.every(isOffloaded)) return undefined;
+  return (name) => offloadedValue(own[name] as Tensor) as Tensor;
 }
 
 /** Each tensor as a weight, with the memory that it shares with others. */
