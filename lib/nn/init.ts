@@ -217,7 +217,7 @@ export const xavier_normal_ = byName(
   },
 );
 
-interface KaimingOptions extends Drawn {
+export interface KaimingOptions extends Drawn {
   /** Negative slope of the leaky_relu that follows. Default: 0. */
   a?: number;
   /** Which variance to keep: forward "fan_in", backward "fan_out". Default: "fan_in". */
