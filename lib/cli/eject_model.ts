@@ -108,11 +108,18 @@ function outside(text: string): string {
 
 /** The copy has a `model_type` of its own: in its configuration, and where the original is registered under its name. */
 function renamed(text: string, model: string, name: string): string {
-  return text
-    .replace(/(static override readonly model_type(?:: string)? = )"(.*?)"/, (whole, start: string, type: string) =>
-      type === model ? `${start}"${name}"` : whole,
-    )
-    .replaceAll(`register_checkpoint_conversion_mapping("${model}"`, () => `register_checkpoint_conversion_mapping("${name}"`);
+  const typed = text.replaceAll(
+    /(static override readonly model_type(?:: string)? = )"(.*?)"/g,
+    (whole, start: string, type: string) => (type === model ? `${start}"${name}"` : whole),
+  );
+  // Conversions are found by `model_type` or by the name of a class, which the original has too.
+  return typed.replaceAll(
+    /^register_checkpoint_conversion_mapping\("(\w+)"([\s\S]*?)(,?\s*)\);$/gm,
+    (_, key: string, rest: string, end: string) =>
+      key === model
+        ? `register_checkpoint_conversion_mapping("${name}"${rest}${end});`
+        : `register_checkpoint_conversion_mapping("${key}"${rest}, { overwrite: true });`,
+  );
 }
 
 /** Auto class → the model's class for it, as the generated mappings have them. */

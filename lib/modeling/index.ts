@@ -2,6 +2,7 @@
 // everything a model's file imports from this room must be found here; scripts/check.mjs holds it.
 export * from "./activations.ts";
 export * from "./attention.ts";
+export * from "./backbone_utils.ts";
 export * from "./cache_utils.ts";
 export { register_checkpoint_conversion_mapping } from "./conversion_mapping.ts";
 export * from "./conversion_ops.ts";
