@@ -56,6 +56,9 @@ export * from "./models/resnet/index.ts";
 export * from "./models/sam/index.ts";
 export * from "./models/vit/index.ts";
 
+// models of timm
+export * as timm from "./timm/index.ts";
+
 // conversions of checkpoints
 export * from "./modeling/conversion_ops.ts";
 export { register_checkpoint_conversion_mapping } from "./modeling/conversion_mapping.ts";
