@@ -129,6 +129,9 @@ export * from "./models/vit/index.ts";
 // adapters
 export * from "./adapters/index.ts";
 
+// models of timm
+export * as timm from "./timm/index.ts";
+
 // conversions of checkpoints
 export * from "./modeling/conversion_ops.ts";
 export { register_checkpoint_conversion_mapping } from "./modeling/conversion_mapping.ts";
@@ -215,3 +218,6 @@ export {
   TextStreamer,
   type TextStreamerOptions,
 } from "./generation/streamers.ts";
+
+// pipelines
+export * from "./pipelines/index.ts";

@@ -37,6 +37,12 @@ const COMMANDS: readonly CommandEntry[] = [
     summary: "make safetensors of a checkpoint that is a pickle (.bin, .pt)",
     load: () => import("./convert.ts"),
   },
+  {
+    name: "eject",
+    summary: "copy a model out of the package, to be changed",
+    load: () => import("./eject.ts"),
+  },
+  { name: "init", summary: "begin a package with a model of your own", load: () => import("./init.ts") },
   { name: "repl", summary: "open Node's REPL with torch, nn and a model", load: () => import("./repl.ts") },
   {
     name: "download",
