@@ -124,11 +124,10 @@ export class AlignDevicesHook extends ModelHook {
       // A tied weight that is resident for another module stays so.
       if (!pinned.has(tensor)) letRest(tensor, this.weights_map.source(name));
     }
-    if (place !== undefined) {
+    if (place !== undefined)
       for (const [name, buffer] of module.named_buffers({ recurse }))
         if (!given.has(name)) settle(buffer, place, name);
-      this.#feeder = new CopyFeeder(place, given);
-    } else this.#feeder = new CopyFeeder("cpu", given);
+    if (given.size > 0) this.#feeder = new CopyFeeder(place ?? "cpu", given);
     return module;
   }
 
