@@ -271,17 +271,21 @@ async function findSources(
   map: Readonly<Record<string, string>>,
   { state_dict, offload_dir, offload_index }: DispatchOptions,
 ): Promise<WeightsMap | undefined> {
-  const onDisk = Object.keys(map).filter((name) => map[name] === "disk");
+  // What was left on the disk when it was loaded is known already.
+  const state = model.state_dict({ keep_vars: true });
+  const unknown = Object.keys(state).filter(
+    (name) => placeOf(map, name) === "disk" && !isOffloaded(state[name] as Tensor),
+  );
+  const onDisk = Object.keys(map).filter((name) => unknown.some((other) => isInside(other, name)));
   if (onDisk.length > 0 && !offload_dir && !offload_index)
     throw new InvalidArgumentError(
       `dispatch_model needs an offload_dir: the map offloads ${onDisk.slice(0, 10).join(", ")} to the disk.`,
     );
   const folder = onDisk.length > 0 && offload_dir ? offload_dir : undefined;
   if (folder !== undefined && !offload_index && !(await hasOffloadIndex(folder))) {
-    const state = Object.entries(model.state_dict()).filter(([name]) => placeOf(map, name) === "disk");
-    const empty = state.find(([, tensor]) => tensor.is_meta);
-    if (empty) throw new InvalidArgumentError(`${empty[0]} is on the meta device and has no values to offload.`);
-    await offload_state_dict(folder, Object.fromEntries(state));
+    const empty = unknown.find((name) => state[name]?.is_meta);
+    if (empty) throw new InvalidArgumentError(`${empty} is on the meta device and has no values to offload.`);
+    await offload_state_dict(folder, Object.fromEntries(unknown.map((name) => [name, state[name] as Tensor])));
   }
   if (!state_dict && folder === undefined && !offload_index) return undefined;
   return OffloadedWeightsLoader.open({
