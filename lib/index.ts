@@ -9,6 +9,9 @@ export type { Tensor } from "./torch/index.ts";
 export * as torch from "./compile/torch.ts";
 export { chromeTrace } from "./compile/program.ts";
 
+// models larger than a device
+export * from "./big_modeling/index.ts";
+
 // layers
 export * as nn from "./nn/index.ts";
 
@@ -41,6 +44,61 @@ export type {
   TokenizerLoadOptions,
 } from "./processing/tokenizer_options.ts";
 
+// images and processors
+export {
+  type AnyProcessor,
+  AutoFeatureExtractor,
+  AutoImageProcessor,
+  AutoProcessor,
+  type AutoProcessorOptions,
+  AutoVideoProcessor,
+} from "./auto/processing_auto.ts";
+export { BatchFeature, type TensorType } from "./processing/batch_feature.ts";
+export {
+  BaseImageProcessorFast,
+  PilBackend,
+  TorchvisionBackend,
+} from "./processing/image/image_processing_backends.ts";
+export {
+  BaseImageProcessor,
+  type ImageCallOptions,
+  type ImageInput,
+  type ImagesKwargs,
+  type PadOptions,
+  type PreparedKwargs,
+  type ResizeOptions,
+} from "./processing/image/image_processing_utils.ts";
+export {
+  ChannelDimension,
+  get_size_dict,
+  IMAGENET_DEFAULT_MEAN,
+  IMAGENET_DEFAULT_STD,
+  IMAGENET_STANDARD_MEAN,
+  IMAGENET_STANDARD_STD,
+  OPENAI_CLIP_MEAN,
+  OPENAI_CLIP_STD,
+  PILImageResampling,
+  type SizeDict,
+  type SizeInput,
+} from "./processing/image/image_utils.ts";
+export {
+  type ImageSource,
+  load_image,
+  load_images,
+  type LoadImageOptions,
+  type RawImage,
+} from "./processing/image/load_image.ts";
+export {
+  BaseVideoProcessor,
+  FeatureExtractionMixin,
+  type PreprocessorLoadOptions,
+} from "./processing/preprocessor.ts";
+export { type ProcessorCallOptions, ProcessorMixin } from "./processing/processing_utils.ts";
+export * from "./models/convnext/image_processing_convnext.ts";
+export * from "./models/sam/processing_sam.ts";
+export { SamImageProcessor, SamImageProcessorPil } from "./models/sam/image_processing_sam.ts";
+export * from "./models/vit/image_processing_vit.ts";
+
 // models
 export type { AutoModelClass } from "./auto/auto_factory.ts";
 export * from "./auto/modeling_auto.ts";
@@ -58,6 +116,9 @@ export * from "./models/vit/index.ts";
 
 // models of timm
 export * as timm from "./timm/index.ts";
+
+// adapters
+export * from "./adapters/index.ts";
 
 // conversions of checkpoints
 export * from "./modeling/conversion_ops.ts";

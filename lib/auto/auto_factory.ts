@@ -2,12 +2,24 @@
 import { PretrainedConfig } from "../configuration/index.ts";
 import { InvalidArgumentError } from "../errors/index.ts";
 import { HUB_OPTIONS, type HubOptions, pin } from "../hub/files.ts";
-import type { FromPretrainedOptions, LoadingInfo } from "../modeling/from_pretrained.ts";
-import type { ModelClass, PreTrainedModel } from "../modeling/modeling_utils.ts";
+import { type FromPretrainedOptions, type LoadingInfo, withAdapter } from "../modeling/from_pretrained.ts";
+import { type ModelClass, PreTrainedModel } from "../modeling/modeling_utils.ts";
 import type { Dtype } from "../torch/index.ts";
-import { AutoConfig, NATIVE_CONFIGS, unknownModelType } from "./configuration_auto.ts";
+import {
+  AutoConfig,
+  assertConfigClass,
+  CONFIG_MAPPING,
+  NATIVE_CONFIGS,
+  unknownModelType,
+} from "./configuration_auto.ts";
 import { type KeyClass, LazyClassMapping, type Loader, type RegisterOptions } from "./lazy_mapping.ts";
 import { MAPPINGS } from "./mappings.generated.ts";
+
+/** Options of `from_config`. */
+export interface FromConfigOptions {
+  readonly dtype?: Dtype | "auto" | null;
+  readonly attn_implementation?: string | null;
+}
 
 /** A task, as far as calling code sees its models. */
 export interface AutoModelClass<M extends PreTrainedModel> {
@@ -27,16 +39,53 @@ export interface AutoModelClass<M extends PreTrainedModel> {
   from_pretrained(dirOrRepo: string, options?: FromPretrainedOptions): Promise<M>;
 
   /** A model with weights by chance, of the class that the config asks for. */
-  from_config(
-    config: PretrainedConfig,
-    options?: { dtype?: Dtype | "auto" | null; attn_implementation?: string | null },
-  ): Promise<M>;
+  from_config(config: PretrainedConfig, options?: FromConfigOptions): Promise<M>;
 
-  /** Makes a class known for a class of configurations; `config_class` of the model must be that one. */
-  register(config_class: KeyClass, model_class: ModelClass<M>, options?: RegisterOptions): void;
+  /**
+   * Makes a class known for a class of configurations, which AutoConfig must know; `config_class` of the model must be
+   * that one. What its `forward` takes and gives is its own affair.
+   *
+   * @throws InvalidArgumentError for classes that do not go together, an unknown configuration, one that has a class.
+   * @example AutoModel.register(MyConfig, MyModel);
+   */
+  register(config_class: KeyClass, model_class: ModelClass, options?: RegisterOptions): void;
 }
 
 type AnyClass = ModelClass & typeof PreTrainedModel;
+
+/** Refuses classes that are none, and a model that is made for another configuration. */
+function assertRegistrable(name: string, config_class: KeyClass, model_class: AnyClass): void {
+  const where = `${name}.register`;
+  assertConfigClass(where, config_class);
+  if (typeof model_class !== "function" || !(model_class.prototype instanceof PreTrainedModel)) {
+    const got = typeof model_class === "function" ? (model_class as AnyClass).name : typeof model_class;
+    throw new InvalidArgumentError(`[${where}] ${got} is no class that extends PreTrainedModel.`, {
+      hint: `The order is ${name}.register(MyConfig, MyModel).`,
+    });
+  }
+  const own = model_class.config_class as unknown as KeyClass;
+  if (own === config_class) return;
+  if (own === (PretrainedConfig as unknown)) {
+    throw new InvalidArgumentError(
+      `[${where}] ${model_class.name} does not say what its configuration is, but it is registered for ${config_class.name}.`,
+      { hint: `Write in ${model_class.name}: static override readonly config_class = ${config_class.name};` },
+    );
+  }
+  throw new InvalidArgumentError(
+    `[${where}] ${model_class.name}.config_class is ${own.name} ('${own.model_type}'), but it is registered for ${config_class.name} ('${config_class.model_type}').`,
+    { hint: `Make the two the same: ${where}(${own.name}, ${model_class.name});` },
+  );
+}
+
+function unknownConfig(name: string, config_class: KeyClass, model_class: AnyClass): InvalidArgumentError {
+  const { model_type } = config_class;
+  const taken = CONFIG_MAPPING.has(model_type);
+  const exist = taken ? ", { exist_ok: true }" : "";
+  return new InvalidArgumentError(
+    `[${name}.register] AutoConfig does not give ${config_class.name} for '${model_type}', so ${model_class.name} would never be found.`,
+    { hint: `First: AutoConfig.register(${JSON.stringify(model_type)}, ${config_class.name}${exist});` },
+  );
+}
 
 /** The Auto class of a task; its built-in classes are those that the generated mappings name. */
 export function autoModel<M extends PreTrainedModel>(name: string): AutoModelClass<M> {
@@ -57,6 +106,20 @@ export function autoModel<M extends PreTrainedModel>(name: string): AutoModelCla
         : `${name} has no class for model_type '${config.model_type}' (${source}); it has one for ${known.join(", ")}.`,
       { cause: error },
     );
+  }
+
+  /** The config that is given or lies beside the weights; of an adapter, that of its base model. */
+  async function configOf(
+    given: string | undefined,
+    dirOrRepo: string,
+    options: FromPretrainedOptions,
+    hub: HubOptions,
+  ): Promise<PretrainedConfig> {
+    if (given !== undefined) return AutoConfig.from_pretrained(given, { ...hub });
+    const found = await withAdapter(dirOrRepo, options, options.adapter_kwargs);
+    if (found === undefined || found.isEmbedded) return AutoConfig.from_pretrained(dirOrRepo, { ...hub });
+    const { revision: _adapters, subfolder: _folder, ...others } = hub;
+    return AutoConfig.from_pretrained(found.base, { ...others });
   }
 
   const auto = class {
@@ -80,14 +143,14 @@ export function autoModel<M extends PreTrainedModel>(name: string): AutoModelCla
       const config =
         given instanceof PretrainedConfig
           ? given
-          : await AutoConfig.from_pretrained(given ?? dirOrRepo, { ...(hub as HubOptions) });
+          : await configOf(given ?? undefined, dirOrRepo, options, hub);
       const cls = await classFor(config, dirOrRepo);
       return cls.from_pretrained(dirOrRepo, options);
     }
 
     static async from_config(
       config: PretrainedConfig,
-      options: { dtype?: Dtype | "auto" | null; attn_implementation?: string | null } = {},
+      options: FromConfigOptions = {},
     ): Promise<PreTrainedModel> {
       if (!(config instanceof PretrainedConfig))
         throw new InvalidArgumentError(`${name}.from_config takes a PretrainedConfig.`);
@@ -95,13 +158,8 @@ export function autoModel<M extends PreTrainedModel>(name: string): AutoModelCla
     }
 
     static register(config_class: KeyClass, model_class: AnyClass, options: RegisterOptions = {}): void {
-      const own = model_class.config_class as unknown as KeyClass;
-      if (own !== (PretrainedConfig as unknown) && own !== config_class) {
-        throw new InvalidArgumentError(
-          `[${name}.register] ${model_class.name}.config_class is ${own.name}, but it is registered for ${config_class.name}.`,
-          { hint: "Make the two the same." },
-        );
-      }
+      assertRegistrable(name, config_class, model_class);
+      if (!mapping.isKnown(config_class)) throw unknownConfig(name, config_class, model_class);
       mapping.register(config_class, model_class, options);
     }
   };

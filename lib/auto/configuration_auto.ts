@@ -129,19 +129,48 @@ export class AutoConfig {
 
   /**
    * Makes a configuration class known, so that `from_pretrained` finds it. The class's own `model_type` must be the
-   * same name; a name that is taken needs `exist_ok`.
+   * same name; a name that is taken needs `exist_ok`, and then the class wins for that type in all of this process.
+   *
+   * Throws `InvalidArgumentError` for names that differ, a name that is taken, what is no class of configurations.
+   *
+   * ```ts
+   * AutoConfig.register("my-model", MyConfig);
+   * AutoConfig.register("resnet", MyResnetConfig, { exist_ok: true }); // instead of the library's
+   * ```
    */
   static register(model_type: string, config: ConfigClass, options: RegisterOptions = {}): void {
-    if (config.model_type !== model_type) {
+    assertConfigClass("AutoConfig.register", config);
+    if (config.model_type !== model_type || model_type === "") {
+      const line = `static override readonly model_type = ${JSON.stringify(model_type)};`;
       throw new InvalidArgumentError(
         `[AutoConfig.register] ${config.name}.model_type is '${config.model_type}', but it is registered as '${model_type}'.`,
-        { hint: "Make the two the same." },
+        {
+          hint:
+            config.model_type === ""
+              ? `Write in ${config.name}: ${model_type === "" ? "static override readonly model_type = …" : line}`
+              : `Make the two the same: AutoConfig.register(${JSON.stringify(config.model_type)}, ${config.name});`,
+        },
       );
     }
     CONFIG_MAPPING.register(model_type, config, options);
     registerConfigClass(model_type, config);
   }
 }
+
+/** Throws unless a value is a class of configurations of this very package. */
+export function assertConfigClass(where: string, value: unknown): asserts value is ConfigClass {
+  if (typeof value === "function" && value.prototype instanceof PretrainedConfig) return;
+  throw new InvalidArgumentError(`[${where}] ${describe(value)} is no class that extends PretrainedConfig.`, {
+    hint: "Give the class itself. One that extends the PretrainedConfig of another copy of torchformers is not of this one.",
+  });
+}
+
+const describe = (value: unknown) =>
+  typeof value === "function"
+    ? value.name || "an anonymous class"
+    : value instanceof PretrainedConfig
+      ? `an instance of ${value.constructor.name}`
+      : typeof value;
 
 function modelTypeOf(dict: Readonly<Record<string, unknown>>, file: string): string {
   const { model_type, layer_types } = dict;

@@ -45,6 +45,17 @@ export const MAPPINGS = {
   },
 } as const;
 
+/** The processors that there are, by the names that files give them. */
+export const PROCESSOR_CLASSES = {
+  ConvNextImageProcessor: async () => (await import("../models/convnext/image_processing_convnext.ts")).ConvNextImageProcessor,
+  ConvNextImageProcessorPil: async () => (await import("../models/convnext/image_processing_convnext.ts")).ConvNextImageProcessorPil,
+  SamImageProcessor: async () => (await import("../models/sam/image_processing_sam.ts")).SamImageProcessor,
+  SamImageProcessorPil: async () => (await import("../models/sam/image_processing_sam.ts")).SamImageProcessorPil,
+  SamProcessor: async () => (await import("../models/sam/processing_sam.ts")).SamProcessor,
+  ViTImageProcessor: async () => (await import("../models/vit/image_processing_vit.ts")).ViTImageProcessor,
+  ViTImageProcessorPil: async () => (await import("../models/vit/image_processing_vit.ts")).ViTImageProcessorPil,
+} as const;
+
 /** Names of the configuration classes: known without importing them. */
 export const CONFIG_CLASS_NAMES: Readonly<Record<string, string>> = {
   llama: "LlamaConfig",

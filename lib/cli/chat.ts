@@ -4,15 +4,7 @@ import { writeFile } from "node:fs/promises";
 import { createInterface } from "node:readline/promises";
 import type { Command } from "commander";
 import type { Tensor } from "../index.ts";
-import {
-  generationOptions,
-  type Loaded,
-  load,
-  type ModelFlags,
-  type SamplingFlags,
-  withModel,
-  withSampling,
-} from "./model.ts";
+import { generationOptions, type Loaded, load, type ModelFlags, type SamplingFlags, withModel, withSampling, MODEL } from "./model.ts";
 import { bold, complain, EXIT, interruptible, UsageError } from "./support.ts";
 
 interface Flags extends ModelFlags, SamplingFlags {
@@ -40,7 +32,7 @@ Examples:
   $ npx torchformers chat ./model --system "You answer in one sentence." -t 0.7`;
 
 export function define(command: Command): void {
-  command.argument("<model>", "a folder with config.json, weights and tokenizer.json");
+  command.argument("<model>", MODEL);
   withModel(withSampling(command, 512))
     .option("--system <text>", "the system message")
     .addHelpText("after", DETAILS)

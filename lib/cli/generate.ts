@@ -2,14 +2,7 @@
 
 import { text as readAll } from "node:stream/consumers";
 import type { Command } from "commander";
-import {
-  generationOptions,
-  load,
-  type ModelFlags,
-  type SamplingFlags,
-  withModel,
-  withSampling,
-} from "./model.ts";
+import { generationOptions, load, type ModelFlags, type SamplingFlags, withModel, withSampling, MODEL } from "./model.ts";
 import { interruptible, printJson, UsageError } from "./support.ts";
 
 interface Flags extends ModelFlags, SamplingFlags {
@@ -26,7 +19,7 @@ Examples:
 
 export function define(command: Command): void {
   command
-    .argument("<model>", "a folder with config.json, weights and tokenizer.json")
+    .argument("<model>", MODEL)
     .argument("[prompt...]", "the text to continue");
   withModel(withSampling(command, 100))
     .option("--json", "print one JSON document when it is done")

@@ -237,8 +237,8 @@ export function unreachable(address: string, error: Error, { repo }: HubRequest)
   });
 }
 
-/** The text of an answer; `ConnectionError` when it breaks off or is silent for too long. */
-export async function readBody({ message }: HubResponse, most = 256 * 1024 * 1024): Promise<string> {
+/** The bytes of an answer, at most `most` and a piece; `ConnectionError` when it breaks off or is silent for too long. */
+export async function readBytes({ message }: HubResponse, most: number): Promise<Buffer> {
   const limit = timeouts().bytes;
   const chunks: Buffer[] = [];
   let size = 0;
@@ -258,7 +258,12 @@ export async function readBody({ message }: HubResponse, most = 256 * 1024 * 102
   } finally {
     clearTimeout(silence);
   }
-  return Buffer.concat(chunks).toString("utf8");
+  return Buffer.concat(chunks);
+}
+
+/** The text of an answer; errors as of `readBytes`. */
+export async function readBody(response: HubResponse, most = 256 * 1024 * 1024): Promise<string> {
+  return (await readBytes(response, most)).toString("utf8");
 }
 
 /** An answer with its text, tried again as a whole when it breaks off; POST requests that must not be sent twice are not. */

@@ -8,11 +8,14 @@ const REPO_ID = /^(?:[A-Za-z0-9_](?:[\w.-]*\w)?\/)?[A-Za-z0-9_](?:[\w.-]*\w)?$/;
 export const isRepoId = (name: string): boolean =>
   REPO_ID.test(name) && name.length <= 96 && !/--|\.\./.test(name) && !name.endsWith(".git");
 
-/** "org/name@revision" → name and revision; a name without "@" as it is. */
+/** "org/name@revision" → name and revision; a name without "@" as it is. Programs without types may give anything. */
 export function splitRevision(name: string): {
   readonly repo: string;
   readonly revision: string | undefined;
 } {
+  if (typeof name !== "string") {
+    throw new InvalidArgumentError(`A folder or the name of a repository is a string, got ${name === null ? "null" : typeof name}.`);
+  }
   const at = name.indexOf("@");
   if (at <= 0 || !isRepoId(name.slice(0, at)) || at === name.length - 1)
     return { repo: name, revision: undefined };

@@ -45,6 +45,15 @@ void SpinThenSleep(std::atomic<uint32_t>& word, std::chrono::microseconds spin) 
   while (word.load(std::memory_order_acquire) == 0) word.wait(0, std::memory_order_acquire);
 }
 
+// A thread that has not asked yet takes libtorch's last setting of any thread at its first parallel
+// loop. Whether it has asked is kept twice: in libtorch, and in this library, since the loops of
+// <ATen/Parallel.h> are inline. Without the second, the executor became one thread at the first
+// kernel of ours.
+void AskForThreads() {
+  at::get_num_threads();
+  at::internal::lazy_init_num_threads();
+}
+
 // Autograd orders its nodes by a number that each thread counts for itself. A graph that is built
 // on two threads is ordered as one if whoever goes on starts where the other stopped.
 void CatchUpSequence(uint64_t target) {
@@ -94,6 +103,7 @@ Executor::Executor() {
     pthread_setname_np(pthread_self(), "tf-executor");
     on_executor_thread = true;
     // Asking sets torch's own default here: OMP_NUM_THREADS, MKL_NUM_THREADS, else the cores.
+    AskForThreads();
     num_threads_.store(at::get_num_threads(), std::memory_order_relaxed);
     started.store(1, std::memory_order_release);
     started.notify_one();
@@ -208,8 +218,7 @@ void Executor::SetNumThreads(int count) {
 void UseOneThreadHere() {
   // The executor first: its team gets the process's default, which the next line ends.
   if (!on_executor_thread) Executor::Cpu();
-  // Once a thread has asked, libtorch no longer overwrites what is set for it.
-  at::get_num_threads();
+  AskForThreads();
   at::set_num_threads(1);
 }
 

@@ -84,6 +84,23 @@ t.test("one owner of the OpenMP team", async (t) => {
   t.equal(count(threads()), count(before), "and no thread is left of the workers");
 });
 
+t.test("the team is whole after a kernel of ours", async (t) => {
+  // In a process of its own: what a thread's first parallel loop asks libtorch is what counts.
+  const { stdout } = await runProgram(
+    program(`
+      import { readdirSync, readFileSync } from "node:fs";
+      torch.set_num_threads(${THREADS});
+      const layer = new nn.Linear(256, 256, { bias: false }).to({ dtype: torch.bfloat16 });
+      await torch.compile((x) => torch.no_grad(() => layer.forward(x)))(torch.randn(1, 256, { dtype: torch.bfloat16 }));
+      const big = torch.randn(400, 400);
+      big.matmul(big);
+      const names = readdirSync("/proc/self/task").map((id) => readFileSync("/proc/self/task/" + id + "/comm", "utf8").trim());
+      console.log(names.filter((name) => name === "tf-executor").length);`),
+    t.testdir(),
+  );
+  t.equal(stdout.trim(), String(THREADS));
+});
+
 t.test("a limit of memory", async (t) => {
   t.throws(() => torch.set_memory_limit(-1), InvalidArgumentError);
   t.throws(() => torch.set_memory_limit(0.5), InvalidArgumentError);

@@ -45,6 +45,8 @@ t.test("names and patterns", async (t) => {
   for (const good of ["gpt2", "org/name", "Org-1/na_me.v2", "a"]) t.equal(isRepoId(good), true, good);
   t.same(splitRevision("org/name@refs/pr/1"), { repo: "org/name", revision: "refs/pr/1" });
   t.same(splitRevision("./a@b"), { repo: "./a@b", revision: undefined });
+  for (const bad of [null, 5, {}])
+    t.throws(() => splitRevision(bad as unknown as string), { code: "ERR_INVALID_ARGUMENT" });
   const names = ["a.json", "b/a.json", "b/c.txt", "[x].md", "a.JSON"];
   const chosen = (allow_patterns?: string | string[], ignore_patterns?: string | string[]) =>
     filterNames(names, { allow_patterns, ignore_patterns });

@@ -6,6 +6,7 @@ import type { Test } from "tap";
 import * as torchformers from "torchformers";
 import { type Tensor, torch } from "torchformers";
 import { fixture } from "./fixtures.js";
+import { PREPROCESSING } from "./preprocessing_golden.js";
 
 /** One line of a golden.json. */
 export interface Check {
@@ -247,6 +248,8 @@ async function callMethod(context: Context): Promise<unknown> {
 }
 
 const METHODS: Record<string, (context: Context) => Promise<unknown>> = {
+  ...PREPROCESSING,
+
   async forward(context) {
     return await context.mode.forward(await load(context), { ...context.inputs, ...context.options });
   },
