@@ -1,7 +1,7 @@
 // A hub to test with: the endpoints that huggingface_hub (Python), @huggingface/hub and this library use, over files in
 // memory or on the disk, with faults on demand. A second server stands for the storage that large files are redirected to.
 //
-// As a program (`node hub_server.js <folder>`) it serves each folder in a folder as a repository, and prints its address.
+// As a program (`node hub_server.js <folder>`) it serves each folder in a folder as a repository (`timm--resnet18` as timm/resnet18), and prints its address.
 
 import { createHash, randomBytes } from "node:crypto";
 import { createReadStream, readdirSync, readFileSync, statSync } from "node:fs";
@@ -716,7 +716,8 @@ function* filesOfShard(shard: Buffer, xorbs: ReadonlyMap<string, Buffer>): Gener
 async function serve(folder: string): Promise<void> {
   const server = await new HubServer().start();
   for (const name of readdirSync(folder)) {
-    server.create(`org/${name}`);
+    const repo = name.includes("--") ? name.replace("--", "/") : `org/${name}`;
+    server.create(repo);
     const files: Record<string, Buffer | StoredFile> = {};
     for (const file of readdirSync(path.join(folder, name))) {
       const full = path.join(folder, name, file);
@@ -729,7 +730,7 @@ async function serve(folder: string): Promise<void> {
         files[file] = { content: { file: full, size }, oid: sha("sha1", sha256), sha256, xetHash: undefined };
       }
     }
-    server.commit(`org/${name}`, files);
+    server.commit(repo, files);
   }
   console.log(server.url);
 }
