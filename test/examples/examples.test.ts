@@ -85,6 +85,20 @@ t.test("examples", async (t) => {
   );
 });
 
+t.test("the configuration of examples/custom-resnet refuses what makes no ResNet", async (t) => {
+  const { ResnetConfig } = await import(join(root, "build/examples/custom-resnet/configuration_resnet.js"));
+  for (const [field, value] of Object.entries({
+    block_type: "wide",
+    stem_type: "deep-tiered",
+    layers: [1, 2],
+    num_classes: 0,
+    input_channels: "3",
+    avg_down: 1,
+  }))
+    t.throws(() => new ResnetConfig({ [field]: value }), { code: "ERR_CONFIG", message: new RegExp(field) });
+  t.throws(() => new ResnetConfig({ block_type: "basic", cardinality: 2 }), { code: "ERR_CONFIG" });
+});
+
 /** Writes all ```ts blocks of a page as one program; its imports may stand anywhere in it. */
 function extract(page: string): string {
   const blocks = [...readFileSync(join(root, page), "utf8").matchAll(/^```ts\n([\s\S]*?)^```$/gm)].map(
