@@ -124,6 +124,7 @@ export type { SavePretrainedOptions } from "./modeling/save_pretrained.ts";
 export * from "./models/llama/index.ts";
 export * from "./models/resnet/index.ts";
 export * from "./models/sam/index.ts";
+export * from "./models/timm_wrapper/index.ts";
 export * from "./models/vit/index.ts";
 
 // adapters

@@ -199,6 +199,7 @@ export function assertRemoteClass(cls: unknown, base: AnyClass, source: string):
 
 function modelTypeOf(dict: Readonly<Record<string, unknown>>, file: string): string {
   const { model_type, layer_types } = dict;
+  if (model_type === undefined && "pretrained_cfg" in dict) return "timm_wrapper"; // a file of timm's own
   if (model_type === undefined) {
     throw new ConfigError(`${file}: 'model_type' is missing, so the model is not known.`, {
       hint: `Add "model_type", one of: ${CONFIG_MAPPING.keys().join(", ")}.`,

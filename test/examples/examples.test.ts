@@ -5,15 +5,21 @@ import { once } from "node:events";
 import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import t from "tap";
+import { safetensors, timm } from "torchformers";
 import ts from "typescript";
 import { fixture, root } from "../support/fixtures.js";
 
 // One thread: a team of two waits long for each other on a machine that is busy with tests.
 process.env["OMP_NUM_THREADS"] = "1";
 
-/** A hub in a process of its own, which has the demo model; a home and a token for it. */
+/** A hub in a process of its own, which has the demo model and weights by chance of a small ResNet; a home and a token for it. */
 async function startHub(folder: string): Promise<NodeJS.ProcessEnv> {
-  mkdirSync(join(folder, "repos"), { recursive: true });
+  const resnet = join(folder, "repos/timm--resnet10t.c3_in1k");
+  mkdirSync(resnet, { recursive: true });
+  await safetensors.save_file(
+    (await timm.create_model("resnet10t")).state_dict(),
+    join(resnet, "model.safetensors"),
+  );
   symlinkSync(fixture("demo-llama"), join(folder, "repos/demo-llama"));
   const server = spawn(
     process.execPath,
@@ -39,6 +45,18 @@ t.test("examples", async (t) => {
   const expected: Record<string, RegExp> = {
     "custom-model":
       /8 new weights[\s\S]*same logits before training: true[\s\S]*again as AdapterLlamaForCausalLM/,
+    "custom-resnet": new RegExp(
+      ["resnet", "my-resnet"]
+        .map((type) =>
+          [
+            `${type}: timm's outputs: true, loss [\\d.]+`,
+            `${type}: loaded as \\w+ForImageClassification, same outputs: true`,
+            `${type}: \\w+Model gives features \\[1, 512, 2, 2\\]`,
+            `${type}: sent to http\\S+, brought back with the same outputs: true`,
+          ].join("\n"),
+        )
+        .join("\n"),
+    ),
     "fine-tuning": /[▁-█]{20}\nloss (\d+\.\d+) -> 0\.\d+ in 20 steps\nThe tensor said hello to the gradient/,
     hub: /^Once upon a time.+\norg\/demo-llama: 1 revision in the cache\nsent: http.*\/tester\/sent\/commit\//,
     "text-generation": /^The file must be used\.\n$/,
@@ -54,15 +72,31 @@ t.test("examples", async (t) => {
     const args =
       name === "hub"
         ? ["org/demo-llama", "tester/sent"]
-        : name === "custom-model" || name === "fine-tuning"
-          ? [fixture("demo-llama"), join(output, name)]
-          : [];
+        : name === "custom-resnet"
+          ? ["resnet10t", join(output, name), "tester/mine"]
+          : name === "custom-model" || name === "fine-tuning"
+            ? [fixture("demo-llama"), join(output, name)]
+            : [];
     t.match(example(name, ...args), { status: 0, stdout }, name);
   }
   t.match(
     readFileSync(join(output, "fine-tuning/loss.svg"), "utf8"),
     /<polyline points="0\.0,0\.0 [\s\S]*<\/svg>/,
   );
+});
+
+t.test("the configuration of examples/custom-resnet refuses what makes no ResNet", async (t) => {
+  const { ResnetConfig } = await import(join(root, "build/examples/custom-resnet/configuration_resnet.js"));
+  for (const [field, value] of Object.entries({
+    block_type: "wide",
+    stem_type: "deep-tiered",
+    layers: [1, 2],
+    num_classes: 0,
+    input_channels: "3",
+    avg_down: 1,
+  }))
+    t.throws(() => new ResnetConfig({ [field]: value }), { code: "ERR_CONFIG", message: new RegExp(field) });
+  t.throws(() => new ResnetConfig({ block_type: "basic", cardinality: 2 }), { code: "ERR_CONFIG" });
 });
 
 /** Writes all ```ts blocks of a page as one program; its imports may stand anywhere in it. */

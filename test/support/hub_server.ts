@@ -1,8 +1,8 @@
 // A hub to test with: the endpoints that huggingface_hub (Python), @huggingface/hub and this library use, over files in
 // memory or on the disk, with faults on demand. A second server stands for the storage that large files are redirected to.
 //
-// As a program (`node hub_server.js <folder> [storage]`) it serves each folder in a folder as a repository, and prints its
-// address; large files are then left to the storage of that address.
+// As a program (`node hub_server.js <folder> [storage]`) it serves each folder in a folder as a repository (`timm--resnet18`
+// as timm/resnet18, others under org/), and prints its address; large files are then left to the storage of that address.
 
 import { createHash, randomBytes } from "node:crypto";
 import { createReadStream, readdirSync, readFileSync, statSync } from "node:fs";
@@ -755,7 +755,8 @@ async function serve(folder: string, storage: string | undefined): Promise<void>
   const server = await new HubServer().start();
   if (storage !== undefined) server.storageUrl = storage;
   for (const name of readdirSync(folder)) {
-    server.create(`org/${name}`);
+    const repo = name.includes("--") ? name.replace("--", "/") : `org/${name}`;
+    server.create(repo);
     const files: Record<string, Buffer | StoredFile> = {};
     for (const file of readdirSync(path.join(folder, name))) {
       const full = path.join(folder, name, file);
@@ -768,7 +769,7 @@ async function serve(folder: string, storage: string | undefined): Promise<void>
         files[file] = { content: { file: full, size }, oid: sha("sha1", sha256), sha256, xetHash: undefined };
       }
     }
-    server.commit(`org/${name}`, files);
+    server.commit(repo, files);
   }
   console.log(server.url);
 }
