@@ -14,7 +14,9 @@ export function splitRevision(name: string): {
   readonly revision: string | undefined;
 } {
   if (typeof name !== "string") {
-    throw new InvalidArgumentError(`A folder or the name of a repository is a string, got ${name === null ? "null" : typeof name}.`);
+    throw new InvalidArgumentError(
+      `A folder or the name of a repository is a string, got ${name === null ? "null" : typeof name}.`,
+    );
   }
   const at = name.indexOf("@");
   if (at <= 0 || !isRepoId(name.slice(0, at)) || at === name.length - 1)

@@ -24,8 +24,8 @@ import {
 } from "./from_pretrained.ts";
 import { disableCheckpointing, enableCheckpointing, isCheckpointing } from "./gradient_checkpointing.ts";
 import * as init from "./initialization.ts";
-import { RotaryEmbedding } from "./modeling_rope_utils.ts";
 import { foldKeys } from "./loading_report.ts";
+import { RotaryEmbedding } from "./modeling_rope_utils.ts";
 import { pushModel, savePretrained } from "./push_to_hub.ts";
 import type { SavePretrainedOptions } from "./save_pretrained.ts";
 import { allTiedKeys, ownTiedKeys, type TiedKeys, tieWeights } from "./tied_weights.ts";
@@ -656,7 +656,15 @@ function isNorm(module: nn.Module): boolean {
 
 /** Prototypes whose forward runs in a scope already. */
 const scoped = new WeakSet<object>();
+/** The forward that runs in a scope → the one that a class has. */
+const written = new WeakMap<object, object>();
 let depth = 0;
+
+/** The source of a model's forward, as its class was written. */
+export function sourceOfForward(model: PreTrainedModel): string {
+  const { forward } = Object.getPrototypeOf(model) as PreTrainedModel;
+  return Function.prototype.toString.call(written.get(forward) ?? forward);
+}
 
 /**
  * Makes the forward of a class run in a memory scope where no gradients are recorded: what a forward leaves behind is
@@ -689,5 +697,6 @@ function runInScope(prototype: object): void {
       enumerable: false,
     });
     Object.defineProperty(inScope, "name", { value: "forward" });
+    written.set(inScope, forward);
   }
 }
