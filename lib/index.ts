@@ -23,6 +23,18 @@ export * as safetensors from "./safetensors/index.ts";
 export * as hub from "./hub/index.ts";
 export type { PushToHubOptions } from "./hub/push.ts";
 
+// placement
+export {
+  type Block,
+  BlockStreamer,
+  type BlockStreamerOptions,
+  is_resting,
+  type LimitedDeviceOptions,
+  limited_devices,
+  type OffloadStats,
+  PlacementDevice,
+} from "./placement/index.ts";
+
 // configuration
 export { AutoConfig } from "./auto/configuration_auto.ts";
 export * from "./configuration/index.ts";
@@ -113,6 +125,9 @@ export * from "./models/vit/index.ts";
 
 // adapters
 export * from "./adapters/index.ts";
+
+// models of timm
+export * as timm from "./timm/index.ts";
 
 // conversions of checkpoints
 export * from "./modeling/conversion_ops.ts";
