@@ -682,7 +682,15 @@ function isNorm(module: nn.Module): boolean {
 
 /** Prototypes whose forward runs in a scope already. */
 const scoped = new WeakSet<object>();
+/** The forward that runs in a scope → the one that a class has. */
+const written = new WeakMap<object, object>();
 let depth = 0;
+
+/** The source of a model's forward, as its class was written. */
+export function sourceOfForward(model: PreTrainedModel): string {
+  const { forward } = Object.getPrototypeOf(model) as PreTrainedModel;
+  return Function.prototype.toString.call(written.get(forward) ?? forward);
+}
 
 /**
  * Makes the forward of a class run in a memory scope where no gradients are recorded: what a forward leaves behind is
@@ -715,5 +723,6 @@ function runInScope(prototype: object): void {
       enumerable: false,
     });
     Object.defineProperty(inScope, "name", { value: "forward" });
+    written.set(inScope, forward);
   }
 }
