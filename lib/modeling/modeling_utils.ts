@@ -12,6 +12,7 @@ import type { CommitInfo } from "../hub/upload.ts";
 import { bind } from "../nn/arguments.ts";
 import * as nn from "../nn/index.ts";
 import { isInitial, modulesMade } from "../nn/initial_values.ts";
+import { type OffloadStats, offloadStats } from "../placement/index.ts";
 import type { CheckpointOptions } from "../torch/checkpoint.ts";
 import type { Device, Dtype, RemovableHandle, Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
@@ -423,6 +424,14 @@ export class PreTrainedModel extends PeftAdapterMixin {
       warnOnce(`${this.constructor.name}.run works eagerly, on the event loop: ${error.message}`);
       return forward(inputs) as ReturnType<this["forward"]>;
     }
+  }
+
+  /**
+   * What bringing offloaded parameters has cost so far: bytes moved, and milliseconds in which that was hidden behind other
+   * work, or exposed since something waited for it. Zeros for a model that is not offloaded.
+   */
+  offload_stats(): OffloadStats {
+    return offloadStats(this);
   }
 
   /** Chooses the attention kernel, by name or by sub-config; takes effect at the next forward. */
