@@ -3,10 +3,11 @@
 import { createHash } from "node:crypto";
 import { lstat, readdir, readFile } from "node:fs/promises";
 import path from "node:path";
-import { hubFetch, listFiles } from "../hub/api.ts";
+import { hubFetch } from "../hub/api.ts";
 import { endpoint } from "../hub/environment.ts";
 import { findFile, type HubOptions, pin } from "../hub/files.ts";
 import { hubJson } from "../hub/http.ts";
+import { listFiles } from "../hub/listing.ts";
 import { tokenFor } from "../hub/token.ts";
 import { isRecord } from "../json/json.ts";
 import { lexModule, stripTypes } from "./modules.ts";
