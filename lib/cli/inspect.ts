@@ -53,7 +53,9 @@ function print({ source, commit, auto_map, code, native, pickles, links, scans }
 
   title(`Code: ${code.length} files`);
   for (const { path, size, sha256, imports, reaches, note, verdict } of code) {
-    console.log(`  ${path}  ${formatBytes(size)}${verdict ? `  hub: ${verdict}` : ""}${note ? `  ${note}` : ""}`);
+    console.log(
+      `  ${path}  ${formatBytes(size)}${verdict ? `  hub: ${verdict}` : ""}${note ? `  ${note}` : ""}`,
+    );
     if (sha256) console.log(`    sha256  ${sha256}`);
     if (imports.length > 0) console.log(`    imports ${imports.join(", ")}`);
     if (reaches.length > 0) console.log(`    reaches ${reaches.join(", ")}`);
@@ -63,7 +65,8 @@ function print({ source, commit, auto_map, code, native, pickles, links, scans }
     for (const file of native) printFile(file);
   }
   title(`Pickles: ${pickles.length} files`);
-  if (pickles.length > 0) console.log("  Python runs what these name; here they are only read as data, by `torchformers convert`.");
+  if (pickles.length > 0)
+    console.log("  Python runs what these name; here they are only read as data, by `torchformers convert`.");
   for (const file of pickles) printFile(file);
   if (links.length > 0) title(`Links: ${links.join(", ")}`);
 

@@ -20,7 +20,7 @@ const MAPS = ["config.json", "tokenizer_config.json", "processor_config.json", "
 /** Parts of JavaScript that reach beyond computing. */
 const REACHES: readonly (readonly [RegExp, string])[] = [
   [/\bprocess\s*\.\s*env\b/, "process.env"],
-  [/\bprocess\s*\.\s*(binding|dlopen)\b/, "process.dlopen"],
+  [/\bprocess\s*\.\s*(binding|dlopen)\b/, "native bindings"],
   [/\b(eval\s*\(|new\s+Function\b|Function\s*\()/, "eval"],
   [/\brequire\s*\(|\bcreateRequire\b/, "require"],
   [/\bfetch\s*\(|\bWebSocket\b|\bXMLHttpRequest\b/, "network"],
@@ -64,7 +64,10 @@ export interface Inspection {
   readonly links: readonly string[];
   /** What the hub's scans found; undefined for a directory, null when the hub does not say. */
   readonly scans:
-    | { readonly done: boolean; readonly issues: readonly { readonly path: string; readonly level: string }[] }
+    | {
+        readonly done: boolean;
+        readonly issues: readonly { readonly path: string; readonly level: string }[];
+      }
     | null
     | undefined;
 }
@@ -137,7 +140,11 @@ async function inspectCode(file: Listed, reader: CodeReader): Promise<InspectedC
     const bytes = await reader.read(name);
     if (bytes === undefined) return { ...nothing, note: "cannot be read" };
     const text = bytes.toString("utf8");
-    const facts = { ...nothing, size: bytes.length, sha256: createHash("sha256").update(bytes).digest("hex") };
+    const facts = {
+      ...nothing,
+      size: bytes.length,
+      sha256: createHash("sha256").update(bytes).digest("hex"),
+    };
     if (name.endsWith(".py")) return { ...facts, imports: pythonImports(text), note: "Python: not run here" };
     if (!/\.m?[jt]s$/.test(name)) return { ...facts, note: "not run here" };
     const script = /\.m?ts$/.test(name) ? await stripTypes(text, name) : text;
@@ -167,7 +174,9 @@ async function autoMaps(source: CodeSource, files: readonly Listed[]): Promise<I
     if (!files.some((file) => file.path === name)) continue;
     const file = await findFile(source.name, name, source.options);
     if (file === undefined) continue;
-    const content: unknown = await readFile(file, "utf8").then(JSON.parse).catch(() => undefined);
+    const content: unknown = await readFile(file, "utf8")
+      .then(JSON.parse)
+      .catch(() => undefined);
     const auto_map = isRecord(content) ? content.auto_map : undefined;
     if (isRecord(auto_map)) maps[name] = auto_map;
     else if (Array.isArray(auto_map)) maps[name] = { AutoTokenizer: auto_map };

@@ -349,7 +349,9 @@ export class HubServer {
           paths.flatMap((one) => {
             const file = files.get(one);
             const securityFileStatus = this.verdicts.get(one);
-            return file ? [{ ...entry(one, file), ...(securityFileStatus ? { securityFileStatus } : {}) }] : [];
+            return file
+              ? [{ ...entry(one, file), ...(securityFileStatus ? { securityFileStatus } : {}) }]
+              : [];
           }),
         );
       }
