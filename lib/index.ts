@@ -22,6 +22,7 @@ export * as optim from "./optim/index.ts";
 export * as safetensors from "./safetensors/index.ts";
 export * as hub from "./hub/index.ts";
 export type { PushToHubOptions } from "./hub/push.ts";
+export { type Inspection, inspect_repo } from "./custom_code/inspect_repo.ts";
 
 // placement
 export {

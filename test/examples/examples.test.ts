@@ -69,6 +69,8 @@ t.test("examples", async (t) => {
     ),
     "fine-tuning": /[▁-█]{20}\nloss (\d+\.\d+) -> 0\.\d+ in 20 steps\nThe tensor said hello to the gradient/,
     hub: /^Once upon a time.+\norg\/demo-llama: 1 revision in the cache\nsent: http.*\/tester\/sent\/commit\//,
+    "sam-split-attention":
+      /built: {4}0 weights without a place, the same masks: true\nreplaced: the same masks: true\nforgotten: the same masks: false/,
     "text-generation": /^The file must be used\.\n$/,
     training: /[▁-█]{60}\nloss 0\.\d+ -> 0\.000\d+ in 300 steps/,
     workers: /tensor\(\[\[ 0\., +2\., +4\.\][\s\S]*tensor\(\[ 4\.4721, 14\.1421\]\)/,
@@ -115,13 +117,17 @@ t.test("the configuration of examples/custom-resnet refuses what makes no ResNet
   t.throws(() => new ResnetConfig({ block_type: "basic", cardinality: 2 }), { code: "ERR_CONFIG" });
 });
 
-/** Writes all ```ts blocks of a page as one program; its imports may stand anywhere in it. */
+/**
+ * Writes all ```ts blocks of a page as one program; its imports may stand anywhere in it. A ```typescript block that
+ * begins with the name of a file is a module beside it.
+ */
 function extract(page: string): string {
-  const blocks = [...readFileSync(join(root, page), "utf8").matchAll(/^```ts\n([\s\S]*?)^```$/gm)].map(
-    ([, code]) => code,
-  );
+  const text = readFileSync(join(root, page), "utf8");
+  const blocks = [...text.matchAll(/^```ts\n([\s\S]*?)^```$/gm)].map(([, code]) => code);
   const file = join(root, "build/guides", `${basename(page, ".md")}.ts`);
   mkdirSync(join(root, "build/guides"), { recursive: true });
+  for (const [, name, code] of text.matchAll(/^```typescript\n\/\/ (\w+\.ts)\n([\s\S]*?)^```$/gm))
+    writeFileSync(join(root, "build/guides", name as string), code as string);
   writeFileSync(file, blocks.join("\n"));
   return file;
 }

@@ -90,6 +90,9 @@ export class HubServer {
   tokens = new Map<string, { name: string; read?: string[] }>([["hf_testtoken", { name: "tester" }]]);
   chunkSize: number | undefined;
   useXet = false;
+  /** What scans say of files, and of the whole. */
+  readonly verdicts = new Map<string, object>();
+  scans: object | undefined;
   pageSize = 1000;
   url = "";
   storageUrl = "";
@@ -331,6 +334,7 @@ export class HubServer {
           downloads: 0,
           likes: 0,
           siblings: [...files.keys()].map((rfilename) => ({ rfilename })),
+          ...(url.searchParams.has("securityStatus") && this.scans ? { securityRepoStatus: this.scans } : {}),
         });
         return this.afterRevision?.();
       }
@@ -342,7 +346,13 @@ export class HubServer {
           ? (JSON.parse(text).paths as string[])
           : new URLSearchParams(text).getAll("paths");
         return json(
-          paths.flatMap((one) => (files.has(one) ? [entry(one, files.get(one) as StoredFile)] : [])),
+          paths.flatMap((one) => {
+            const file = files.get(one);
+            const securityFileStatus = this.verdicts.get(one);
+            return file
+              ? [{ ...entry(one, file), ...(securityFileStatus ? { securityFileStatus } : {}) }]
+              : [];
+          }),
         );
       }
       if (what === "preupload") {
