@@ -4,7 +4,16 @@ import { writeFile } from "node:fs/promises";
 import { createInterface } from "node:readline/promises";
 import type { Command } from "commander";
 import type { Tensor } from "../index.ts";
-import { generationOptions, type Loaded, load, type ModelFlags, type SamplingFlags, withModel, withSampling, MODEL } from "./model.ts";
+import {
+  generationOptions,
+  type Loaded,
+  load,
+  MODEL,
+  type ModelFlags,
+  type SamplingFlags,
+  withModel,
+  withSampling,
+} from "./model.ts";
 import { bold, complain, EXIT, interruptible, UsageError } from "./support.ts";
 
 interface Flags extends ModelFlags, SamplingFlags {

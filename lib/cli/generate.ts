@@ -2,7 +2,15 @@
 
 import { text as readAll } from "node:stream/consumers";
 import type { Command } from "commander";
-import { generationOptions, load, type ModelFlags, type SamplingFlags, withModel, withSampling, MODEL } from "./model.ts";
+import {
+  generationOptions,
+  load,
+  MODEL,
+  type ModelFlags,
+  type SamplingFlags,
+  withModel,
+  withSampling,
+} from "./model.ts";
 import { interruptible, printJson, UsageError } from "./support.ts";
 
 interface Flags extends ModelFlags, SamplingFlags {
@@ -18,9 +26,7 @@ Examples:
   $ echo "The file must be" | npx torchformers generate ./model --json`;
 
 export function define(command: Command): void {
-  command
-    .argument("<model>", MODEL)
-    .argument("[prompt...]", "the text to continue");
+  command.argument("<model>", MODEL).argument("[prompt...]", "the text to continue");
   withModel(withSampling(command, 100))
     .option("--json", "print one JSON document when it is done")
     .addHelpText("after", DETAILS)

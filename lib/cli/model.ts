@@ -33,7 +33,8 @@ export function number({ integer = false, above = -Infinity, most = Infinity } =
 }
 
 /** What the argument `model` may be. */
-export const MODEL = "a folder with config.json, weights and tokenizer.json, or the name of one on the hub: org/name, org/name@revision";
+export const MODEL =
+  "a folder with config.json, weights and tokenizer.json, or the name of one on the hub: org/name, org/name@revision";
 
 export const withModel = (command: Command): Command =>
   command

@@ -6,7 +6,7 @@ import { createInterface } from "node:readline";
 import { type REPLServer, start } from "node:repl";
 import { PassThrough } from "node:stream";
 import type { Command } from "commander";
-import { load, type ModelFlags, withModel, MODEL } from "./model.ts";
+import { load, MODEL, type ModelFlags, withModel } from "./model.ts";
 import { interruptible } from "./support.ts";
 
 const DETAILS = `

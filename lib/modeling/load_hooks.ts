@@ -122,7 +122,10 @@ export function placeReady(
     for (const { name, tensor, value } of ready) {
       const dtype: Dtype =
         isFloatingDtype(tensor.dtype) && options.keepsFloat32(name) ? "float32" : tensor.dtype;
-      let own = value.detach().to({ device: options.device(name), dtype }).contiguous();
+      let own = value
+        .detach()
+        .to({ device: options.device(name), dtype })
+        .contiguous();
       // One tensor under two names would be a tie that nobody declared.
       const place = `${own.untyped_storage().id}:${own.storage_offset()}`;
       if (owners.has(place)) own = own.clone();

@@ -24,8 +24,8 @@ import {
 } from "./from_pretrained.ts";
 import { disableCheckpointing, enableCheckpointing, isCheckpointing } from "./gradient_checkpointing.ts";
 import * as init from "./initialization.ts";
-import { RotaryEmbedding } from "./modeling_rope_utils.ts";
 import { foldKeys } from "./loading_report.ts";
+import { RotaryEmbedding } from "./modeling_rope_utils.ts";
 import { pushModel, savePretrained } from "./push_to_hub.ts";
 import type { SavePretrainedOptions } from "./save_pretrained.ts";
 import { allTiedKeys, ownTiedKeys, type TiedKeys, tieWeights } from "./tied_weights.ts";
