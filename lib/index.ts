@@ -23,6 +23,18 @@ export * as safetensors from "./safetensors/index.ts";
 export * as hub from "./hub/index.ts";
 export type { PushToHubOptions } from "./hub/push.ts";
 
+// placement
+export {
+  type Block,
+  BlockStreamer,
+  type BlockStreamerOptions,
+  is_resting,
+  type LimitedDeviceOptions,
+  limited_devices,
+  type OffloadStats,
+  PlacementDevice,
+} from "./placement/index.ts";
+
 // configuration
 export { AutoConfig } from "./auto/configuration_auto.ts";
 export * from "./configuration/index.ts";
@@ -117,6 +129,9 @@ export * from "./models/vit/index.ts";
 // adapters
 export * from "./adapters/index.ts";
 
+// models of timm
+export * as timm from "./timm/index.ts";
+
 // conversions of checkpoints
 export * from "./modeling/conversion_ops.ts";
 export { register_checkpoint_conversion_mapping } from "./modeling/conversion_mapping.ts";
@@ -203,3 +218,6 @@ export {
   TextStreamer,
   type TextStreamerOptions,
 } from "./generation/streamers.ts";
+
+// pipelines
+export * from "./pipelines/index.ts";

@@ -55,6 +55,7 @@ napi_value Init(napi_env env, napi_value object) {
     InitAutograd(exports);
     InitCheckpoint(exports);
     InitIo(exports);
+    InitPlacement(exports);
     InitDevices(exports);
     InitThreads(exports);
     InitRandom(exports);

@@ -85,6 +85,7 @@ void InitTensorLife(Exports& exports);
 void InitAutograd(Exports& exports);
 void InitCheckpoint(Exports& exports);
 void InitIo(Exports& exports);
+void InitPlacement(Exports& exports);
 void InitDevices(Exports& exports);
 void InitThreads(Exports& exports);
 void InitRandom(Exports& exports);

@@ -36,11 +36,20 @@ const bindings = ["files.cc", "safetensors.cc", "transfer.cc"];
 const formats = files("native/io").filter(
   (path) => path.endsWith(".cc") && !bindings.some((name) => path.endsWith(`/${name}`)),
 );
-const headers = [...files("native/io"), ...files("native/tensor"), ...files("native/test")].filter((path) =>
-  path.endsWith(".h"),
+/** Devices and the streaming to them, but for what is over libtorch. */
+const placement = ["device", "limited_device", "ring", "source", "streamer"].map(
+  (name) => `native/placement/${name}.cc`,
+);
+const headers = [...["io", "tensor", "placement", "test"].flatMap((room) => files(`native/${room}`))].filter(
+  (path) => path.endsWith(".h"),
 );
 /** Programs, and the sources that each needs beside its own. */
-const programs = { test_io: formats, fuzz_safetensors: formats, test_handles: [] };
+const programs = {
+  test_io: formats,
+  fuzz_safetensors: formats,
+  test_handles: [],
+  test_placement: [...placement, "native/io/mapping.cc"],
+};
 
 const modified = (path) => (existsSync(path) ? statSync(path).mtimeMs : 0);
 
@@ -49,7 +58,7 @@ async function compile() {
   mkdirSync(folder, { recursive: true });
   const newest = Math.max(...headers.map((path) => modified(join(root, path))));
   const own = (name) => `native/test/${name}.cc`;
-  const sources = [...formats, ...Object.keys(programs).map(own)];
+  const sources = [...formats, ...placement, ...Object.keys(programs).map(own)];
   const object = (source) => join(folder, `${source.split("/").at(-1)}.o`);
   const stale = sources.filter(
     (source) => modified(object(source)) < Math.max(newest, modified(join(root, source))),
@@ -143,6 +152,7 @@ try {
   await compile();
   test("handles", join(folder, "test_handles"), []);
   test("rooms that parse bytes and write files", join(folder, "test_io"), [bad, scratch]);
+  test("blocks that take turns on a device", join(folder, "test_placement"), [scratch]);
   test("mutated safetensors files", join(folder, "fuzz_safetensors"), [options.files, scratch, ...seeds()]);
   if (options.addon) testAddon();
 } finally {

@@ -4,6 +4,7 @@ import { announceOwner } from "../compile/owners.ts";
 import { InvalidArgumentError } from "../errors/index.ts";
 import { warn } from "../errors/warnings.ts";
 import * as nn from "../nn/index.ts";
+import { acceptInitial } from "../nn/initial_values.ts";
 import type { Device, Dtype, Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
 import type { LoraConfig } from "./config.ts";
@@ -170,6 +171,7 @@ export abstract class LoraLayer extends nn.Module {
     else nn.init.normal_(a.weight, 0, 1 / (this.r[name] as number));
     nn.init.zeros_(b.weight);
     if (b.bias) nn.init.zeros_(b.bias);
+    acceptInitial(a.weight, b.weight, ...(b.bias ? [b.bias] : []));
   }
 
   #makeMagnitude(name: string, empty: boolean): void {

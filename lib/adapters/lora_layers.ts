@@ -2,6 +2,7 @@
 import { InvalidArgumentError, UnsupportedAdapterError } from "../errors/index.ts";
 import { warn } from "../errors/warnings.ts";
 import * as nn from "../nn/index.ts";
+import { acceptInitial } from "../nn/initial_values.ts";
 import type { Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
 import type { LoraConfig } from "./config.ts";
@@ -78,8 +79,10 @@ export class LoraEmbedding extends LoraLayer {
 
   override reset_lora_parameters(name: string, init: boolean | string): void {
     if (init === false) return;
-    nn.init.zeros_(this.lora_embedding_A.get(name));
-    nn.init.normal_(this.lora_embedding_B.get(name));
+    const [a, b] = [this.lora_embedding_A.get(name), this.lora_embedding_B.get(name)];
+    nn.init.zeros_(a);
+    nn.init.normal_(b);
+    acceptInitial(a, b);
   }
 
   protected override product(a: Tensor, b: Tensor): Tensor {

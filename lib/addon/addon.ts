@@ -51,6 +51,40 @@ export interface SafetensorsEntry {
 /** A recorded function, held by the addon. Opaque; lives as long as this object. */
 export type ProgramHandle = object & { readonly __program: never };
 
+/** Blocks that take turns on a device, held by the addon. Opaque; lives as long as this object. */
+export type StreamerHandle = object & { readonly __streamer: never };
+
+export interface LimitedDeviceInfo {
+  readonly name: string;
+  readonly capacity: number; // bytes
+  readonly used: number;
+  readonly bandwidth: number; // bytes per second; 0: as memory is
+  readonly bytes_copied: number;
+}
+
+export interface StreamerNumbers {
+  /** Bytes of the blocks that were brought. */
+  readonly bytes_moved: number;
+  /** Bytes that came from the disk, as they were not in the page cache. */
+  readonly disk_bytes: number;
+  /** Blocks that were brought. */
+  readonly loads: number;
+  /** Blocks that were asked for, */
+  readonly uses: number;
+  /** and of these, not there yet. */
+  readonly waits: number;
+  /** Milliseconds in which somebody waited for a block. */
+  readonly exposed_ms: number;
+  /** Milliseconds in which blocks were brought and nobody waited. */
+  readonly hidden_ms: number;
+  /** Blocks that stay once they are there. */
+  readonly resident_blocks: number;
+  /** Slots that the others take turns in. */
+  readonly slots: number;
+  /** Bytes of all slots. */
+  readonly room: number;
+}
+
 export interface Recording {
   readonly program: ProgramHandle;
   /** Tensors that the function used without getting them as arguments. */
@@ -358,6 +392,31 @@ export interface Addon {
   /** Locks a file or folder for this process; -1 when another one holds it, else what `unlockPath` takes. */
   lockPath(path: string): number;
   unlockPath(lock: number): void;
+
+  // placement ---------------------------------------------------------------------------------------------
+  /** Takes the place of those that there were; a bandwidth of 0 is memory's own. */
+  setLimitedDevices(capacities: readonly number[], bandwidths: readonly number[]): void;
+  limitedDevices(): LimitedDeviceInfo[];
+  /** A copy in a limited device's memory, once it is there. */
+  copyToLimited(owner: object, device: number, handle: Handle): Handle;
+  /** `device`: the number of a limited one, or -1: blocks are used where they lie. `numbers`: slots, depth, memory. */
+  makeStreamer(
+    device: number,
+    blocks: readonly (readonly Handle[])[],
+    numbers: readonly [slots: number, depth: number, memory: number],
+    synchronous: boolean,
+    letsGo: boolean,
+  ): StreamerHandle;
+  /** Waits for the block. Its tensors come without owners, and hold other values after `releaseBlock`. */
+  acquireBlock(streamer: StreamerHandle, block: number): Handle[];
+  releaseBlock(streamer: StreamerHandle, block: number): void;
+  /** Tensors without memory that stand for a block's, without owners. */
+  restingBlock(streamer: StreamerHandle, block: number): Handle[];
+  isResting(handle: Handle): boolean;
+  /** Where a resting tensor's values come from, without an owner; null for any other tensor. */
+  restingSource(handle: Handle): Handle | null;
+  streamerNumbers(streamer: StreamerHandle): StreamerNumbers;
+  closeStreamer(streamer: StreamerHandle): void;
 
   // programs ----------------------------------------------------------------------------------------------
   /**

@@ -1,14 +1,17 @@
 // What the Auto model classes have in common: the class that a checkpoint's config asks for, found, imported and used.
 import { PretrainedConfig } from "../configuration/index.ts";
+import { registerForAutoClass } from "../custom_code/auto_classes.ts";
+import { type Asked, type CodeOptions, remoteClass } from "../custom_code/load_class.ts";
 import { InvalidArgumentError } from "../errors/index.ts";
-import { HUB_OPTIONS, type HubOptions, pin } from "../hub/files.ts";
+import { HUB_OPTIONS, pin } from "../hub/files.ts";
 import { type FromPretrainedOptions, type LoadingInfo, withAdapter } from "../modeling/from_pretrained.ts";
 import { type ModelClass, PreTrainedModel } from "../modeling/modeling_utils.ts";
 import type { Dtype } from "../torch/index.ts";
 import {
-  AutoConfig,
   assertConfigClass,
+  assertRemoteClass,
   CONFIG_MAPPING,
+  loadConfig,
   NATIVE_CONFIGS,
   unknownModelType,
 } from "./configuration_auto.ts";
@@ -19,6 +22,10 @@ import { MAPPINGS } from "./mappings.generated.ts";
 export interface FromConfigOptions {
   readonly dtype?: Dtype | "auto" | null;
   readonly attn_implementation?: string | null;
+  /** Run the code that the config's repository brings along. Default: not. */
+  readonly trust_remote_code?: boolean | undefined;
+  readonly revision?: string | undefined;
+  readonly code_revision?: string | undefined;
 }
 
 /** A task, as far as calling code sees its models. */
@@ -108,18 +115,56 @@ export function autoModel<M extends PreTrainedModel>(name: string): AutoModelCla
     );
   }
 
-  /** The config that is given or lies beside the weights; of an adapter, that of its base model. */
+  /** The class that the repository brings along, if it is to be used. */
+  async function remoteFor(
+    config: PretrainedConfig,
+    source: string,
+    options: CodeOptions,
+    asked: Asked,
+  ): Promise<AnyClass | undefined> {
+    const key = config.constructor as unknown as KeyClass;
+    const known = await mapping.get(key);
+    const remote = (await remoteClass({
+      auto: name,
+      auto_map: config.auto_map,
+      file: `${source}/config.json`,
+      source,
+      options,
+      asked,
+      model_type: config.model_type,
+      known: known && { name: known.name, isRegistered: mapping.isRegistered(key) },
+    })) as AnyClass | undefined;
+    if (remote === undefined) return undefined;
+    assertRemoteClass(remote, PreTrainedModel, source);
+    registerForAutoClass(remote, name);
+    return remote;
+  }
+
+  /** The config that is given or lies beside the weights, and whose code it may name; of an adapter, those of its base model. */
   async function configOf(
     given: string | undefined,
     dirOrRepo: string,
     options: FromPretrainedOptions,
-    hub: HubOptions,
-  ): Promise<PretrainedConfig> {
-    if (given !== undefined) return AutoConfig.from_pretrained(given, { ...hub });
+    asked: Asked,
+  ): Promise<{ config: PretrainedConfig; source: string; code: CodeOptions; asked: Asked }> {
+    const wanted = [...HUB_OPTIONS, "trust_remote_code", "code_revision"] as const;
+    const code = Object.fromEntries(
+      wanted
+        .map((key) => [key, options[key]] as const)
+        .filter(([key, value]) => value !== undefined && key !== "progress_callback"),
+    ) as CodeOptions;
+    const from = async (source: string, code: CodeOptions, asked: Asked) => ({
+      config: (await loadConfig(source, { ...code }, asked)) as PretrainedConfig,
+      source,
+      code,
+      asked,
+    });
+    if (given !== undefined) return { ...(await from(given, code, asked)), source: dirOrRepo };
     const found = await withAdapter(dirOrRepo, options, options.adapter_kwargs);
-    if (found === undefined || found.isEmbedded) return AutoConfig.from_pretrained(dirOrRepo, { ...hub });
-    const { revision: _adapters, subfolder: _folder, ...others } = hub;
-    return AutoConfig.from_pretrained(found.base, { ...others });
+    if (found === undefined || found.isEmbedded) return from(dirOrRepo, code, asked);
+    const { revision: _adapters, subfolder: _folder, ...others } = code;
+    const { name: base, options: pinned } = await pin(found.base, others);
+    return from(base, pinned, { dirOrRepo: found.base });
   }
 
   const auto = class {
@@ -134,18 +179,21 @@ export function autoModel<M extends PreTrainedModel>(name: string): AutoModelCla
       given_options: FromPretrainedOptions = {},
     ): Promise<PreTrainedModel | [PreTrainedModel, LoadingInfo]> {
       const { name: dirOrRepo, options } = await pin(source, given_options);
+      const asked = { dirOrRepo: source, revision: given_options.revision };
       const given = options.config;
-      const hub = Object.fromEntries(
-        HUB_OPTIONS.map((key) => [key, options[key]] as const).filter(
-          ([key, value]) => value !== undefined && key !== "progress_callback",
-        ),
-      );
-      const config =
-        given instanceof PretrainedConfig
-          ? given
-          : await configOf(given ?? undefined, dirOrRepo, options, hub);
-      const cls = await classFor(config, dirOrRepo);
-      return cls.from_pretrained(dirOrRepo, options);
+      const {
+        config,
+        source: codeSource,
+        code,
+        asked: codeAsked,
+      } = given instanceof PretrainedConfig
+        ? { config: given, source: dirOrRepo, code: options as CodeOptions, asked }
+        : await configOf(given ?? undefined, dirOrRepo, options, asked);
+      const remote = await remoteFor(config, codeSource, code, codeAsked);
+      const cls = remote ?? (await classFor(config, dirOrRepo));
+      // A class that does not name its configuration cannot read it.
+      const named = (cls.config_class as unknown) !== PretrainedConfig;
+      return cls.from_pretrained(dirOrRepo, named ? options : { ...options, config });
     }
 
     static async from_config(
@@ -154,7 +202,12 @@ export function autoModel<M extends PreTrainedModel>(name: string): AutoModelCla
     ): Promise<PreTrainedModel> {
       if (!(config instanceof PretrainedConfig))
         throw new InvalidArgumentError(`${name}.from_config takes a PretrainedConfig.`);
-      return (await classFor(config, "from_config"))._from_config(config, options);
+      const { trust_remote_code, code_revision, revision, ...others } = options;
+      const source = config.name_or_path;
+      const code = { trust_remote_code, code_revision, revision };
+      const remote =
+        source === "" ? undefined : await remoteFor(config, source, code, { dirOrRepo: source, revision });
+      return (remote ?? (await classFor(config, "from_config")))._from_config(config, others);
     }
 
     static register(config_class: KeyClass, model_class: AnyClass, options: RegisterOptions = {}): void {

@@ -12,6 +12,9 @@ import {
   registerConfigClass,
   setConfigClassLoader,
 } from "../configuration/sub_configs.ts";
+import { registerForAutoClass } from "../custom_code/auto_classes.ts";
+import { type Asked, type CodeOptions, remoteClass } from "../custom_code/load_class.ts";
+import type { AnyClass } from "../custom_code/source_file.ts";
 import {
   ConfigError,
   InvalidArgumentError,
@@ -78,8 +81,9 @@ export class AutoConfig {
    * Reads a checkpoint's config.json and makes the configuration its `model_type` names. Options as of
    * `PretrainedConfig.from_pretrained`.
    *
-   * Code that a repository brings along (`auto_map`) is never run: a known `model_type` is served by its class here, any
-   * other is a `RemoteCodeError`.
+   * Code that a repository brings along (`auto_map`) is run only with `trust_remote_code: true`: otherwise a known
+   * `model_type` is served by its class here, and any other is a `RemoteCodeError`. `code_revision` names the commit of code
+   * that lies in another repository.
    *
    * Throws `UnknownModelTypeError`, `RemoteCodeError`, `ConfigError`, `EntryNotFoundError`.
    */
@@ -92,31 +96,7 @@ export class AutoConfig {
     dirOrRepo: string,
     options: FromPretrainedOptions = {},
   ): Promise<PretrainedConfig | [PretrainedConfig, Record<string, unknown>]> {
-    const { name, options: pinned } = await pin(dirOrRepo, options);
-    const { dict, file, unused } = await PretrainedConfig.get_config_dict(name, pinned);
-    const model_type = modelTypeOf(dict, file);
-    const Config = await configClass(model_type);
-    if (Config === undefined) {
-      const remote = (dict.auto_map as Readonly<Record<string, unknown>> | undefined)?.AutoConfig;
-      if (remote !== undefined) {
-        throw new RemoteCodeError(
-          `${file}: model_type '${model_type}' needs the repository's own code (${String(remote)}).`,
-          {
-            hint: `Code of a repository is never run. Write the classes and call AutoConfig.register("${model_type}", MyConfig).`,
-          },
-        );
-      }
-      throw unknownModelType(model_type, file);
-    }
-    await loadSubConfigClasses(Config, dict);
-    return inFile(
-      file,
-      () =>
-        PretrainedConfig.from_dict.call(Config, dict, {
-          name_or_path: name,
-          ...unused,
-        }) as PretrainedConfig,
-    );
+    return loadConfig(dirOrRepo, options, { dirOrRepo, revision: options.revision });
   }
 
   /** A fresh configuration of a model type. */
@@ -171,6 +151,51 @@ const describe = (value: unknown) =>
     : value instanceof PretrainedConfig
       ? `an instance of ${value.constructor.name}`
       : typeof value;
+
+/** What `AutoConfig.from_pretrained` does; `asked` is what the user named, before a branch became a commit. */
+export async function loadConfig(
+  dirOrRepo: string,
+  options: FromPretrainedOptions,
+  asked: Asked,
+): Promise<PretrainedConfig | [PretrainedConfig, Record<string, unknown>]> {
+  const { name, options: pinned } = await pin(dirOrRepo, options);
+  const { dict, file, unused } = await PretrainedConfig.get_config_dict(name, pinned);
+  const known = dict.model_type === undefined ? undefined : await configClass(modelTypeOf(dict, file));
+  const remote = await remoteClass({
+    auto: "AutoConfig",
+    auto_map: dict.auto_map,
+    file,
+    source: name,
+    options: pinned as CodeOptions,
+    asked,
+    model_type: typeof dict.model_type === "string" ? dict.model_type : undefined,
+    known: known && {
+      name: known.name,
+      isRegistered: CONFIG_MAPPING.registered(modelTypeOf(dict, file)) !== undefined,
+    },
+  });
+  if (remote !== undefined) {
+    assertRemoteClass(remote, PretrainedConfig, name);
+    registerForAutoClass(remote as typeof PretrainedConfig, "AutoConfig");
+  }
+  const Config = (remote as ConfigClass | undefined) ?? known;
+  if (Config === undefined) throw unknownModelType(modelTypeOf(dict, file), file);
+  await loadSubConfigClasses(Config, dict);
+  return inFile(
+    file,
+    () =>
+      PretrainedConfig.from_dict.call(Config, dict, { name_or_path: name, ...unused }) as PretrainedConfig,
+  );
+}
+
+/** Throws unless a class of a repository extends a class of this very package. */
+export function assertRemoteClass(cls: unknown, base: AnyClass, source: string): void {
+  if (typeof cls === "function" && cls.prototype instanceof (base as unknown as new () => object)) return;
+  throw new RemoteCodeError(
+    `${(cls as { name?: string }).name || "A class"} of ${source} does not extend ${base.name}.`,
+    { hint: 'Its code must import the class from "torchformers".' },
+  );
+}
 
 function modelTypeOf(dict: Readonly<Record<string, unknown>>, file: string): string {
   const { model_type, layer_types } = dict;

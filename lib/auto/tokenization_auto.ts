@@ -1,11 +1,13 @@
 // AutoTokenizer: the tokenizer of a checkpoint, whatever its kind.
 
+import { registerForAutoClass } from "../custom_code/auto_classes.ts";
+import { type Asked, remoteClass } from "../custom_code/load_class.ts";
 import { InvalidArgumentError, TorchformersError } from "../errors/index.ts";
 import { findFile, type HubOptions, pin, readText } from "../hub/files.ts";
 import { parseJson } from "../json/json.ts";
 import { PreTrainedTokenizerFast } from "../processing/tokenization_utils.ts";
 import type { TokenizerLoadOptions } from "../processing/tokenizer_options.ts";
-import { assertConfigClass } from "./configuration_auto.ts";
+import { assertConfigClass, assertRemoteClass } from "./configuration_auto.ts";
 import type { KeyClass } from "./lazy_mapping.ts";
 import { CONFIG_CLASS_NAMES } from "./mappings.generated.ts";
 
@@ -52,6 +54,33 @@ async function registeredClass(dirOrRepo: string, options: HubOptions): Promise<
   return registered.get(model_type ?? "");
 }
 
+/** The class that a repository brings along, if it is to be used. Without trust, tokenizer.json says all there is to say. */
+async function remoteTokenizer(
+  source: string,
+  options: TokenizerLoadOptions,
+  asked: Asked,
+  own: TokenizerClass | undefined,
+): Promise<TokenizerClass | undefined> {
+  if (!options.trust_remote_code) return undefined;
+  const file = await findFile(source, "tokenizer_config.json", options);
+  if (file === undefined) return undefined;
+  const { auto_map } = (parseJson(await readText(file), { file }) ?? {}) as { auto_map?: unknown };
+  const remote = (await remoteClass({
+    auto: "AutoTokenizer",
+    auto_map,
+    file,
+    source,
+    options,
+    asked,
+    model_type: undefined,
+    known: { name: (own ?? PreTrainedTokenizerFast).name, isRegistered: own !== undefined },
+  })) as typeof PreTrainedTokenizerFast | undefined;
+  if (remote === undefined) return undefined;
+  assertRemoteClass(remote, PreTrainedTokenizerFast, source);
+  registerForAutoClass(remote, "AutoTokenizer");
+  return remote;
+}
+
 /** Makes the tokenizer that goes with a checkpoint. */
 export class AutoTokenizer {
   constructor() {
@@ -74,7 +103,9 @@ export class AutoTokenizer {
     options: TokenizerLoadOptions = {},
   ): Promise<PreTrainedTokenizerFast> {
     const { name, options: pinned } = await pin(dirOrRepo, options);
-    const Class = (await registeredClass(name, pinned)) ?? PreTrainedTokenizerFast;
+    const asked = { dirOrRepo, revision: options.revision };
+    const own = await registeredClass(name, pinned);
+    const Class = (await remoteTokenizer(name, pinned, asked, own)) ?? own ?? PreTrainedTokenizerFast;
     return await Class.from_pretrained(name, pinned);
   }
 

@@ -28,6 +28,11 @@ const COMMANDS: readonly CommandEntry[] = [
   { name: "generate", summary: "stream a continuation of a prompt", load: () => import("./generate.ts") },
   { name: "chat", summary: "talk with a model", load: () => import("./chat.ts") },
   {
+    name: "estimate",
+    summary: "say where a model would lie and how fast it would be, before any weight is read",
+    load: () => import("./estimate.ts"),
+  },
+  {
     name: "convert",
     summary: "make safetensors of a checkpoint that is a pickle (.bin, .pt)",
     load: () => import("./convert.ts"),

@@ -105,8 +105,11 @@ export class UnsupportedAdapterError extends errorClass("ERR_UNSUPPORTED_ADAPTER
 /** Parameters were neither loaded nor trained. */
 export class UninitializedWeightsError extends errorClass("ERR_UNINITIALIZED_WEIGHTS") {}
 
-/** A checkpoint asks for code of its own, which is not trusted. */
+/** A checkpoint asks for code of its own, which is not trusted, or which breaks the rules for such code. */
 export class RemoteCodeError extends errorClass("ERR_REMOTE_CODE") {}
+
+/** The code of a class of one's own cannot be found, or not be shared as it is. */
+export class CustomCodeError extends errorClass("ERR_CUSTOM_CODE") {}
 
 /** What a {@link HubError} says beside its message. */
 export interface HubErrorOptions extends TorchformersErrorOptions {

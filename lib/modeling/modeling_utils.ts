@@ -4,6 +4,7 @@ import { PeftAdapterMixin } from "../adapters/adapter_mixin.ts";
 import { type Compiled, compile, type RunOptions } from "../compile/compile.ts";
 import type { GenerationConfig } from "../configuration/index.ts";
 import { type ConfigClass, PretrainedConfig } from "../configuration/index.ts";
+import { registerForAutoClass } from "../custom_code/auto_classes.ts";
 import { InvalidArgumentError, TraceError, UninitializedWeightsError } from "../errors/index.ts";
 import { nearest } from "../errors/suggest.ts";
 import { warn, warnOnce } from "../errors/warnings.ts";
@@ -11,6 +12,7 @@ import type { CommitInfo } from "../hub/upload.ts";
 import { bind } from "../nn/arguments.ts";
 import * as nn from "../nn/index.ts";
 import { isInitial, modulesMade } from "../nn/initial_values.ts";
+import { type OffloadStats, offloadStats } from "../placement/index.ts";
 import type { CheckpointOptions } from "../torch/checkpoint.ts";
 import type { Device, Dtype, RemovableHandle, Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
@@ -65,6 +67,8 @@ type Embedder = nn.Module & Record<string, unknown>;
  */
 export class PreTrainedModel extends PeftAdapterMixin {
   static readonly config_class: ConfigClass = PretrainedConfig as unknown as ConfigClass;
+  /** The Auto class that finds this one where its code is shared; see {@link register_for_auto_class}. */
+  static _auto_class: string | null = null;
   /** Name of the property that holds the model without its head; "" for a model that has no such part. */
   static base_model_prefix = "";
   static readonly main_input_name: string = "input_ids";
@@ -227,6 +231,20 @@ export class PreTrainedModel extends PeftAdapterMixin {
       options,
     );
     return options.output_loading_info ? [model as M, info] : (model as M);
+  }
+
+  /**
+   * Says that the code of this class is to be saved beside its weights: the module that defines it, as it is and without
+   * types, with what it imports by relative paths. `auto_class` loads it again, with `trust_remote_code: true`.
+   *
+   * @param auto_class name or class; default "AutoModel".
+   * @throws InvalidArgumentError for what is no Auto class.
+   * @example
+   * ResnetModelForImageClassification.register_for_auto_class("AutoModelForImageClassification");
+   */
+  static register_for_auto_class(auto_class: string | { readonly name: string } = "AutoModel"): void {
+    // biome-ignore lint/complexity/noThisInStatic: the subclass is what is registered.
+    registerForAutoClass(this, auto_class);
   }
 
   /**
@@ -406,6 +424,14 @@ export class PreTrainedModel extends PeftAdapterMixin {
       warnOnce(`${this.constructor.name}.run works eagerly, on the event loop: ${error.message}`);
       return forward(inputs) as ReturnType<this["forward"]>;
     }
+  }
+
+  /**
+   * What bringing offloaded parameters has cost so far: bytes moved, and milliseconds in which that was hidden behind other
+   * work, or exposed since something waited for it. Zeros for a model that is not offloaded.
+   */
+  offload_stats(): OffloadStats {
+    return offloadStats(this);
   }
 
   /** Chooses the attention kernel, by name or by sub-config; takes effect at the next forward. */

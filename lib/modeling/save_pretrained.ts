@@ -4,6 +4,8 @@ import path from "node:path";
 import { writeAdapter } from "../adapters/files.ts";
 import { folderTools } from "../addon/folder_tools.ts";
 import { isOffloaded, offloadedValue } from "../big_modeling/residence.ts";
+import type { PretrainedConfig } from "../configuration/index.ts";
+import { gatherCode, writeCode } from "../custom_code/save_code.ts";
 import { CheckpointError, InvalidArgumentError } from "../errors/index.ts";
 import { suggest } from "../errors/suggest.ts";
 import { writeFileAtomic } from "../hub/atomic.ts";
@@ -106,8 +108,15 @@ export async function writePretrained(
   );
   model.config.dtype = model.dtype;
   model.config.architectures = [model.constructor.name];
+  const cls = model.constructor as typeof PreTrainedModel;
+  const codes = await Promise.all([
+    gatherCode(cls),
+    gatherCode(model.config.constructor as typeof PretrainedConfig),
+  ]);
+  if (codes[0] !== undefined) model.config._add_to_auto_map(cls._auto_class as string, codes[0].reference);
 
   const write = async (folder: string) => {
+    await writeCode(folder, codes);
     await model.config.save_pretrained(folder);
     if (model.can_generate()) await model.generation_config.save_pretrained(folder);
     const writers = tensor_of === undefined ? WRITERS : 1;

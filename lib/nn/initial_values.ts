@@ -20,6 +20,11 @@ export function markInitial(tensor: Tensor): void {
   if (!tensor.is_meta) marks.set(tensor, present(tensor));
 }
 
+/** Says that initial values are what is meant, as those of an adapter, with which nothing changes before training. */
+export function acceptInitial(...tensors: readonly Tensor[]): void {
+  for (const tensor of tensors) marks.delete(tensor);
+}
+
 /** Whether a tensor still holds the initial values that were written into it. */
 export function isInitial(tensor: Tensor): boolean {
   const mark = marks.get(tensor);

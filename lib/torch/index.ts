@@ -83,6 +83,7 @@ export * from "./functional.ts";
 // operators
 export * from "./functions.generated.ts";
 export { type Index, Slice, slice } from "./indexing.ts";
+export { type LimitedDeviceOptions, limited_devices } from "./limited_devices.ts";
 export * as linalg from "./linalg.generated.ts";
 /** What torch.nn.functional is built on. */
 export * as _nn from "./nn.generated.ts";

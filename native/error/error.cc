@@ -10,6 +10,7 @@
 #include "native/addon.h"
 #include "native/io/mapping.h"
 #include "native/io/safetensors_header.h"
+#include "native/placement/streamer.h"
 
 namespace tf {
 namespace {
@@ -116,6 +117,14 @@ Failure CurrentFailure() {
     return Failure(absent ? code::kEntryNotFound : code::kFile, error.what());
   } catch (const io::MappingFault& error) {
     return Failure(code::kFile, error.what());
+  } catch (const placement::DeviceFull& error) {
+    return Failure(code::kOutOfMemory,
+                   error.what(),
+                   "Free tensors that lie there, use fewer slots, or place fewer blocks on it.");
+  } catch (const placement::StreamerClosed& error) {
+    return Failure(code::kDisposed, error.what());
+  } catch (const placement::NoSlot& error) {
+    return Failure(code::kOutOfMemory, error.what(), "Release a block first, or use more slots.");
   } catch (const io::SafetensorsError& error) {
     return Failure(code::kSafetensorsFormat, error.what());
   } catch (const std::bad_alloc&) {

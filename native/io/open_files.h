@@ -1,9 +1,11 @@
 // The safetensors files that an environment has open, for the bindings that read from them.
 #pragma once
 
+#include <ATen/core/Tensor.h>
 #include <c10/core/ScalarType.h>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -29,6 +31,9 @@ c10::ScalarType TorchDtype(const io::SafetensorsFile& file, const io::Safetensor
 
 // torch packs two 4-bit numbers into one element, so its last dimension is half the format's.
 std::vector<int64_t> TorchShape(const io::SafetensorsEntry& entry);
+
+// The file in whose mapping a tensor lies; null for any other tensor.
+std::shared_ptr<const io::MappedFile> MappingOf(const at::Tensor& tensor);
 
 // native/io/transfer.cc and native/io/files.cc
 void InitTransfer(Exports& exports);

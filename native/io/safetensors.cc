@@ -256,6 +256,13 @@ const io::SafetensorsEntry& OpenFiles::Entry(const io::SafetensorsFile& file, in
   return file.header.entries[static_cast<size_t>(index)];
 }
 
+std::shared_ptr<const io::MappedFile> MappingOf(const at::Tensor& tensor) {
+  if (!tensor.has_storage()) return nullptr;
+  const c10::DataPtr& data = tensor.storage().data_ptr();
+  if (data.get_deleter() != &ReleaseMapping) return nullptr;
+  return *static_cast<std::shared_ptr<io::MappedFile>*>(data.get_context());
+}
+
 std::optional<c10::ScalarType> TorchDtype(SafetensorsDtype dtype) {
   for (const auto& [ours, torch] : kDtypes) {
     if (ours == dtype) return torch;

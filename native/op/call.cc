@@ -13,6 +13,7 @@
 #include "native/op/hand_over.h"
 #include "native/op/registry.h"
 #include "native/op/unboxed.h"
+#include "native/placement/resting.h"
 #include "native/program/programs.h"
 
 namespace tf {
@@ -60,12 +61,33 @@ void Dispatch(const OpPlan& op, torch::jit::Stack& stack) {
   }
 }
 
+// An offloaded parameter has no values between uses, and as a tensor on the meta device it would
+// make others without values.
+void RefuseResting(const OpPlan& op, const torch::jit::Stack& stack) {
+  if (op.may_alias) return;
+  const auto refuse = [&](const at::Tensor& tensor) {
+    if (FindRest(tensor) == nullptr) return;
+    throw Failure(code::kInvalidArgument,
+                  "[" + op.name + "] an offloaded parameter (" + Summary(tensor) +
+                      ") is used while its block is not on the device",
+                  "Use it within its module's forward, or place that module on a device.");
+  };
+  for (const c10::IValue& value : stack) {
+    if (value.isTensor()) {
+      refuse(value.toTensor());
+    } else if (value.isTensorList()) {
+      for (const at::Tensor& tensor : value.toTensorVector()) refuse(tensor);
+    }
+  }
+}
+
 // The one place where operators called from JavaScript run, or are recorded.
 void Run(Environment& environment, const OpPlan& op, torch::jit::Stack& stack) {
   if (Programs* programs = environment.programs(); programs != nullptr) {
     if (programs->Intercept(op, stack)) return;
   }
   io::CheckMapped(stack);
+  if (AnyResting()) RefuseResting(op, stack);
   Executor& executor = Executor::Cpu();
   if (executor.num_threads() > 1 && WorthHandingOver(op, stack)) {
     executor.RunAndWait([&] { Dispatch(op, stack); });
@@ -121,7 +143,7 @@ bool CallUnboxed(Environment& environment,
                  const napi_value* arguments,
                  size_t count,
                  at::Tensor& result) {
-  if (op.unboxed == nullptr) return false;
+  if (op.unboxed == nullptr || AnyResting()) return false;
   if (environment.programs() != nullptr && environment.programs()->Watches(op)) return false;
   bool done = false;
   RetryOutOfMemory([&] { done = op.unboxed->Run(environment, op, arguments, count, result); },

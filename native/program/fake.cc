@@ -6,6 +6,8 @@
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/autograd/variable.h>
 
+#include "native/placement/resting.h"
+
 namespace tf {
 namespace {
 
@@ -65,7 +67,7 @@ at::Tensor MakeFake(c10::Storage storage, const at::Tensor& real) {
       real.sizes(), real.strides(), real.storage_offset());
   if (real.is_conj()) fake._set_conj(true);
   if (real.is_neg()) fake._set_neg(true);
-  if (real.requires_grad()) {
+  if (WantsGradient(real)) {
     if (real.is_leaf()) {
       fake.set_requires_grad(true);
     } else {

@@ -42,6 +42,7 @@ Interpreter::Interpreter(std::shared_ptr<const Program> program,
                          bool profiled)
     : program_(std::move(program)), registers_(std::move(registers)) {
   registers_.resize(program_->registers.size());
+  streamed_ = StreamedBlocks::Of(*program_, registers_);
   if (!profiled) return;
   spans_.resize(program_->code.size());
   began_ = NanosecondsNow();
@@ -57,6 +58,20 @@ void Interpreter::Rewind(const std::vector<c10::IValue>& registers) {
   registers_ = registers;
   registers_.resize(program_->registers.size());
   position_ = 0;
+  if (streamed_) streamed_->Abandon();
+}
+
+bool Interpreter::EnterBlocks() {
+  auto wake = std::make_shared<Wake>();
+  try {
+    if (streamed_->Enter(position_, registers_, wake)) return true;
+  } catch (...) {
+    Failure failure = CurrentFailure();
+    Clear();
+    throw failure;
+  }
+  wake_ = std::move(wake);
+  return false;
 }
 
 void Interpreter::Execute(const Instruction& instruction) {

@@ -13,6 +13,7 @@
 
 #include "native/device/run_generator.h"
 #include "native/program/program.h"
+#include "native/program/streamed_blocks.h"
 
 namespace tf {
 
@@ -34,16 +35,19 @@ class Interpreter {
               bool profiled = false);
 
   // Goes on until the end, and is true then; or until `pause()`, which is asked before each
-  // operator, says so. Throws a Failure that names the operator; the registers are empty then.
+  // operator, says so; or until a block of offloaded parameters is needed that is on its way, see
+  // TakeWake. Throws a Failure that names the operator; the registers are empty then.
   template <class Pause>
   bool Run(Pause&& pause) {
     const ModesHere modes(*this);
     const DrawFrom draws(generator_ && generator_->device().is_cpu() ? *generator_
                                                                      : at::Generator());
     for (; position_ < program_->code.size(); ++position_) {
-      if (pause()) return false;
+      if (pause() || (streamed_ && !EnterBlocks())) return false;
       Execute(program_->code[position_]);
+      if (streamed_) streamed_->Leave(position_, registers_);
     }
+    if (streamed_) streamed_->Finish(registers_);
     return true;
   }
 
@@ -52,7 +56,13 @@ class Interpreter {
   // Begins again, with these inputs and captured tensors.
   void Rewind(const std::vector<c10::IValue>& registers);
   // Lets go of all tensors.
-  void Clear() { registers_.clear(); }
+  void Clear() {
+    registers_.clear();
+    if (streamed_) streamed_->Abandon();
+  }
+  // What rings when it can go on; null when it was not waiting for a block. To be parked.
+  bool waits() const { return wake_ != nullptr; }
+  std::shared_ptr<Wake> TakeWake() { return std::move(wake_); }
   // From where operators draw that name no generator of their own; none: from the default one.
   void set_generator(std::optional<at::Generator> generator) { generator_ = std::move(generator); }
 
@@ -77,6 +87,7 @@ class Interpreter {
     Interpreter& interpreter_;
   };
 
+  bool EnterBlocks();
   void Execute(const Instruction& instruction);
   void Call(const Instruction& instruction);
   void MakeView(const Instruction& instruction);
@@ -85,6 +96,8 @@ class Interpreter {
 
   std::shared_ptr<const Program> program_;
   std::vector<c10::IValue> registers_;
+  std::unique_ptr<StreamedBlocks> streamed_;
+  std::shared_ptr<Wake> wake_;
   size_t position_ = 0;
   std::optional<at::Generator> generator_;
   // Those of the instructions that are under way.

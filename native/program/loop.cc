@@ -79,13 +79,18 @@ void Loop::Run() noexcept {
   std::optional<Failure> failure = Capture([&] { turn = TakeTurn(); });
   if (failure || turn == Turn::kEnd) End(std::move(failure));
   mailbox_->EndTurn();
-  if (turn == Turn::kAgain && !failure) Queue();
+  if (failure) return;
+  if (turn == Turn::kAgain) Queue();
+  if (turn == Turn::kPark) interpreters_[stage_]->TakeWake()->Park([self] { self->Queue(); });
 }
 
 Loop::Turn Loop::TakeTurn() {
   const Executor& executor = Executor::Cpu();
   for (;;) {
-    if (!RunStage()) return cancelled_ || mailbox_->closed() ? Turn::kEnd : Turn::kAgain;
+    if (!RunStage()) {
+      if (cancelled_ || mailbox_->closed()) return Turn::kEnd;
+      return interpreters_[stage_]->waits() ? Turn::kPark : Turn::kAgain;
+    }
     Collect();
     running_ = false;
     interpreters_[stage_]->Clear();

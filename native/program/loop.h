@@ -91,7 +91,7 @@ class Loop final : public Executor::Task, public std::enable_shared_from_this<Lo
   uint64_t id() const { return id_; }
 
  private:
-  enum class Turn { kAgain, kPause, kEnd };
+  enum class Turn { kAgain, kPark, kPause, kEnd };
 
   void Run() noexcept override;
   Turn TakeTurn();

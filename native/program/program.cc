@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "native/convert/dtype.h"
+#include "native/placement/resting.h"
 #include "native/program/effects.h"
 #include "native/program/fake.h"
 
@@ -36,13 +37,13 @@ TensorFacts TensorFacts::Of(const at::Tensor& tensor) {
 }
 
 bool TensorFacts::Fits(const at::Tensor& real) const {
-  return real.scalar_type() == dtype && real.device() == device && real.sizes().equals(sizes) &&
-         real.strides().equals(strides) && real.requires_grad() == requires_grad;
+  return real.scalar_type() == dtype && HomeDevice(real) == device && real.sizes().equals(sizes) &&
+         real.strides().equals(strides) && WantsGradient(real) == requires_grad;
 }
 
 bool TensorFacts::FitsLoosely(const at::Tensor& real) const {
-  if (real.scalar_type() != dtype || real.device() != device || !real.sizes().equals(sizes) ||
-      real.requires_grad() != requires_grad) {
+  if (real.scalar_type() != dtype || HomeDevice(real) != device || !real.sizes().equals(sizes) ||
+      WantsGradient(real) != requires_grad) {
     return false;
   }
   for (size_t i = 0; i < sizes.size(); ++i)

@@ -12,6 +12,7 @@
 #include "native/convert/value.h"
 #include "native/device/run_generator.h"
 #include "native/error/error.h"
+#include "native/placement/resting.h"
 #include "native/program/autocast.h"
 #include "native/program/passes/passes.h"
 
@@ -38,7 +39,7 @@ c10::Device ResultDevice(const OpPlan& op, const torch::jit::Stack& stack) {
   std::optional<c10::Device> scalar;
   const auto meet = [&](const at::Tensor& tensor) {
     if (!tensor.defined()) return;
-    const c10::Device device = RealDevice(tensor);
+    const c10::Device device = FindRest(tensor) ? HomeDevice(tensor) : RealDevice(tensor);
     // A tensor without dimensions on the CPU goes with any device.
     if (tensor.dim() == 0 && device.is_cpu()) {
       scalar = device;
@@ -138,7 +139,7 @@ c10::Storage Recorder::StorageOf(const at::Tensor& real) {
   const c10::StorageImpl* storage = real.storage().unsafeGetStorageImpl();
   auto& fake_storage = storages_[storage];
   if (!fake_storage) {
-    fake_storage = MakeFakeStorage(storage->nbytes(), {real.device(), id_});
+    fake_storage = MakeFakeStorage(storage->nbytes(), {HomeDevice(real), id_});
   }
   held_.push_back(real);
   return fake_storage;

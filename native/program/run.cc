@@ -28,10 +28,17 @@ void ProgramRun::Run() noexcept {
   bool finished = false;
   failure_ = Capture([&] { finished = TakeTurn(); });
   mailbox->EndTurn();
-  if (!finished && !failure_) {
-    Executor::Cpu().Enqueue(*self.release());
-  } else {
+  if (finished || failure_) {
     mailbox->Post(std::move(self));
+    return;
+  }
+  const std::shared_ptr<Wake> wake = interpreter_.TakeWake();
+  const auto queue = [task = self.release()] { Executor::Cpu().Enqueue(*task); };
+  // The executor is free for others while a block is on its way.
+  if (wake) {
+    wake->Park(queue);
+  } else {
+    queue();
   }
 }
 

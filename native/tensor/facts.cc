@@ -3,7 +3,9 @@
 
 #include "native/addon.h"
 #include "native/convert/bind.h"
+#include "native/placement/resting.h"
 #include "native/program/fake.h"
+#include "native/program/programs.h"
 
 namespace tf {
 namespace {
@@ -45,7 +47,11 @@ uint32_t Stride(Environment& environment, const at::Tensor& tensor) {
 int64_t Dim(Environment&, const at::Tensor& tensor) { return tensor.dim(); }
 int64_t Numel(Environment&, const at::Tensor& tensor) { return tensor.numel(); }
 c10::ScalarType Dtype(Environment&, const at::Tensor& tensor) { return tensor.scalar_type(); }
-std::string Device(Environment&, const at::Tensor& tensor) { return RealDevice(tensor).str(); }
+// To a function that is recorded an offloaded parameter is where it will be.
+std::string Device(Environment& environment, const at::Tensor& tensor) {
+  const bool records = environment.programs() != nullptr && environment.programs()->recorder();
+  return (records && FindRest(tensor) ? HomeDevice(tensor) : RealDevice(tensor)).str();
+}
 int64_t StorageOffset(Environment&, const at::Tensor& tensor) { return tensor.storage_offset(); }
 int64_t ElementSize(Environment&, const at::Tensor& tensor) { return tensor.element_size(); }
 

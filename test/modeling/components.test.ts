@@ -33,7 +33,10 @@ class FusedMLP extends nn.Module {
       for (const kind of ["weight", "bias"]) {
         const [gate, up] = [`${prefix}gate_proj.${kind}`, `${prefix}up_proj.${kind}`];
         if (!(gate in state_dict)) continue;
-        state_dict[`${prefix}gate_up.${kind}`] = torch.cat([state_dict[gate] as Tensor, state_dict[up] as Tensor]);
+        state_dict[`${prefix}gate_up.${kind}`] = torch.cat([
+          state_dict[gate] as Tensor,
+          state_dict[up] as Tensor,
+        ]);
         delete state_dict[gate];
         delete state_dict[up];
       }
@@ -142,10 +145,12 @@ t.test("hooks of a base model, of the root, and hooks that fail", async (t) => {
   class Root extends LlamaModel {
     constructor(config: LlamaConfig) {
       super(config);
-      this._register_load_state_dict_pre_hook((state_dict, prefix, metadata, strict, missing, unexpected, errors) => {
-        t.same([prefix, metadata, strict, missing, unexpected, errors], ["", {}, true, [], [], []]);
-        state_dict["norm.weight"] = (state_dict["norm.weight"] as Tensor).mul(2);
-      });
+      this._register_load_state_dict_pre_hook(
+        (state_dict, prefix, metadata, strict, missing, unexpected, errors) => {
+          t.same([prefix, metadata, strict, missing, unexpected, errors], ["", {}, true, [], [], []]);
+          state_dict["norm.weight"] = (state_dict["norm.weight"] as Tensor).mul(2);
+        },
+      );
       this.post_init();
     }
   }
@@ -156,7 +161,9 @@ t.test("hooks of a base model, of the root, and hooks that fail", async (t) => {
   class Failing extends LlamaModel {
     constructor(config: LlamaConfig) {
       super(config);
-      this.norm._register_load_state_dict_pre_hook((...context) => void context[6].push("norm: no such layout"));
+      this.norm._register_load_state_dict_pre_hook(
+        (...context) => void context[6].push("norm: no such layout"),
+      );
       this.post_init();
     }
   }
@@ -184,10 +191,16 @@ t.test("replaced after loading", async (t) => {
   for (const layer of model.model.layers) {
     const old = layer.mlp;
     layer.set_submodule("mlp", new FusedMLP(model.config as LlamaConfig));
-    t.same(layer.get_submodule("mlp").load_state_dict(old.state_dict()), { missing_keys: [], unexpected_keys: [] });
+    t.same(layer.get_submodule("mlp").load_state_dict(old.state_dict()), {
+      missing_keys: [],
+      unexpected_keys: [],
+    });
   }
   t.ok(torch.allclose(logits(model), before, { atol: 1e-5 }));
-  t.ok(torch.allclose((await model.run({ input_ids: ids })).logits, before, { atol: 1e-5 }), "recorded again");
+  t.ok(
+    torch.allclose((await model.run({ input_ids: ids })).logits, before, { atol: 1e-5 }),
+    "recorded again",
+  );
   const { sequences } = (await model.generate(
     { input_ids: ids },
     { max_new_tokens: 2, do_sample: false, return_dict_in_generate: true },

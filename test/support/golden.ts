@@ -318,6 +318,20 @@ const METHODS: Record<string, (context: Context) => Promise<unknown>> = {
     return out instanceof torch.Tensor ? { sequences: out } : out;
   },
 
+  async timm_forward({ check, root, inputs, mode }) {
+    const folder = resolve(root, check.checkpoint);
+    const { model_args } = JSON.parse(readFileSync(join(folder, "config.json"), "utf8"));
+    const { block, layers, ...options } = model_args;
+    const model = new torchformers.timm.ResNet(block, layers, options).eval();
+    model.load_state_dict(await torchformers.safetensors.load_file(join(folder, "model.safetensors")));
+    const run = (forward: (x: Tensor) => Tensor) => mode.forward({ forward }, inputs.pixel_values as Values);
+    return {
+      features: await run((x) => model.forward_features(x)),
+      pooled: await run((x) => model.forward_head(model.forward_features(x), { pre_logits: true })),
+      logits: await run((x) => model.forward(x)),
+    };
+  },
+
   async logits_processor({ check, init, inputs }) {
     const classes = torchformers as unknown as Record<
       string,

@@ -25,9 +25,9 @@ interface ConvOptions {
 
 /** Convolution, batch norm, activation. The size stays the same but for the stride. */
 export class ResNetConvLayer extends nn.Module {
-  readonly convolution: nn.Conv2d;
-  readonly normalization: nn.BatchNorm2d;
-  readonly activation: nn.Layer;
+  convolution: nn.Conv2d;
+  normalization: nn.BatchNorm2d;
+  activation: nn.Layer;
 
   constructor(
     in_channels: number,
@@ -52,8 +52,8 @@ export class ResNetConvLayer extends nn.Module {
 
 /** The stem: one wide convolution and a max pool, each of which halves height and width. */
 export class ResNetEmbeddings extends nn.Module {
-  readonly embedder: ResNetConvLayer;
-  readonly pooler: nn.MaxPool2d;
+  embedder: ResNetConvLayer;
+  pooler: nn.MaxPool2d;
   readonly num_channels: number;
 
   constructor({ num_channels, embedding_size, hidden_act }: ResNetConfig) {
@@ -80,8 +80,8 @@ export class ResNetEmbeddings extends nn.Module {
 
 /** Brings the input of a block to the size of its output. */
 export class ResNetShortCut extends nn.Module {
-  readonly convolution: nn.Conv2d;
-  readonly normalization: nn.BatchNorm2d;
+  convolution: nn.Conv2d;
+  normalization: nn.BatchNorm2d;
 
   constructor(in_channels: number, out_channels: number, { stride = 2 } = {}) {
     super();
@@ -101,9 +101,9 @@ interface BlockOptions {
 
 /** What both kinds of block do: layers, whose result is added to the input, then the activation. */
 abstract class ResidualLayer extends nn.Module {
-  readonly shortcut: nn.Layer;
-  readonly layer: nn.Sequential;
-  readonly activation: Activation;
+  shortcut: nn.Layer;
+  layer: nn.Sequential;
+  activation: Activation;
 
   constructor(
     in_channels: number,
@@ -158,7 +158,7 @@ export class ResNetBottleNeckLayer extends ResidualLayer {
 
 /** Blocks of one width; the first one has the stride. */
 export class ResNetStage extends nn.Module {
-  readonly layers: nn.Sequential;
+  layers: nn.Sequential;
 
   constructor(
     { layer_type, hidden_act: activation, downsample_in_bottleneck }: ResNetConfig,
@@ -190,7 +190,7 @@ export class ResNetStage extends nn.Module {
 
 /** All stages, one after the other. */
 export class ResNetEncoder extends nn.Module {
-  readonly stages: nn.ModuleList<ResNetStage>;
+  stages: nn.ModuleList<ResNetStage>;
 
   constructor(config: ResNetConfig) {
     super();
@@ -258,9 +258,9 @@ const RESNET_INPUTS: readonly (keyof ResNetInputs)[] = ["pixel_values", "output_
 export class ResNetModel extends ResNetPreTrainedModel {
   static override readonly forward_inputs: readonly string[] = RESNET_INPUTS;
 
-  readonly embedder: ResNetEmbeddings;
-  readonly encoder: ResNetEncoder;
-  readonly pooler: nn.AdaptiveAvgPool2d;
+  embedder: ResNetEmbeddings;
+  encoder: ResNetEncoder;
+  pooler: nn.AdaptiveAvgPool2d;
 
   constructor(config: ResNetConfig) {
     super(config);
@@ -292,8 +292,8 @@ export class ResNetForImageClassification extends ResNetPreTrainedModel {
   static override readonly forward_inputs: readonly string[] = [...RESNET_INPUTS, "labels"];
 
   readonly num_labels: number;
-  readonly resnet: ResNetModel;
-  readonly classifier: nn.Sequential;
+  resnet: ResNetModel;
+  classifier: nn.Sequential;
 
   constructor(config: ResNetConfig) {
     super(config);
@@ -328,8 +328,8 @@ export class ResNetBackbone extends BackboneMixin(ResNetPreTrainedModel) {
   static override readonly forward_inputs: readonly string[] = RESNET_INPUTS;
 
   override readonly num_features: readonly number[];
-  readonly embedder: ResNetEmbeddings;
-  readonly encoder: ResNetEncoder;
+  embedder: ResNetEmbeddings;
+  encoder: ResNetEncoder;
 
   constructor(config: ResNetConfig) {
     super(config);

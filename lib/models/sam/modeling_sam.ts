@@ -49,7 +49,7 @@ export class SamImageSegmentationOutput extends defineOutput<{
 export class SamPatchEmbeddings extends nn.Module {
   readonly image_size: number;
   readonly num_channels: number;
-  readonly projection: nn.Conv2d;
+  projection: nn.Conv2d;
 
   constructor({ image_size, patch_size, num_channels, hidden_size }: SamVisionConfig) {
     super();
@@ -77,9 +77,9 @@ export class SamPatchEmbeddings extends nn.Module {
 
 /** Feed-forward: lin2(act(lin1(x))). */
 export class SamMLPBlock extends nn.Module {
-  readonly lin1: nn.Linear;
-  readonly lin2: nn.Linear;
-  readonly act: Activation;
+  lin1: nn.Linear;
+  lin2: nn.Linear;
+  act: Activation;
 
   constructor({
     hidden_size,
@@ -121,7 +121,7 @@ export class SamLayerNorm extends nn.LayerNorm {
 /** Positions of points, by sines and cosines of random directions; the frequencies are part of the checkpoint. */
 export class SamPositionalEmbedding extends nn.Module {
   readonly scale: number;
-  readonly positional_embedding: nn.Parameter;
+  positional_embedding: nn.Parameter;
 
   constructor({ scale, num_pos_feats }: SamVisionConfig) {
     super();
@@ -151,10 +151,10 @@ export class SamAttention extends nn.Module {
   readonly num_attention_heads: number;
   readonly scaling: number;
   readonly is_causal: boolean;
-  readonly q_proj: nn.Linear;
-  readonly k_proj: nn.Linear;
-  readonly v_proj: nn.Linear;
-  readonly out_proj: nn.Linear;
+  q_proj: nn.Linear;
+  k_proj: nn.Linear;
+  v_proj: nn.Linear;
+  out_proj: nn.Linear;
 
   constructor(config: SamMaskDecoderConfig, { downsample_rate = config.attention_downsample_rate } = {}) {
     super();
@@ -203,14 +203,14 @@ interface TwoWayInputs {
 
 /** Tokens attend to themselves and to the image, pass a feed-forward, and the image attends to them. */
 export class SamTwoWayAttentionBlock extends nn.Module {
-  readonly self_attn: SamAttention;
-  readonly layer_norm1: nn.LayerNorm;
-  readonly cross_attn_token_to_image: SamAttention;
-  readonly layer_norm2: nn.LayerNorm;
-  readonly mlp: SamMLPBlock;
-  readonly layer_norm3: nn.LayerNorm;
-  readonly layer_norm4: nn.LayerNorm;
-  readonly cross_attn_image_to_token: SamAttention;
+  self_attn: SamAttention;
+  layer_norm1: nn.LayerNorm;
+  cross_attn_token_to_image: SamAttention;
+  layer_norm2: nn.LayerNorm;
+  mlp: SamMLPBlock;
+  layer_norm3: nn.LayerNorm;
+  layer_norm4: nn.LayerNorm;
+  cross_attn_image_to_token: SamAttention;
   readonly skip_first_layer_pe: boolean;
 
   constructor(
@@ -266,9 +266,9 @@ interface DecoderTraces {
 
 /** Blocks in which tokens and image attend to each other. */
 export class SamTwoWayTransformer extends nn.Module {
-  readonly layers: nn.ModuleList<SamTwoWayAttentionBlock>;
-  readonly final_attn_token_to_image: SamAttention;
-  readonly layer_norm_final_attn: nn.LayerNorm;
+  layers: nn.ModuleList<SamTwoWayAttentionBlock>;
+  final_attn_token_to_image: SamAttention;
+  layer_norm_final_attn: nn.LayerNorm;
 
   constructor(config: SamMaskDecoderConfig) {
     super();
@@ -316,10 +316,10 @@ export class SamTwoWayTransformer extends nn.Module {
 
 /** Linear layers with ReLU between them. */
 export class SamFeedForward extends nn.Module {
-  readonly activation: nn.ReLU;
-  readonly proj_in: nn.Linear;
-  readonly proj_out: nn.Linear;
-  readonly layers: nn.ModuleList<nn.Linear>;
+  activation: nn.ReLU;
+  proj_in: nn.Linear;
+  proj_out: nn.Linear;
+  layers: nn.ModuleList<nn.Linear>;
   readonly sigmoid_output: boolean;
 
   constructor(
@@ -365,15 +365,15 @@ export interface SamMaskDecoderInputs extends DecoderTraces {
 export class SamMaskDecoder extends nn.Module {
   readonly config: SamMaskDecoderConfig;
   readonly num_mask_tokens: number;
-  readonly iou_token: nn.Embedding;
-  readonly mask_tokens: nn.Embedding;
-  readonly transformer: SamTwoWayTransformer;
-  readonly upscale_conv1: nn.ConvTranspose2d;
-  readonly upscale_conv2: nn.ConvTranspose2d;
-  readonly upscale_layer_norm: SamLayerNorm;
-  readonly activation: nn.GELU;
-  readonly output_hypernetworks_mlps: nn.ModuleList<SamFeedForward>;
-  readonly iou_prediction_head: SamFeedForward;
+  iou_token: nn.Embedding;
+  mask_tokens: nn.Embedding;
+  transformer: SamTwoWayTransformer;
+  upscale_conv1: nn.ConvTranspose2d;
+  upscale_conv2: nn.ConvTranspose2d;
+  upscale_layer_norm: SamLayerNorm;
+  activation: nn.GELU;
+  output_hypernetworks_mlps: nn.ModuleList<SamFeedForward>;
+  iou_prediction_head: SamFeedForward;
 
   constructor(config: SamMaskDecoderConfig) {
     super();
@@ -441,12 +441,12 @@ export class SamMaskDecoder extends nn.Module {
 
 /** Brings mask prompts [batch, 1, 4 · rows, 4 · columns] to the image embeddings' shape. */
 export class SamMaskEmbedding extends nn.Module {
-  readonly activation: Activation;
-  readonly conv1: nn.Conv2d;
-  readonly conv2: nn.Conv2d;
-  readonly conv3: nn.Conv2d;
-  readonly layer_norm1: SamLayerNorm;
-  readonly layer_norm2: SamLayerNorm;
+  activation: Activation;
+  conv1: nn.Conv2d;
+  conv2: nn.Conv2d;
+  conv3: nn.Conv2d;
+  layer_norm1: SamLayerNorm;
+  layer_norm2: SamLayerNorm;
 
   constructor(config: SamPromptEncoderConfig) {
     super();
@@ -481,14 +481,14 @@ export interface SamPrompts {
 
 /** Embeddings of points and boxes (sparse) and of masks (dense). */
 export class SamPromptEncoder extends nn.Module {
-  readonly shared_embedding: SamPositionalEmbedding;
-  readonly mask_embed: SamMaskEmbedding;
-  readonly no_mask_embed: nn.Embedding;
+  shared_embedding: SamPositionalEmbedding;
+  mask_embed: SamMaskEmbedding;
+  no_mask_embed: nn.Embedding;
   readonly image_embedding_size: readonly [height: number, width: number];
   readonly input_image_size: number;
-  readonly point_embed: nn.ModuleList<nn.Embedding>;
+  point_embed: nn.ModuleList<nn.Embedding>;
   readonly hidden_size: number;
-  readonly not_a_point_embed: nn.Embedding;
+  not_a_point_embed: nn.Embedding;
 
   constructor({ vision_config, prompt_encoder_config: config }: SamConfig) {
     super();
@@ -561,8 +561,8 @@ export class SamVisionAttention extends nn.Module {
   readonly scale: number;
   readonly dropout: number;
   readonly is_causal: boolean;
-  readonly qkv: nn.Linear;
-  readonly proj: nn.Linear;
+  qkv: nn.Linear;
+  proj: nn.Linear;
   readonly use_rel_pos: boolean;
   declare readonly rel_pos_h?: nn.Parameter;
   declare readonly rel_pos_w?: nn.Parameter;
@@ -672,10 +672,10 @@ export class SamVisionAttention extends nn.Module {
 
 /** Pre-norm layer over patches; with a window size, attention stays within windows. */
 export class SamVisionLayer extends GradientCheckpointingLayer {
-  readonly layer_norm1: nn.LayerNorm;
-  readonly attn: SamVisionAttention;
-  readonly layer_norm2: nn.LayerNorm;
-  readonly mlp: SamMLPBlock;
+  layer_norm1: nn.LayerNorm;
+  attn: SamVisionAttention;
+  layer_norm2: nn.LayerNorm;
+  mlp: SamMLPBlock;
   readonly window_size: number;
 
   constructor(config: SamVisionConfig, window_size: number) {
@@ -733,10 +733,10 @@ export class SamVisionLayer extends GradientCheckpointingLayer {
 
 /** Brings patches to the image embeddings' channels: [batch, rows, columns, hidden] → [batch, channels, rows, columns]. */
 export class SamVisionNeck extends nn.Module {
-  readonly conv1: nn.Conv2d;
-  readonly layer_norm1: SamLayerNorm;
-  readonly conv2: nn.Conv2d;
-  readonly layer_norm2: SamLayerNorm;
+  conv1: nn.Conv2d;
+  layer_norm1: SamLayerNorm;
+  conv2: nn.Conv2d;
+  layer_norm2: SamLayerNorm;
 
   constructor({ hidden_size, output_channels }: SamVisionConfig) {
     super();
@@ -803,10 +803,10 @@ export class SamVisionEncoder extends SamPreTrainedModel {
   static override readonly forward_inputs: readonly string[] = VISION_INPUTS;
 
   declare readonly config: SamVisionConfig;
-  readonly patch_embed: SamPatchEmbeddings;
-  readonly pos_embed: nn.Parameter | null;
-  readonly layers: nn.ModuleList<SamVisionLayer>;
-  readonly neck: SamVisionNeck;
+  patch_embed: SamPatchEmbeddings;
+  pos_embed: nn.Parameter | null;
+  layers: nn.ModuleList<SamVisionLayer>;
+  neck: SamVisionNeck;
 
   constructor(config: SamVisionConfig) {
     super(config);
@@ -849,7 +849,7 @@ export class SamVisionModel extends SamPreTrainedModel {
   static override readonly forward_inputs: readonly string[] = VISION_INPUTS;
 
   declare readonly config: SamVisionConfig;
-  readonly vision_encoder: SamVisionEncoder;
+  vision_encoder: SamVisionEncoder;
 
   constructor(config: SamVisionConfig) {
     super(config);
@@ -906,10 +906,10 @@ export class SamModel extends SamPreTrainedModel {
   ];
 
   declare readonly config: SamConfig;
-  readonly shared_image_embedding: SamPositionalEmbedding;
-  readonly vision_encoder: SamVisionEncoder;
-  readonly prompt_encoder: SamPromptEncoder;
-  readonly mask_decoder: SamMaskDecoder;
+  shared_image_embedding: SamPositionalEmbedding;
+  vision_encoder: SamVisionEncoder;
+  prompt_encoder: SamPromptEncoder;
+  mask_decoder: SamMaskDecoder;
 
   constructor(config: SamConfig) {
     super(config);

@@ -30,7 +30,7 @@ export class ViTPatchEmbeddings extends nn.Module {
   readonly patch_size: readonly [height: number, width: number];
   readonly num_channels: number;
   readonly num_patches: number;
-  readonly projection: nn.Conv2d;
+  projection: nn.Conv2d;
 
   constructor({ image_size, patch_size, num_channels, hidden_size }: ViTConfig) {
     super();
@@ -61,11 +61,11 @@ interface EmbeddingOptions {
 
 /** Patches with a [CLS] token before them and positions added; masked patches are replaced. */
 export class ViTEmbeddings extends nn.Module {
-  readonly cls_token: nn.Parameter;
-  readonly mask_token: nn.Parameter | null;
-  readonly patch_embeddings: ViTPatchEmbeddings;
-  readonly position_embeddings: nn.Parameter;
-  readonly dropout: nn.Dropout;
+  cls_token: nn.Parameter;
+  mask_token: nn.Parameter | null;
+  patch_embeddings: ViTPatchEmbeddings;
+  position_embeddings: nn.Parameter;
+  dropout: nn.Dropout;
 
   constructor(config: ViTConfig, { use_mask_token = false } = {}) {
     super();
@@ -133,10 +133,10 @@ export class ViTAttention extends nn.Module {
   readonly head_dim: number;
   readonly scaling: number;
   readonly is_causal: boolean;
-  readonly q_proj: nn.Linear;
-  readonly k_proj: nn.Linear;
-  readonly v_proj: nn.Linear;
-  readonly o_proj: nn.Linear;
+  q_proj: nn.Linear;
+  k_proj: nn.Linear;
+  v_proj: nn.Linear;
+  o_proj: nn.Linear;
 
   constructor(config: ViTConfig) {
     super();
@@ -166,9 +166,9 @@ export class ViTAttention extends nn.Module {
 
 /** Feed-forward: fc2(act(fc1(x))). */
 export class ViTMLP extends nn.Module {
-  readonly activation_fn: Activation;
-  readonly fc1: nn.Linear;
-  readonly fc2: nn.Linear;
+  activation_fn: Activation;
+  fc1: nn.Linear;
+  fc2: nn.Linear;
 
   constructor({ hidden_act, hidden_size, intermediate_size }: ViTConfig) {
     super();
@@ -184,11 +184,11 @@ export class ViTMLP extends nn.Module {
 
 /** Pre-norm encoder layer: attention, then feed-forward, each added to its input. */
 export class ViTLayer extends GradientCheckpointingLayer {
-  readonly attention: ViTAttention;
-  readonly layernorm_before: nn.LayerNorm;
-  readonly layernorm_after: nn.LayerNorm;
-  readonly mlp: ViTMLP;
-  readonly dropout: nn.Dropout;
+  attention: ViTAttention;
+  layernorm_before: nn.LayerNorm;
+  layernorm_after: nn.LayerNorm;
+  mlp: ViTMLP;
+  dropout: nn.Dropout;
 
   constructor(config: ViTConfig) {
     super();
@@ -208,8 +208,8 @@ export class ViTLayer extends GradientCheckpointingLayer {
 
 /** One vector for the image, from its [CLS] token. */
 export class ViTPooler extends nn.Module {
-  readonly dense: nn.Linear;
-  readonly activation: Activation;
+  dense: nn.Linear;
+  activation: Activation;
 
   constructor({ hidden_size, pooler_output_size, pooler_act }: ViTConfig) {
     super();
@@ -279,10 +279,10 @@ const VIT_INPUTS: readonly (keyof ViTInputs)[] = [
 export class ViTModel extends ViTPreTrainedModel {
   static override readonly forward_inputs: readonly string[] = [...VIT_INPUTS, "bool_masked_pos"];
 
-  readonly embeddings: ViTEmbeddings;
-  readonly layers: nn.ModuleList<ViTLayer>;
-  readonly layernorm: nn.LayerNorm;
-  readonly pooler: ViTPooler | null;
+  embeddings: ViTEmbeddings;
+  layers: nn.ModuleList<ViTLayer>;
+  layernorm: nn.LayerNorm;
+  pooler: ViTPooler | null;
 
   /** @param options.add_pooling_layer default true. @param options.use_mask_token for masked images; default false. */
   constructor(config: ViTConfig, { add_pooling_layer = true, use_mask_token = false } = {}) {
@@ -329,8 +329,8 @@ export class ViTModel extends ViTPreTrainedModel {
 export class ViTForMaskedImageModeling extends ViTPreTrainedModel {
   static override readonly forward_inputs: readonly string[] = [...VIT_INPUTS, "bool_masked_pos"];
 
-  readonly vit: ViTModel;
-  readonly decoder: nn.Sequential;
+  vit: ViTModel;
+  decoder: nn.Sequential;
 
   constructor(config: ViTConfig) {
     super(config);
@@ -394,8 +394,8 @@ export class ViTForImageClassification extends ViTPreTrainedModel {
   ];
 
   readonly num_labels: number;
-  readonly vit: ViTModel;
-  readonly classifier: nn.Layer;
+  vit: ViTModel;
+  classifier: nn.Layer;
 
   constructor(config: ViTConfig) {
     super(config);
