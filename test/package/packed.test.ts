@@ -224,7 +224,7 @@ t.test("init: a package that compiles, passes its tests, trains, and can be pack
   const packed = execFileSync("npm", ["pack", "--dry-run", "--json", "--ignore-scripts"], {
     cwd: place,
     encoding: "utf8",
-    stdio: ["ignore", "pipe", "ignore"],
+    env: environment(),
   });
   const names = JSON.parse(packed)[0].files.map(({ path }: { path: string }) => path);
   for (const name of [
