@@ -41,6 +41,8 @@ t.test("examples", async (t) => {
       /8 new weights[\s\S]*same logits before training: true[\s\S]*again as AdapterLlamaForCausalLM/,
     "fine-tuning": /[▁-█]{20}\nloss (\d+\.\d+) -> 0\.\d+ in 20 steps\nThe tensor said hello to the gradient/,
     hub: /^Once upon a time.+\norg\/demo-llama: 1 revision in the cache\nsent: http.*\/tester\/sent\/commit\//,
+    "sam-split-attention":
+      /^built: .* true\nreplaced: .* true\nforgotten: .* false, 16[\s\S]*8 matrices, all of the adapter: true\n.*training: true\n *loss (0\.\d+) -> 0\.\d+\nloaded: .*trained: true, as before: false\nmerged: .*true\ndeleted: .*true\n$/,
     "text-generation": /^The file must be used\.\n$/,
     training: /[▁-█]{60}\nloss 0\.\d+ -> 0\.000\d+ in 300 steps/,
     workers: /tensor\(\[\[ 0\., +2\., +4\.\][\s\S]*tensor\(\[ 4\.4721, 14\.1421\]\)/,
@@ -56,8 +58,13 @@ t.test("examples", async (t) => {
         ? ["org/demo-llama", "tester/sent"]
         : name === "custom-model" || name === "fine-tuning"
           ? [fixture("demo-llama"), join(output, name)]
-          : [];
-    t.match(example(name, ...args), { status: 0, stdout }, name);
+          : name === "sam-split-attention"
+            ? [fixture("models/sam"), join(output, name)]
+            : [];
+    const ran = example(name, ...args);
+    t.match(ran, { status: 0, stdout }, name);
+    const [, before, after] = / loss (\d\.\d+) -> (\d\.\d+)\n/.exec(name === "sam-split-attention" ? ran.stdout : "") ?? [];
+    if (before !== undefined) t.ok(Number(after) < Number(before), "the loss falls");
   }
   t.match(
     readFileSync(join(output, "fine-tuning/loss.svg"), "utf8"),
