@@ -33,12 +33,16 @@ console.log(`replaced: the same masks: ${same(changed)}`);
 // Replaced and forgotten: the new layers hold values by chance, which is told of once, by name.
 const forgotten = await SamModel.from_pretrained(source, { dtype: "float32" });
 splitAttention(forgotten);
-console.log(`forgotten: the same masks: ${same(forgotten)}, ${forgotten.uninitialized_weights().length} weights by chance`);
+console.log(
+  `forgotten: the same masks: ${same(forgotten)}, ${forgotten.uninitialized_weights().length} weights by chance`,
+);
 
 // 3. LoRA beside the new layers of the image encoder: nothing else trains.
 built.add_adapter(new LoraConfig({ r: 4, target_modules: ["q", "v"], lora_alpha: 8 }));
 const trained = [...built.named_parameters()].filter(([, parameter]) => parameter.requires_grad);
-console.log(`trained:  ${trained.length} matrices, all of the adapter: ${trained.every(([name]) => name.includes(".lora_"))}`);
+console.log(
+  `trained:  ${trained.length} matrices, all of the adapter: ${trained.every(([name]) => name.includes(".lora_"))}`,
+);
 console.log(`          nothing changes before training: ${same(built)}`);
 const optimizer = new optim.AdamW(
   trained.map(([, parameter]) => parameter),

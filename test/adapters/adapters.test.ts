@@ -296,6 +296,21 @@ t.test("several adapters of any module: saved into folders, loaded beside one an
   await t.rejects(again.load_adapter(directory, "default"), /already/);
 });
 
+t.test("a wrapped model generates", async (t) => {
+  const model = await PeftModel.from_pretrained(
+    await LlamaForCausalLM.from_pretrained(llama),
+    folder("list"),
+  );
+  const alone = await LlamaForCausalLM.from_pretrained(llama);
+  await alone.load_adapter(folder("list"));
+  const options = { max_new_tokens: 5, do_sample: false };
+  t.same(
+    (await model.generate([3, 7, 11], options)).tolist(),
+    (await alone.generate([3, 7, 11], options)).tolist(),
+  );
+  t.throws(() => get_peft_model(baseNet(), new LoraConfig({ target_modules: ["fc"] })).generate, invalid);
+});
+
 t.test("a folder with an adapter is a model", async (t) => {
   const dir = t.testdir();
   await cp(folder("list"), join(dir, "adapter"), { recursive: true });

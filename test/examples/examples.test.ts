@@ -63,7 +63,8 @@ t.test("examples", async (t) => {
             : [];
     const ran = example(name, ...args);
     t.match(ran, { status: 0, stdout }, name);
-    const [, before, after] = / loss (\d\.\d+) -> (\d\.\d+)\n/.exec(name === "sam-split-attention" ? ran.stdout : "") ?? [];
+    const [, before, after] =
+      / loss (\d\.\d+) -> (\d\.\d+)\n/.exec(name === "sam-split-attention" ? ran.stdout : "") ?? [];
     if (before !== undefined) t.ok(Number(after) < Number(before), "the loss falls");
   }
   t.match(
