@@ -99,8 +99,8 @@ for (const { name, fields } of cases) {
 
     const directory = t.testdir();
     await model.save_pretrained(directory);
-    const files = (await readdir(directory)).filter((file) => file !== "generation_config.json");
-    t.same(files.sort(), ["adapter_config.json", "adapter_model.safetensors"]);
+    const files = ["adapter_config.json", "adapter_model.safetensors", "generation_config.json"];
+    t.same((await readdir(directory)).sort(), files);
     const written = JSON.parse(readFileSync(join(directory, "adapter_config.json"), "utf8"));
     for (const key of ["target_modules", "exclude_modules", "modules_to_save"]) written[key]?.sort?.();
     const expected = JSON.parse(readFileSync(join(folder(name), "adapter_config.json"), "utf8"));
