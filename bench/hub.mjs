@@ -28,9 +28,11 @@ import json, os, resource, time
 from huggingface_hub import snapshot_download
 from huggingface_hub.utils import disable_progress_bars
 disable_progress_bars()
-start = time.perf_counter()
+start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
 snapshot_download("org/large")
-print(json.dumps({"seconds": time.perf_counter() - start, "rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+seconds, used = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
+cpu = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
+print(json.dumps({"seconds": seconds, "cpu": cpu, "rss": used.ru_maxrss * 1024}))
 `;
 
 /** Runs a program that prints one line of JSON. */
@@ -43,12 +45,28 @@ function ask(command, args, env) {
   return JSON.parse(stdout.trim().split("\n").at(-1));
 }
 
-async function serve(folder) {
-  const child = spawn(process.execPath, [join(root, "build/test/support/hub_server.js"), folder], {
-    stdio: ["ignore", "pipe", "inherit"],
-  });
+/** Starts a server that prints its address. */
+async function start(command, args) {
+  const child = spawn(command, args, { stdio: ["ignore", "pipe", "inherit"] });
   const { value } = await createInterface({ input: child.stdout })[Symbol.asyncIterator]().next();
   return { url: value, stop: () => child.kill() };
+}
+
+async function serve(folder) {
+  const storage = await start(python, [join(root, "bench/hub_storage.py"), folder]);
+  const program = join(root, "build/test/support/hub_server.js");
+  const hub = await start(process.execPath, [
+    program,
+    folder,
+    ...(process.env.HUB_STORAGE === "node" ? [] : [storage.url]),
+  ]);
+  return {
+    url: hub.url,
+    stop: () => {
+      hub.stop();
+      storage.stop();
+    },
+  };
 }
 
 function writeRandom(file, bytes) {
@@ -73,12 +91,14 @@ async function download() {
   await sleep(1000);
   const idle = delay.percentile(99) / 1e6;
   delay.reset();
-  const start = performance.now();
+  const [start, before] = [performance.now(), process.cpuUsage()];
   await snapshot_download("org/large");
+  const { user, system } = process.cpuUsage(before);
   const seconds = (performance.now() - start) / 1000;
   console.log(
     JSON.stringify({
       seconds,
+      cpu: (user + system) / 1e6,
       idle,
       busy: delay.percentile(99) / 1e6,
       rss: process.resourceUsage().maxRSS * 1024,
@@ -156,13 +176,19 @@ async function main() {
         rmSync(cache, { recursive: true, force: true });
       }
     }
-    const seconds = (side) => median(sides[side].map((one) => one.seconds));
-    const rss = (side) => median(sides[side].map((one) => one.rss)) / 1e6;
+    const least = (side, what) => Math.min(...sides[side].map((one) => one[what]));
+    const middle = (side, what) => median(sides[side].map((one) => one[what]));
+    const row = (label, of, what) => {
+      const [ours, theirs] = [of("torchformers", what), of("python", what)];
+      return [label, ours, theirs, theirs / ours];
+    };
     table(
       ["download", "torchformers", "Python", "ratio"],
       [
-        ["seconds", seconds("torchformers"), seconds("python"), seconds("python") / seconds("torchformers")],
-        ["memory, MB", rss("torchformers"), rss("python"), rss("python") / rss("torchformers")],
+        row("seconds, median", middle, "seconds"),
+        row("seconds, least", least, "seconds"),
+        row("processor seconds", middle, "cpu"),
+        row("memory, MB", (...of) => middle(...of) / 1e6, "rss"),
       ],
     );
     console.log();

@@ -9,6 +9,9 @@ export type { Tensor } from "./torch/index.ts";
 export * as torch from "./compile/torch.ts";
 export { chromeTrace } from "./compile/program.ts";
 
+// models larger than a device
+export * from "./big_modeling/index.ts";
+
 // layers
 export * as nn from "./nn/index.ts";
 
@@ -53,6 +56,61 @@ export type {
   TokenizerLoadOptions,
 } from "./processing/tokenizer_options.ts";
 
+// images and processors
+export {
+  type AnyProcessor,
+  AutoFeatureExtractor,
+  AutoImageProcessor,
+  AutoProcessor,
+  type AutoProcessorOptions,
+  AutoVideoProcessor,
+} from "./auto/processing_auto.ts";
+export { BatchFeature, type TensorType } from "./processing/batch_feature.ts";
+export {
+  BaseImageProcessorFast,
+  PilBackend,
+  TorchvisionBackend,
+} from "./processing/image/image_processing_backends.ts";
+export {
+  BaseImageProcessor,
+  type ImageCallOptions,
+  type ImageInput,
+  type ImagesKwargs,
+  type PadOptions,
+  type PreparedKwargs,
+  type ResizeOptions,
+} from "./processing/image/image_processing_utils.ts";
+export {
+  ChannelDimension,
+  get_size_dict,
+  IMAGENET_DEFAULT_MEAN,
+  IMAGENET_DEFAULT_STD,
+  IMAGENET_STANDARD_MEAN,
+  IMAGENET_STANDARD_STD,
+  OPENAI_CLIP_MEAN,
+  OPENAI_CLIP_STD,
+  PILImageResampling,
+  type SizeDict,
+  type SizeInput,
+} from "./processing/image/image_utils.ts";
+export {
+  type ImageSource,
+  load_image,
+  load_images,
+  type LoadImageOptions,
+  type RawImage,
+} from "./processing/image/load_image.ts";
+export {
+  BaseVideoProcessor,
+  FeatureExtractionMixin,
+  type PreprocessorLoadOptions,
+} from "./processing/preprocessor.ts";
+export { type ProcessorCallOptions, ProcessorMixin } from "./processing/processing_utils.ts";
+export * from "./models/convnext/image_processing_convnext.ts";
+export * from "./models/sam/processing_sam.ts";
+export { SamImageProcessor, SamImageProcessorPil } from "./models/sam/image_processing_sam.ts";
+export * from "./models/vit/image_processing_vit.ts";
+
 // models
 export type { AutoModelClass } from "./auto/auto_factory.ts";
 export * from "./auto/modeling_auto.ts";
@@ -64,6 +122,15 @@ export type {
 export { type ModelClass, PreTrainedModel } from "./modeling/modeling_utils.ts";
 export type { SavePretrainedOptions } from "./modeling/save_pretrained.ts";
 export * from "./models/llama/index.ts";
+export * from "./models/resnet/index.ts";
+export * from "./models/sam/index.ts";
+export * from "./models/vit/index.ts";
+
+// adapters
+export * from "./adapters/index.ts";
+
+// models of timm
+export * as timm from "./timm/index.ts";
 
 // conversions of checkpoints
 export * from "./modeling/conversion_ops.ts";
@@ -88,6 +155,12 @@ export {
   repeat_kv,
   sdpa_attention_forward,
 } from "./modeling/attention.ts";
+export {
+  type Backbone,
+  type BackboneInputs,
+  BackboneMixin,
+  type WithBackbone,
+} from "./modeling/backbone_utils.ts";
 export {
   Cache,
   CacheLayer,
@@ -145,3 +218,6 @@ export {
   TextStreamer,
   type TextStreamerOptions,
 } from "./generation/streamers.ts";
+
+// pipelines
+export * from "./pipelines/index.ts";

@@ -18,6 +18,7 @@ const ORDER = [
   ["addon"],
   ["setup"],
   ["hub"],
+  ["custom_code"],
   ["configuration"],
   ["torch"],
   ["safetensors"],
@@ -26,12 +27,13 @@ const ORDER = [
   ["placement"],
   ["nn"],
   ["optim"],
-  ["modeling"],
-  ["big_modeling", "processing"],
   ["adapters"],
+  ["big_modeling"],
+  ["modeling"],
+  ["processing"],
   ["generation"],
-  ["models"],
   ["timm"],
+  ["models"],
   ["auto"],
   ["pipelines", "trainer"],
   ["server"],
@@ -197,6 +199,72 @@ function* banners(files) {
   }
 }
 
+/** What a package's subpath exports, by the file that it is compiled from: names, and those behind `export *`. */
+function exportsOf(path, cache = new Map()) {
+  if (cache.has(path)) return cache.get(path);
+  const names = new Set();
+  cache.set(path, names);
+  const source = ts.createSourceFile(path, readFileSync(path, "utf8"), ts.ScriptTarget.ES2023, false);
+  for (const node of source.statements) {
+    if (ts.isExportDeclaration(node)) {
+      const clause = node.exportClause;
+      const from = node.moduleSpecifier?.text;
+      if (clause && ts.isNamedExports(clause)) for (const { name } of clause.elements) names.add(name.text);
+      else if (clause) names.add(clause.name.text);
+      else if (from?.startsWith("."))
+        for (const name of exportsOf(resolve(dirname(path), from), cache)) names.add(name);
+    } else if (node.modifiers?.some(({ kind }) => kind === ts.SyntaxKind.ExportKeyword)) {
+      if (node.name) names.add(node.name.text);
+      for (const { name } of node.declarationList?.declarations ?? [])
+        for (const each of ts.isIdentifier(name) ? [name] : name.elements.map((element) => element.name))
+          names.add(each.text);
+    }
+  }
+  return names;
+}
+
+/** Each subpath of the package is what `torchformers eject` makes of the room of the same name. */
+const subpaths = () => {
+  const { exports } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
+  const entries = Object.entries(exports).filter(([, target]) => typeof target === "object");
+  return new Map(
+    entries.map(([name, { default: file }]) => [
+      name.slice(2),
+      join(root, file.replace(/^\.\/dist\//, "lib/").replace(/\.js$/, ".ts")),
+    ]),
+  );
+};
+
+/** A copy of a model outside of the package can import only what is public. */
+function* publicImports(files) {
+  const known = subpaths();
+  const cache = new Map();
+  const models = files.filter(({ name }) => /^lib\/models\/[^/]+\/(modeling|configuration)_\w+\.ts$/.test(name));
+  for (const { path, name, text } of models) {
+    const source = ts.createSourceFile(path, text, ts.ScriptTarget.ES2023, true);
+    for (const node of source.statements.filter(ts.isImportDeclaration)) {
+      const from = node.moduleSpecifier.text;
+      if (!from.startsWith("../../")) continue;
+      const where = `${name}:${source.getLineAndCharacterOfPosition(node.getStart()).line + 1}`;
+      const [room, ...rest] = from.slice(6).replace(/\.ts$/, "").split("/");
+      const barrel = known.get(room);
+      if (barrel === undefined) {
+        yield `${where}: the package has no subpath "./${room}", from which a copy could import this`;
+        continue;
+      }
+      const bindings = node.importClause?.namedBindings;
+      const isWhole = bindings && ts.isNamespaceImport(bindings);
+      if (isWhole && rest.join("/") === "index") continue;
+      const names = isWhole
+        ? [rest.at(-1)]
+        : (bindings?.elements ?? []).map(({ propertyName, name }) => (propertyName ?? name).text);
+      for (const each of names)
+        if (!exportsOf(barrel, cache).has(each))
+          yield `${where}: '${each}' is not public; export it from ${relative(root, barrel)}`;
+    }
+  }
+}
+
 function* changelog() {
   const text = readFileSync(join(root, "CHANGELOG.md"), "utf8");
   if (!/^## .*Unreleased/im.test(text)) yield 'CHANGELOG.md: no open "Unreleased" section';
@@ -247,6 +315,7 @@ export function check() {
     "native includes": nativeIncludes,
     "rooms in docs/architecture.md": namedRooms,
     "class fields": classFields,
+    "public imports of models": publicImports,
     banners,
     lockfile,
     changelog,

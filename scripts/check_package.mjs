@@ -10,7 +10,7 @@ import { findOnPath, isMain, root } from "./support.mjs";
 
 /** Debian 12, Ubuntu 22.04 and RHEL 9 have at least these. Kept in step with lib/addon/platform.ts. */
 const NEWEST = { GLIBC: "2.34", GLIBCXX: "3.4.29" };
-const SHIPPED = /^(dist|lib|prebuilds)\/|^(package\.json|README\.md|LICENSE|THIRD_PARTY\.md|CHANGELOG\.md)$/;
+const SHIPPED = /^(dist|lib|prebuilds|templates)\/|^(package\.json|README\.md|LICENSE|THIRD_PARTY\.md|CHANGELOG\.md)$/;
 const NEEDED = [
   "dist/index.js",
   "dist/index.d.ts",
@@ -18,6 +18,8 @@ const NEEDED = [
   "dist/index.d.ts.map",
   "dist/cli/main.js",
   "lib/index.ts",
+  "templates/model/package.json",
+  "templates/model/src/index.ts",
   "prebuilds/linux-x64/torchformers.napi.glibc.node",
   "prebuilds/linux-x64/torchformers_core.node",
   "LICENSE",

@@ -12,6 +12,9 @@ import {
   registerConfigClass,
   setConfigClassLoader,
 } from "../configuration/sub_configs.ts";
+import { registerForAutoClass } from "../custom_code/auto_classes.ts";
+import { type Asked, type CodeOptions, remoteClass } from "../custom_code/load_class.ts";
+import type { AnyClass } from "../custom_code/source_file.ts";
 import {
   ConfigError,
   InvalidArgumentError,
@@ -78,8 +81,9 @@ export class AutoConfig {
    * Reads a checkpoint's config.json and makes the configuration its `model_type` names. Options as of
    * `PretrainedConfig.from_pretrained`.
    *
-   * Code that a repository brings along (`auto_map`) is never run: a known `model_type` is served by its class here, any
-   * other is a `RemoteCodeError`.
+   * Code that a repository brings along (`auto_map`) is run only with `trust_remote_code: true`: otherwise a known
+   * `model_type` is served by its class here, and any other is a `RemoteCodeError`. `code_revision` names the commit of code
+   * that lies in another repository.
    *
    * Throws `UnknownModelTypeError`, `RemoteCodeError`, `ConfigError`, `EntryNotFoundError`.
    */
@@ -92,31 +96,7 @@ export class AutoConfig {
     dirOrRepo: string,
     options: FromPretrainedOptions = {},
   ): Promise<PretrainedConfig | [PretrainedConfig, Record<string, unknown>]> {
-    const { name, options: pinned } = await pin(dirOrRepo, options);
-    const { dict, file, unused } = await PretrainedConfig.get_config_dict(name, pinned);
-    const model_type = modelTypeOf(dict, file);
-    const Config = await configClass(model_type);
-    if (Config === undefined) {
-      const remote = (dict.auto_map as Readonly<Record<string, unknown>> | undefined)?.AutoConfig;
-      if (remote !== undefined) {
-        throw new RemoteCodeError(
-          `${file}: model_type '${model_type}' needs the repository's own code (${String(remote)}).`,
-          {
-            hint: `Code of a repository is never run. Write the classes and call AutoConfig.register("${model_type}", MyConfig).`,
-          },
-        );
-      }
-      throw unknownModelType(model_type, file);
-    }
-    await loadSubConfigClasses(Config, dict);
-    return inFile(
-      file,
-      () =>
-        PretrainedConfig.from_dict.call(Config, dict, {
-          name_or_path: name,
-          ...unused,
-        }) as PretrainedConfig,
-    );
+    return loadConfig(dirOrRepo, options, { dirOrRepo, revision: options.revision });
   }
 
   /** A fresh configuration of a model type. */
@@ -129,18 +109,92 @@ export class AutoConfig {
 
   /**
    * Makes a configuration class known, so that `from_pretrained` finds it. The class's own `model_type` must be the
-   * same name; a name that is taken needs `exist_ok`.
+   * same name; a name that is taken needs `exist_ok`, and then the class wins for that type in all of this process.
+   *
+   * Throws `InvalidArgumentError` for names that differ, a name that is taken, what is no class of configurations.
+   *
+   * ```ts
+   * AutoConfig.register("my-model", MyConfig);
+   * AutoConfig.register("resnet", MyResnetConfig, { exist_ok: true }); // instead of the library's
+   * ```
    */
   static register(model_type: string, config: ConfigClass, options: RegisterOptions = {}): void {
-    if (config.model_type !== model_type) {
+    assertConfigClass("AutoConfig.register", config);
+    if (config.model_type !== model_type || model_type === "") {
+      const line = `static override readonly model_type = ${JSON.stringify(model_type)};`;
       throw new InvalidArgumentError(
         `[AutoConfig.register] ${config.name}.model_type is '${config.model_type}', but it is registered as '${model_type}'.`,
-        { hint: "Make the two the same." },
+        {
+          hint:
+            config.model_type === ""
+              ? `Write in ${config.name}: ${model_type === "" ? "static override readonly model_type = …" : line}`
+              : `Make the two the same: AutoConfig.register(${JSON.stringify(config.model_type)}, ${config.name});`,
+        },
       );
     }
     CONFIG_MAPPING.register(model_type, config, options);
     registerConfigClass(model_type, config);
   }
+}
+
+/** Throws unless a value is a class of configurations of this very package. */
+export function assertConfigClass(where: string, value: unknown): asserts value is ConfigClass {
+  if (typeof value === "function" && value.prototype instanceof PretrainedConfig) return;
+  throw new InvalidArgumentError(`[${where}] ${describe(value)} is no class that extends PretrainedConfig.`, {
+    hint: "Give the class itself. One that extends the PretrainedConfig of another copy of torchformers is not of this one.",
+  });
+}
+
+const describe = (value: unknown) =>
+  typeof value === "function"
+    ? value.name || "an anonymous class"
+    : value instanceof PretrainedConfig
+      ? `an instance of ${value.constructor.name}`
+      : typeof value;
+
+/** What `AutoConfig.from_pretrained` does; `asked` is what the user named, before a branch became a commit. */
+export async function loadConfig(
+  dirOrRepo: string,
+  options: FromPretrainedOptions,
+  asked: Asked,
+): Promise<PretrainedConfig | [PretrainedConfig, Record<string, unknown>]> {
+  const { name, options: pinned } = await pin(dirOrRepo, options);
+  const { dict, file, unused } = await PretrainedConfig.get_config_dict(name, pinned);
+  const known = dict.model_type === undefined ? undefined : await configClass(modelTypeOf(dict, file));
+  const remote = await remoteClass({
+    auto: "AutoConfig",
+    auto_map: dict.auto_map,
+    file,
+    source: name,
+    options: pinned as CodeOptions,
+    asked,
+    model_type: typeof dict.model_type === "string" ? dict.model_type : undefined,
+    known: known && {
+      name: known.name,
+      isRegistered: CONFIG_MAPPING.registered(modelTypeOf(dict, file)) !== undefined,
+    },
+  });
+  if (remote !== undefined) {
+    assertRemoteClass(remote, PretrainedConfig, name);
+    registerForAutoClass(remote as typeof PretrainedConfig, "AutoConfig");
+  }
+  const Config = (remote as ConfigClass | undefined) ?? known;
+  if (Config === undefined) throw unknownModelType(modelTypeOf(dict, file), file);
+  await loadSubConfigClasses(Config, dict);
+  return inFile(
+    file,
+    () =>
+      PretrainedConfig.from_dict.call(Config, dict, { name_or_path: name, ...unused }) as PretrainedConfig,
+  );
+}
+
+/** Throws unless a class of a repository extends a class of this very package. */
+export function assertRemoteClass(cls: unknown, base: AnyClass, source: string): void {
+  if (typeof cls === "function" && cls.prototype instanceof (base as unknown as new () => object)) return;
+  throw new RemoteCodeError(
+    `${(cls as { name?: string }).name || "A class"} of ${source} does not extend ${base.name}.`,
+    { hint: 'Its code must import the class from "torchformers".' },
+  );
 }
 
 function modelTypeOf(dict: Readonly<Record<string, unknown>>, file: string): string {

@@ -62,12 +62,20 @@ export class LazyMapping<T> {
   /** Adds `value` under `name`. A name that is taken is refused unless `exist_ok`. */
   register(name: string, value: T, { exist_ok = false }: RegisterOptions = {}): void {
     if (this.has(name) && !exist_ok) {
-      throw new InvalidArgumentError(`[${this.#owner}.register] '${name}' is already known.`, {
-        hint: "Pass { exist_ok: true } to replace it.",
-      });
+      const whose = this.isBuiltin(name) ? "a model type of this library" : "registered";
+      throw new InvalidArgumentError(
+        `[${this.#owner}.register] '${name}' is already known: it is ${whose}.`,
+        { hint: replaceHint(this.#owner, JSON.stringify(name), value) },
+      );
     }
     this.#registered.set(name, value);
   }
+}
+
+/** The line to write instead, for a registration that replaces something. */
+function replaceHint(owner: string, key: string, value: unknown): string {
+  const name = typeof value === "function" ? value.name : "MyClass";
+  return `To let ${name} win in this process: ${owner}.register(${key}, ${name}, { exist_ok: true });`;
 }
 
 /** A configuration class, as far as a mapping looks at it. */
@@ -121,11 +129,30 @@ export class LazyClassMapping<T> {
     return this.#registered.has(config) || (await this.#hasBuiltin(config));
   }
 
+  /** Whether `register` was given a value for this class itself. */
+  isRegistered(config: KeyClass): boolean {
+    return this.#registered.has(config);
+  }
+
   /** The value of a configuration class, imported now if need be; undefined when there is none. */
   async get(config: KeyClass): Promise<T | undefined> {
     const own = this.#registered.get(config);
     if (own !== undefined) return own;
-    return (await this.#hasBuiltin(config)) ? this.#builtins.get(config.model_type)?.() : undefined;
+    if (!(await this.#hasBuiltin(config))) return undefined;
+    this.#refuseTwin(config);
+    return this.#builtins.get(config.model_type)?.();
+  }
+
+  /**
+   * Whether a class is what AutoConfig gives for its `model_type`. Built-in ones are known by name here, without being
+   * imported; one that only has the same name is found when a checkpoint is loaded.
+   */
+  isKnown(config: KeyClass): boolean {
+    const { mapping, names } = this.#configs;
+    return (
+      mapping.registered(config.model_type) === config ||
+      (mapping.isBuiltin(config.model_type) && names[config.model_type] === config.name)
+    );
   }
 
   /** Adds `value` for `config`; a configuration class that has a value is refused unless `exist_ok`. */
@@ -133,11 +160,28 @@ export class LazyClassMapping<T> {
     const isBuiltin =
       this.#builtins.has(config.model_type) && this.#configs.names[config.model_type] === config.name;
     if ((isBuiltin || this.#registered.has(config)) && !exist_ok) {
-      throw new InvalidArgumentError(`[${this.#owner}.register] ${config.name} already has a class.`, {
-        hint: "Pass { exist_ok: true } to replace it.",
-      });
+      throw new InvalidArgumentError(
+        `[${this.#owner}.register] ${config.name} ('${config.model_type}') already has a class.`,
+        { hint: replaceHint(this.#owner, config.name, value) },
+      );
     }
     this.#registered.set(config, value);
+  }
+
+  /** A copy of a built-in class that AutoConfig was never told of would be passed over without a word. */
+  #refuseTwin(config: KeyClass): void {
+    const { model_type, name } = config;
+    for (const key of this.#registered.keys()) {
+      if (key === config || key.name !== name || key.model_type !== model_type || this.#isTold(key)) continue;
+      throw new InvalidArgumentError(
+        `${this.#owner} has a class for a ${name} of your own, but AutoConfig gives the library's ${name} for '${model_type}'.`,
+        { hint: replaceHint("AutoConfig", JSON.stringify(model_type), key) },
+      );
+    }
+  }
+
+  #isTold(key: KeyClass): boolean {
+    return this.#configs.mapping.registered(key.model_type) === key;
   }
 
   async #hasBuiltin(config: KeyClass): Promise<boolean> {

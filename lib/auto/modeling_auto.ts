@@ -1,6 +1,7 @@
 // The Auto model classes: one per task. What a task's models take and give is an interface, so that the compiler knows
 // `out.logits` without knowing the model.
 import type { Generates } from "../generation/generation_mixin.ts";
+import type { Backbone } from "../modeling/backbone_utils.ts";
 import type {
   DecoderInputs,
   QuestionAnsweringInputs,
@@ -63,6 +64,41 @@ export interface QuestionAnswerer extends PreTrainedModel {
     };
 }
 
+/** What models of images take. */
+interface ImageInputs {
+  /** Images [batch, channels, height, width]. */
+  pixel_values?: Optional<Tensor>;
+  labels?: Optional<Tensor>;
+}
+
+/** A model that scores labels for images. */
+export interface ImageClassifier extends PreTrainedModel {
+  forward(
+    inputs: ImageInputs & MoreInputs,
+  ): ModelOutput & Traces & { readonly logits: Tensor; readonly loss?: Tensor | undefined };
+}
+
+/** A model that fills hidden patches of images. */
+export interface MaskedImageModel extends PreTrainedModel {
+  forward(
+    inputs: ImageInputs & { bool_masked_pos?: Optional<Tensor> } & MoreInputs,
+  ): ModelOutput & Traces & { readonly reconstruction: Tensor; readonly loss?: Tensor | undefined };
+}
+
+/** A model that gives masks for points and boxes. */
+export interface MaskGenerator extends PreTrainedModel {
+  forward(
+    inputs: ImageInputs & MoreInputs,
+  ): ModelOutput & { readonly pred_masks: Tensor; readonly iou_scores: Tensor };
+}
+
+/** A model whose stages give feature maps. */
+export interface BackboneModel extends PreTrainedModel, Omit<Backbone, "forward"> {
+  forward(
+    inputs: ImageInputs & MoreInputs,
+  ): ModelOutput & Traces & { readonly feature_maps: readonly Tensor[] };
+}
+
 /** A model that scores something else: its logits. */
 export interface Scorer extends PreTrainedModel {
   forward(
@@ -77,8 +113,14 @@ export interface AnyModel extends PreTrainedModel {
 
 /** The model without a head. */
 export const AutoModel: AutoModelClass<BaseModel> = autoModel("AutoModel");
-/** Models that give feature maps to others. */
-export const AutoBackbone: AutoModelClass<AnyModel> = autoModel("AutoBackbone");
+/**
+ * Models that give feature maps to others.
+ *
+ * @example
+ * const backbone = await AutoBackbone.from_pretrained("microsoft/resnet-50", { out_features: ["stage2", "stage4"] });
+ * backbone.channels; // [512, 2048]
+ */
+export const AutoBackbone: AutoModelClass<BackboneModel> = autoModel("AutoBackbone");
 /** Models with the heads that they were trained with. */
 export const AutoModelForPreTraining: AutoModelClass<AnyModel> = autoModel("AutoModelForPreTraining");
 
@@ -121,8 +163,14 @@ export const AutoModelForNextSentencePrediction: AutoModelClass<Scorer> = autoMo
 /** Text encoders, as other models use them. */
 export const AutoModelForTextEncoding: AutoModelClass<BaseModel> = autoModel("AutoModelForTextEncoding");
 
-/** One class per image: logits [batch, labels]. */
-export const AutoModelForImageClassification: AutoModelClass<Scorer> = autoModel(
+/**
+ * One class per image: logits [batch, labels].
+ *
+ * @example
+ * const model = await AutoModelForImageClassification.from_pretrained("google/vit-base-patch16-224");
+ * const { logits } = await model.run({ pixel_values });
+ */
+export const AutoModelForImageClassification: AutoModelClass<ImageClassifier> = autoModel(
   "AutoModelForImageClassification",
 );
 /** Images against texts that are given with them. */
@@ -154,9 +202,11 @@ export const AutoModelForZeroShotObjectDetection: AutoModelClass<AnyModel> = aut
 /** One depth per pixel. */
 export const AutoModelForDepthEstimation: AutoModelClass<AnyModel> = autoModel("AutoModelForDepthEstimation");
 /** Masks for points and boxes that are given. */
-export const AutoModelForMaskGeneration: AutoModelClass<AnyModel> = autoModel("AutoModelForMaskGeneration");
+export const AutoModelForMaskGeneration: AutoModelClass<MaskGenerator> = autoModel(
+  "AutoModelForMaskGeneration",
+);
 /** Models that fill hidden patches of images. */
-export const AutoModelForMaskedImageModeling: AutoModelClass<AnyModel> = autoModel(
+export const AutoModelForMaskedImageModeling: AutoModelClass<MaskedImageModel> = autoModel(
   "AutoModelForMaskedImageModeling",
 );
 /** One class per video: logits [batch, labels]. */

@@ -8,6 +8,7 @@ import {
   generationOptions,
   type Loaded,
   load,
+  MODEL,
   type ModelFlags,
   type SamplingFlags,
   withModel,
@@ -40,7 +41,7 @@ Examples:
   $ npx torchformers chat ./model --system "You answer in one sentence." -t 0.7`;
 
 export function define(command: Command): void {
-  command.argument("<model>", "a folder with config.json, weights and tokenizer.json");
+  command.argument("<model>", MODEL);
   withModel(withSampling(command, 512))
     .option("--system <text>", "the system message")
     .addHelpText("after", DETAILS)

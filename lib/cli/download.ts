@@ -1,10 +1,9 @@
 // torchformers download: brings a repository, or those files that patterns choose.
 
 import type { Command } from "commander";
-import type { ProgressEvent } from "../hub/options.ts";
 import { snapshot_download } from "../hub/snapshot.ts";
 import { number } from "./model.ts";
-import { ProgressBar } from "./progress.ts";
+import { ProgressBar, showBytes } from "./progress.ts";
 import { interruptible, printJson } from "./support.ts";
 
 interface Flags {
@@ -66,11 +65,4 @@ async function run(repo: string, patterns: string[], flags: Flags): Promise<void
   } finally {
     bar.finish();
   }
-}
-
-/** One bar over all files; the one that moves is named. */
-export function showBytes(bar: ProgressBar, verb: string): (event: ProgressEvent) => void {
-  return ({ file, total_loaded, total_bytes }) => {
-    bar.update({ label: verb, detail: file, loaded: total_loaded, total: total_bytes });
-  };
 }

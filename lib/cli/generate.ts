@@ -5,6 +5,7 @@ import type { Command } from "commander";
 import {
   generationOptions,
   load,
+  MODEL,
   type ModelFlags,
   type SamplingFlags,
   withModel,
@@ -25,9 +26,7 @@ Examples:
   $ echo "The file must be" | npx torchformers generate ./model --json`;
 
 export function define(command: Command): void {
-  command
-    .argument("<model>", "a folder with config.json, weights and tokenizer.json")
-    .argument("[prompt...]", "the text to continue");
+  command.argument("<model>", MODEL).argument("[prompt...]", "the text to continue");
   withModel(withSampling(command, 100))
     .option("--json", "print one JSON document when it is done")
     .addHelpText("after", DETAILS)

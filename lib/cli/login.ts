@@ -1,30 +1,49 @@
 // torchformers login: keeps a token where Python's `hf auth login` keeps it. The token is never printed.
 
 import type { Command } from "commander";
+import type { User } from "../hub/api.ts";
 import { endpoint } from "../hub/environment.ts";
-import { login } from "../hub/login.ts";
-import { bold, UsageError } from "./support.ts";
+import { login, login_in_browser } from "../hub/login.ts";
+import { bold, interruptible, UsageError } from "./support.ts";
 
 const DETAILS = `
-The token is asked for without showing it, or read from stdin. It is kept in the file that HF_TOKEN_PATH names, else in
+The token is asked for without showing it, or read from stdin; --browser gets one by way of a browser, on this machine or
+another one. It is kept in the file that HF_TOKEN_PATH names, else in
 token below HF_HOME, readable by you only; Python uses the same.
 
 Examples:
   $ npx torchformers login
+  $ npx torchformers login --browser
   $ echo "$TOKEN" | npx torchformers login`;
 
 export function define(command: Command): void {
-  command.addHelpText("after", DETAILS).action(run);
+  command
+    .option("--browser", "log in with a browser instead of a token")
+    .addHelpText("after", DETAILS)
+    .action(run);
 }
 
-async function run(): Promise<void> {
-  const token = process.stdin.isTTY ? await typed() : await piped();
-  if (token === "")
-    throw new UsageError("No token was given.", `Tokens are made at ${endpoint()}/settings/tokens.`);
-  const { name } = await login(token);
+async function run({ browser = false }: { browser?: boolean }): Promise<void> {
+  const { name } = browser ? await byBrowser() : await byToken();
   console.log(`Logged in as ${bold(name, process.stdout)}.`);
   if (process.env["HF_TOKEN"]) console.error("HF_TOKEN is set; it is used instead of what was kept now.");
 }
+
+async function byToken(): Promise<User> {
+  const token = process.stdin.isTTY ? await typed() : await piped();
+  if (token !== "") return login(token);
+  throw new UsageError("No token was given.", `Tokens are made at ${endpoint()}/settings/tokens.`);
+}
+
+const byBrowser = (): Promise<User> =>
+  interruptible((signal) =>
+    login_in_browser({
+      signal,
+      on_code: ({ url, user_code }) => {
+        console.error(`Open this address in a browser: ${url}\nand enter the code: ${user_code}`);
+      },
+    }),
+  );
 
 async function piped(): Promise<string> {
   let text = "";

@@ -28,10 +28,21 @@ const COMMANDS: readonly CommandEntry[] = [
   { name: "generate", summary: "stream a continuation of a prompt", load: () => import("./generate.ts") },
   { name: "chat", summary: "talk with a model", load: () => import("./chat.ts") },
   {
+    name: "estimate",
+    summary: "say where a model would lie and how fast it would be, before any weight is read",
+    load: () => import("./estimate.ts"),
+  },
+  {
     name: "convert",
     summary: "make safetensors of a checkpoint that is a pickle (.bin, .pt)",
     load: () => import("./convert.ts"),
   },
+  {
+    name: "eject",
+    summary: "copy a model out of the package, to be changed",
+    load: () => import("./eject.ts"),
+  },
+  { name: "init", summary: "begin a package with a model of your own", load: () => import("./init.ts") },
   { name: "repl", summary: "open Node's REPL with torch, nn and a model", load: () => import("./repl.ts") },
   {
     name: "download",

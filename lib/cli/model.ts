@@ -2,6 +2,7 @@
 
 import { type Command, InvalidArgumentError, Option } from "commander";
 import type { AutoTokenizer as Auto, AutoModelForCausalLM as AutoModel } from "../index.ts";
+import { ProgressBar, showBytes } from "./progress.ts";
 
 /** What weights can be cast to; "auto" is the checkpoint's own. */
 const DTYPES = ["auto", "float32", "bfloat16", "float16", "float64"] as const;
@@ -31,6 +32,10 @@ export function number({ integer = false, above = -Infinity, most = Infinity } =
     return value;
   };
 }
+
+/** What the argument `model` may be. */
+export const MODEL =
+  "a folder with config.json, weights and tokenizer.json, or the name of one on the hub: org/name, org/name@revision";
 
 export const withModel = (command: Command): Command =>
   command
@@ -99,7 +104,16 @@ export async function load(
   const { AutoModelForCausalLM, AutoTokenizer } = await import("../index.ts");
   const loading = AutoTokenizer.from_pretrained(name, { signal });
   loading.catch(() => {}); // where both fail, it is the model's error that helps
-  const model = await AutoModelForCausalLM.from_pretrained(name, { dtype, device_map: device, signal });
+  const bar = new ProgressBar();
+  const model = await AutoModelForCausalLM.from_pretrained(name, {
+    dtype,
+    device_map: device,
+    signal,
+    progress_callback: (event) => {
+      if (event.stage === "download") showBytes(bar, "Downloading")(event);
+      else bar.finish();
+    },
+  }).finally(() => bar.finish());
   model.assert_initialized();
   return { model, tokenizer: await loading };
 }

@@ -1,5 +1,7 @@
 // Progress on stderr: a bar that redraws itself on a terminal, a line every quarter elsewhere (logs, CI, container builds).
 
+import type { ProgressEvent } from "../hub/options.ts";
+import { printable } from "../hub/redact.ts";
 import { formatBytes } from "./support.ts";
 
 const WIDTH = 24; // characters
@@ -77,4 +79,11 @@ export class ProgressBar {
     this.#quarter = quarter;
     this.#stream.write(`${label}: ${quarter === 4 ? "done" : `${quarter * 25} %`} (${formatBytes(total)})\n`);
   }
+}
+
+/** One bar over all files of a download or upload; the one that moves is named. */
+export function showBytes(bar: ProgressBar, verb: string): (event: ProgressEvent) => void {
+  return ({ file, total_loaded, total_bytes }) => {
+    bar.update({ label: verb, detail: printable(file), loaded: total_loaded, total: total_bytes });
+  };
 }

@@ -6,11 +6,11 @@ import { createInterface } from "node:readline";
 import { type REPLServer, start } from "node:repl";
 import { PassThrough } from "node:stream";
 import type { Command } from "commander";
-import { load, type ModelFlags, withModel } from "./model.ts";
+import { load, MODEL, type ModelFlags, withModel } from "./model.ts";
 import { interruptible } from "./support.ts";
 
 const DETAILS = `
-There is everything the package exports, and \`model\` and \`tokenizer\` when a folder is named. A program may come from
+There is everything the package exports, and \`model\` and \`tokenizer\` when one is named. A program may come from
 standard input: what its lines give is printed, without prompts.
 
 Examples:
@@ -21,7 +21,7 @@ Examples:
   $ echo "model.num_parameters()" | npx torchformers repl ./model`;
 
 export function define(command: Command): void {
-  command.argument("[model]", "a folder with config.json, weights and tokenizer.json");
+  command.argument("[model]", MODEL);
   withModel(command).addHelpText("after", DETAILS).action(run);
 }
 

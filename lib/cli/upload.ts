@@ -2,8 +2,7 @@
 
 import type { Command } from "commander";
 import { create_repo, upload_folder } from "../hub/upload.ts";
-import { showBytes } from "./download.ts";
-import { ProgressBar } from "./progress.ts";
+import { ProgressBar, showBytes } from "./progress.ts";
 import { interruptible, printJson } from "./support.ts";
 
 interface Flags {

@@ -116,7 +116,7 @@ export function guardsFor(captured: readonly number[]): Guard[] {
     const { config } = owner;
     if (typeof config === "object" && config !== null && !configs.has(config)) {
       configs.add(config);
-      guardFields(config as Record<string, unknown>, guards);
+      guardFields(config as Record<string, unknown>, guards, { lists: true });
     }
   }
   return guards;
@@ -150,10 +150,12 @@ function guardForward(owner: Record<string, unknown>, guards: Guard[]): void {
     guards.push({ object: owner, key: "forward", value: forward });
 }
 
-function guardFields(object: Record<string, unknown>, guards: Guard[]): void {
+/** With `lists`, a list must be the one that it was: configurations are given another one, modules may make one per call. */
+function guardFields(object: Record<string, unknown>, guards: Guard[], { lists = false } = {}): void {
   for (const key of Object.keys(object)) {
     const value = object[key];
-    if (isPlain(value) && !Number.isNaN(value)) guards.push({ object, key, value });
+    if ((isPlain(value) && !Number.isNaN(value)) || (lists && Array.isArray(value)))
+      guards.push({ object, key, value });
   }
   if ("_attn_implementation" in object)
     guards.push({ object, key: "_attn_implementation", value: object._attn_implementation });

@@ -4,6 +4,8 @@
 // are in files of their own.
 
 import path from "node:path";
+import { registerForAutoClass } from "../custom_code/auto_classes.ts";
+import { gatherCode, writeCode } from "../custom_code/save_code.ts";
 import { ConfigError } from "../errors/index.ts";
 import { warnOnce } from "../errors/warnings.ts";
 import { writeFileAtomic } from "../hub/atomic.ts";
@@ -92,6 +94,8 @@ export class PretrainedConfig {
   static readonly attribute_map: Readonly<Record<string, string>> = {};
   /** Fields that are configurations themselves. */
   static readonly sub_configs: Readonly<Record<string, SubConfig>> = {};
+  /** The Auto class that finds this one where its code is shared; see {@link register_for_auto_class}. */
+  static _auto_class: string | null = null;
   /** Types of the fields, in Python's notation; those of parent classes are inherited. */
   static readonly field_types: FieldTypes = {
     transformers_version: "str | None",
@@ -492,6 +496,23 @@ export class PretrainedConfig {
   }
 
   /**
+   * Says that the code of this class is to be saved beside what it describes, for `AutoConfig.from_pretrained` with
+   * `trust_remote_code`. Only a class of a module of its own can be shared.
+   *
+   * ```ts
+   * ResnetConfig.register_for_auto_class();
+   * ```
+   */
+  static register_for_auto_class(auto_class: string | { readonly name: string } = "AutoConfig"): void {
+    registerForAutoClass(this, auto_class);
+  }
+
+  /** What `register_for_auto_class` asked for, as part of the fields: `auto_map` names the class. */
+  _add_to_auto_map(auto_class: string, reference: unknown): void {
+    this.auto_map = { ...this.auto_map, [auto_class]: reference };
+  }
+
+  /**
    * Writes config.json into `directory`, which is made if need be. Python's `from_pretrained` reads it. With `push_to_hub`
    * it is sent to the hub too, to `repo_id` (default: the name of the directory).
    *
@@ -512,6 +533,9 @@ export class PretrainedConfig {
       });
     }
     this.validate();
+    const code = await gatherCode(this.#class());
+    if (code !== undefined) this._add_to_auto_map(this.#class()._auto_class as string, code.reference);
+    await writeCode(directory, [code]);
     await this.to_json_file(path.join(directory, CONFIG_NAME));
   }
 

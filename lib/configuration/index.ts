@@ -1,3 +1,4 @@
+export { BackboneConfigMixin, type BackboneFields, type WithBackboneFields } from "./backbone_config.ts";
 export { CONFIG_NAME, TRANSFORMERS_VERSION } from "./config_files.ts";
 export {
   type ConfigClass,

@@ -99,11 +99,17 @@ export class SafetensorsFormatError extends errorClass("ERR_SAFETENSORS_FORMAT")
 /** The checkpoint is quantized in a way that is not implemented. */
 export class UnsupportedQuantizationError extends errorClass("ERR_UNSUPPORTED_QUANTIZATION") {}
 
+/** An adapter is of a kind, or has a setting, that is not implemented; the message names it. */
+export class UnsupportedAdapterError extends errorClass("ERR_UNSUPPORTED_ADAPTER") {}
+
 /** Parameters were neither loaded nor trained. */
 export class UninitializedWeightsError extends errorClass("ERR_UNINITIALIZED_WEIGHTS") {}
 
-/** A checkpoint asks for code of its own, which is not trusted. */
+/** A checkpoint asks for code of its own, which is not trusted, or which breaks the rules for such code. */
 export class RemoteCodeError extends errorClass("ERR_REMOTE_CODE") {}
+
+/** The code of a class of one's own cannot be found, or not be shared as it is. */
+export class CustomCodeError extends errorClass("ERR_CUSTOM_CODE") {}
 
 /** What a {@link HubError} says beside its message. */
 export interface HubErrorOptions extends TorchformersErrorOptions {
@@ -160,6 +166,9 @@ export class TemplateError extends errorClass("ERR_TEMPLATE") {}
 
 /** A tokenizer file is missing or not valid. */
 export class TokenizerError extends errorClass("ERR_TOKENIZER") {}
+
+/** A picture cannot be decoded, or the package that decodes is not installed. */
+export class ImageError extends errorClass("ERR_IMAGE") {}
 
 /** An argument or option is wrong; `suggestion` is the name that was probably meant. */
 export class InvalidArgumentError extends errorClass("ERR_INVALID_ARGUMENT") {

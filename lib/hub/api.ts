@@ -1,13 +1,12 @@
-// Questions to the hub: which commit a revision is, which files a commit has, who the user is. Listing is done by
-// @huggingface/hub, on our connections.
+// Questions to the hub: which commit a revision is, who the user is. And our connections for @huggingface/hub.
 
 import { Readable } from "node:stream";
 import { HubError, OfflineModeError, RevisionNotFoundError } from "../errors/index.ts";
 import { warnOnce } from "../errors/warnings.ts";
-import { RepoCache, type RepoFile } from "./cache.ts";
+import { RepoCache } from "./cache.ts";
 import { endpoint } from "./environment.ts";
 import { hubJson, hubRequest, hubText } from "./http.ts";
-import { assertSafeEntry, assertSafeName, isCommit } from "./names.ts";
+import { assertSafeName, isCommit } from "./names.ts";
 import { type HubOptions, isOffline } from "./options.ts";
 import { tokenFor } from "./token.ts";
 
@@ -142,38 +141,6 @@ export function notCached(repo: string, what: string, cache: RepoCache): Offline
   return new OfflineModeError(`'${repo}' (${what}) is not in the cache, and the network is switched off.`, {
     hint: `Searched: ${cache.folder}. Unset HF_HUB_OFFLINE and local_files_only, or give a directory.`,
   });
-}
-
-/** The files of a commit: from the cache, else from the hub. Undefined when there is no network and it was never listed. */
-export async function listFiles(
-  repo: string,
-  commit: string,
-  options: HubOptions = {},
-): Promise<Map<string, RepoFile> | undefined> {
-  const cache = new RepoCache(repo, options);
-  const known = await cache.listing(commit);
-  if (known !== undefined || isOffline(options)) return known;
-  const token = await tokenFor(options.token);
-  const hub = await import("@huggingface/hub");
-  const files = new Map<string, RepoFile>();
-  const listing = hub.listFiles({
-    repo,
-    recursive: true,
-    revision: commit,
-    hubUrl: endpoint(),
-    fetch: hubFetch({ token, repo, signal: options.signal }),
-  });
-  for await (const { type, path, size, oid, lfs, xetHash } of listing) {
-    if (type !== "file") continue;
-    assertSafeEntry(path, repo);
-    const sha256 = lfs?.oid;
-    if (!/^[0-9a-f]{40}$/.test(oid ?? "") || (sha256 !== undefined && !/^[0-9a-f]{64}$/.test(sha256))) {
-      throw new HubError(`'${repo}' lists ${path} with a checksum that is none.`);
-    }
-    files.set(path, { path, size: lfs?.size ?? size, oid: oid as string, sha256, xetHash });
-  }
-  await cache.noteListing(commit, files.values());
-  return files;
 }
 
 /** Who the token belongs to, as the hub tells it. */

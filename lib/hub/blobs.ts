@@ -6,6 +6,7 @@ import { HubError } from "../errors/index.ts";
 import { fileError } from "./cache.ts";
 import { withFileLock } from "./lock.ts";
 import { PartialFile } from "./partial_file.ts";
+import { linkShared } from "./shared_blobs.ts";
 import { type Connections, download, type Source } from "./transfer.ts";
 import { downloadXet, isForXet } from "./xet.ts";
 
@@ -16,6 +17,8 @@ export interface BlobRequest {
   readonly xetHash: string | undefined;
   /** Where it goes. */
   readonly file: string;
+  /** The cache whose shared blobs may serve. */
+  readonly cache?: string | undefined;
   readonly lock: string;
   readonly force: boolean;
   readonly signal: AbortSignal | undefined;
@@ -35,6 +38,7 @@ export async function bringBlob(request: BlobRequest, connections: Connections):
   });
   await withFileLock(lock, signal, async (held) => {
     if (!force && (await stat(file).catch(() => undefined))?.size === size) return;
+    if (request.cache !== undefined && !force && (await linkShared(file, request.cache, request))) return;
     const partial = await PartialFile.open(file, etag, size, held);
     let counted = 0;
     const count = (bytes: number) => {

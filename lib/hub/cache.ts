@@ -122,7 +122,9 @@ export class RepoCache {
   /** Puts the link to a blob into a snapshot; where links are not possible, a copy. */
   async link(etag: string, pointer: string): Promise<void> {
     const blob = this.blob(etag);
-    await mkdir(path.dirname(pointer), { recursive: true });
+    await mkdir(path.dirname(pointer), { recursive: true }).catch((error) => {
+      throw fileError(pointer, error);
+    });
     const target = path.relative(path.dirname(pointer), blob);
     const temporary = `${pointer}.${randomBytes(4).toString("hex")}.tmp`;
     if (!isTrue(process.env.HF_HUB_DISABLE_SYMLINKS)) {
@@ -209,6 +211,10 @@ interface ListedFile {
 }
 
 const HASH = /^[0-9a-f]{64}$/;
+
+/** A number of bytes that a file can have. */
+export const isSize = (size: unknown): size is number => Number.isSafeInteger(size) && (size as number) >= 0;
+
 /** A listing of a commit never changes, so it is parsed once. */
 const parsed = new Map<string, { readonly stamp: string; readonly files: Map<string, RepoFile> }>();
 const MOST_PARSED = 64;
@@ -227,7 +233,7 @@ export async function readListing(file: string): Promise<Map<string, RepoFile> |
     if (format_version !== 1) return undefined;
     const listed = new Map<string, RepoFile>();
     for (const [name, { size, blob_id, lfs_sha256, lfs_size, xet_hash }] of Object.entries(files)) {
-      if (typeof size !== "number" || !/^[0-9a-f]{40}$/.test(blob_id)) return undefined;
+      if (!isSize(lfs_size ?? size) || !/^[0-9a-f]{40}$/.test(blob_id)) return undefined;
       if (lfs_sha256 !== undefined && !HASH.test(lfs_sha256)) return undefined;
       listed.set(name, {
         path: name,

@@ -5,10 +5,11 @@ import { lstat, readdir, readFile, rm, stat } from "node:fs/promises";
 import path from "node:path";
 import { EntryNotFoundError } from "../errors/index.ts";
 import { blobOf, etagOf, RepoCache } from "./cache.ts";
+import { checksum } from "./checksum.ts";
 import { cacheFolder } from "./environment.ts";
 import { withFileLock } from "./lock.ts";
 import type { HubOptions } from "./options.ts";
-import { checksum } from "./snapshot.ts";
+import { isLast, sharedTarget, sweepShared } from "./shared_blobs.ts";
 
 export interface CachedFile {
   readonly path: string;
@@ -169,17 +170,18 @@ async function removeRevisions(
   chosen: ReadonlySet<CachedRevision>,
   dryRun: boolean,
 ): Promise<number> {
+  const root = path.dirname(repo.folder);
   const staying = repo.revisions.filter((revision) => !chosen.has(revision));
   if (staying.length === 0) {
     const left = repo.incomplete.reduce((sum, { size }) => sum + size, 0);
+    const all = new Map(repo.revisions.flatMap(({ files }) => files.map(({ blob, size }) => [blob, size])));
+    const { bytes, shared } = await freed(all, root);
     if (!dryRun) {
       await rm(repo.folder, { recursive: true, force: true });
-      await rm(path.join(path.dirname(repo.folder), ".locks", path.basename(repo.folder)), {
-        recursive: true,
-        force: true,
-      });
+      await rm(path.join(root, ".locks", path.basename(repo.folder)), { recursive: true, force: true });
+      for (const stored of shared) await sweepShared(stored, root);
     }
-    return repo.size + left;
+    return bytes + left;
   }
   const used = new Set(staying.flatMap(({ files }) => files.map(({ blob }) => blob)));
   const free = new Map<string, number>();
@@ -192,8 +194,29 @@ async function removeRevisions(
     await rm(path.join(repo.folder, "trees", `${commit}.json`), { force: true });
     for (const ref of refs) await rm(path.join(repo.folder, "refs", ...ref.split("/")), { force: true });
   }
-  if (!dryRun) for (const blob of free.keys()) await rm(blob, { force: true });
-  return [...free.values()].reduce((sum, size) => sum + size, 0);
+  const { bytes, shared } = await freed(free, root);
+  if (!dryRun) {
+    for (const blob of free.keys()) await rm(blob, { force: true });
+    for (const stored of shared) await sweepShared(stored, root);
+  }
+  return bytes;
+}
+
+/** How many bytes go with some blobs, and which shared ones they link to. */
+async function freed(
+  blobs: ReadonlyMap<string, number>,
+  root: string,
+): Promise<{ readonly bytes: number; readonly shared: ReadonlySet<string> }> {
+  const shared = new Set<string>();
+  const going = new Set(blobs.keys());
+  let bytes = 0;
+  for (const [blob, size] of blobs) {
+    const stored = await sharedTarget(blob, root);
+    if (stored === undefined) bytes += size;
+    else if (!shared.has(stored) && (await isLast(stored, root, going))) bytes += size;
+    if (stored !== undefined) shared.add(stored);
+  }
+  return { bytes, shared };
 }
 
 export interface PruneOptions extends CacheOption {
@@ -226,8 +249,10 @@ export async function prune_cache(
       const facts = await lstat(file).catch(() => undefined);
       if (facts === undefined || !(await isIdle(lock))) continue;
       removed.push(`${repo.name} ${name}`);
-      bytes += Math.min(facts.size, facts.blocks * 512);
+      const stored = await sharedTarget(file, info.folder);
+      bytes += stored === undefined ? Math.min(facts.size, facts.blocks * 512) : 0;
       if (!dry_run) await rm(file, { force: true });
+      if (!dry_run && stored !== undefined) await sweepShared(stored, info.folder);
     }
   }
   if (!dry_run) for (const link of info.broken) await rm(link, { force: true });

@@ -28,6 +28,10 @@ export function cacheFolder({ cache_dir }: { readonly cache_dir?: string | undef
   return expanded(HF_HUB_CACHE ?? HUGGINGFACE_HUB_CACHE ?? path.join(homeFolder(), "hub"));
 }
 
+/** The folder for code of repositories that runs: `HF_MODULES_CACHE`, else below the folder of all. */
+export const modulesFolder = (): string =>
+  path.resolve(expanded(process.env.HF_MODULES_CACHE ?? path.join(homeFolder(), "modules")));
+
 /** The file that `login` writes the token to. */
 export const tokenPath = (): string =>
   expanded(process.env.HF_TOKEN_PATH ?? path.join(homeFolder(), "token"));

@@ -92,7 +92,7 @@ async function placeOf(dirOrRepo: string, options: HubOptions, name: string): Pr
 const inRepo = (name: string, { subfolder = "" }: HubOptions): string => path.posix.join(subfolder, name);
 
 async function listed(place: Place): Promise<Map<string, RepoFile> | undefined> {
-  const { listFiles } = await import("./api.ts");
+  const { listFiles } = await import("./listing.ts");
   return listFiles(place.repo, place.commit, place.options);
 }
 

@@ -4,19 +4,24 @@
 import { readFileSync } from "node:fs";
 import http from "node:http";
 import https from "node:https";
-import { Readable } from "node:stream";
+import { Readable, pipeline as unpackInto } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { setTimeout as sleep } from "node:timers/promises";
+import { createBrotliDecompress, createGunzip, createInflate } from "node:zlib";
 import { HubError, OfflineModeError } from "../errors/index.ts";
 import { warnOnce } from "../errors/warnings.ts";
 import { endpoint, isOfflineEverywhere, timeouts } from "./environment.ts";
 import { agentFor } from "./proxy.ts";
+import { quoted, redact } from "./redact.ts";
 import { hubErrorOf, isTransient } from "./responses.ts";
-import { redact } from "./token.ts";
 
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 const MOST_REDIRECTS = 8;
 const LONGEST_ERROR_BODY = 64 * 1024;
+/** What may follow when everything needed has come: bytes, and milliseconds. */
+const [LONGEST_REST, LONGEST_WAIT] = [64 * 1024, 2_000];
+/** The hub lists a thousand files per page, in less than a megabyte. */
+const LONGEST_ANSWER = 64 * 1024 * 1024;
 
 /** How often and after how many milliseconds a request is tried again. One object, so that tests can hurry. */
 export const retries = { attempts: 5, delay: 500, longest: 8_000, longestAsked: 120_000 };
@@ -133,6 +138,20 @@ async function send(url: URL, request: HubRequest): Promise<http.IncomingMessage
   }
 }
 
+/** Reads what is left of an answer that nobody needs, so that its connection can be used again; a little of it, and soon. */
+export function letGo(message: http.IncomingMessage): void {
+  if (message.readableEnded || message.destroyed) return;
+  let left = LONGEST_REST;
+  const timer = setTimeout(() => message.destroy(), LONGEST_WAIT).unref();
+  message.once("close", () => clearTimeout(timer));
+  message.on("error", () => {});
+  message.on("data", (chunk: Buffer) => {
+    left -= chunk.length;
+    if (left < 0) message.destroy();
+  });
+  message.resume();
+}
+
 /** One request, following redirects. The token goes to the hub's own origin only. */
 export async function follow(address: string, request: HubRequest): Promise<HubResponse> {
   let url = new URL(address);
@@ -144,7 +163,7 @@ export async function follow(address: string, request: HubRequest): Promise<HubR
     if (!REDIRECTS.has(status) || location === undefined) {
       return { status, headers: message.headers, message, url: url.href };
     }
-    message.resume();
+    letGo(message);
     if (hops === MOST_REDIRECTS || !URL.canParse(location, url.href)) {
       throw new HubError(`${redact(address)} leads from one address to the next without an end.`, { status });
     }
@@ -158,6 +177,10 @@ export async function follow(address: string, request: HubRequest): Promise<HubR
       );
     }
     noteRenamed(url, next, request.repo);
+    if (next.origin !== url.origin) {
+      const { authorization, ...headers } = current.headers ?? {};
+      current = { ...current, headers };
+    }
     if (status === 303 || ((status === 301 || status === 302) && current.method === "POST")) {
       current = { ...current, method: "GET", body: undefined };
     }
@@ -222,32 +245,58 @@ export async function hubRequest(address: string, request: HubRequest = {}): Pro
 }
 
 /** The error for an answer of 400 and above; reads its body. */
-export async function failure(response: HubResponse, { token, repo }: HubRequest): Promise<Error> {
-  const text = await readBody(response, LONGEST_ERROR_BODY).catch(() => "");
+export async function failure(response: HubResponse, { repo }: HubRequest): Promise<Error> {
+  const text = (await readBody(response, LONGEST_ERROR_BODY).catch(() => undefined)) ?? "";
   // What a storage says is nothing that the hub says of a repository.
   const isHub = new URL(response.url).origin === new URL(endpoint()).origin;
-  return hubErrorOf({ ...response, text: redact(text, token), repo: isHub ? repo : undefined });
+  return hubErrorOf({ ...response, text, repo: isHub ? repo : undefined });
 }
 
 export function unreachable(address: string, error: Error, { repo }: HubRequest): HubError {
   const host = URL.canParse(address) ? new URL(address).host : address;
-  return new HubError(`${host} cannot be reached (${redact(error.message)}).`, {
+  return new HubError(`${host} cannot be reached (${quoted(error.message)}).`, {
     page: repo === undefined ? undefined : `${endpoint()}/${repo}`,
     hint: "Look at the network, at HTTPS_PROXY and at HF_ENDPOINT. What is in the cache can be used with local_files_only: true.",
   });
 }
 
-/** The text of an answer; `ConnectionError` when it breaks off or is silent for too long. */
-export async function readBody({ message }: HubResponse, most = 256 * 1024 * 1024): Promise<string> {
+const UNPACK = {
+  gzip: createGunzip,
+  "x-gzip": createGunzip,
+  deflate: createInflate,
+  br: createBrotliDecompress,
+} as const;
+
+/** How an answer is packed, undefined for not at all. We ask for plain bytes; some servers and proxies pack all the same. */
+export function packingOf(headers: http.IncomingHttpHeaders): string | undefined {
+  const packing = headers["content-encoding"]?.trim().toLowerCase();
+  return packing === "" || packing === "identity" ? undefined : packing;
+}
+
+/** The bytes of an answer, unpacked; to destroy it is to give up the connection. */
+export function bodyOf({ headers, message, url }: HubResponse): Readable {
+  const packing = packingOf(headers);
+  if (packing === undefined) return message;
+  const unpack = UNPACK[packing as keyof typeof UNPACK] as (typeof UNPACK)["gzip"] | undefined;
+  if (unpack === undefined) {
+    message.destroy();
+    throw new HubError(`${redact(url)} sends bytes packed as '${quoted(packing)}', which was not asked for.`);
+  }
+  return unpackInto(message, unpack(), () => {}); // whoever reads hears of errors
+}
+
+/** The bytes of an answer, at most `most` and a piece; `ConnectionError` when it breaks off or is silent for too long. */
+export async function readBytes(response: HubResponse, most: number): Promise<Buffer> {
   const limit = timeouts().bytes;
   const chunks: Buffer[] = [];
   let size = 0;
+  const body = bodyOf(response);
   const silence = setTimeout(
-    () => message.destroy(new ConnectionError(`no bytes within ${limit / 1000} s`)),
+    () => body.destroy(new ConnectionError(`no bytes within ${limit / 1000} s`)),
     limit,
   );
   try {
-    for await (const chunk of message as AsyncIterable<Buffer>) {
+    for await (const chunk of body as AsyncIterable<Buffer>) {
       silence.refresh();
       size += chunk.length;
       chunks.push(chunk);
@@ -258,7 +307,13 @@ export async function readBody({ message }: HubResponse, most = 256 * 1024 * 102
   } finally {
     clearTimeout(silence);
   }
-  return Buffer.concat(chunks).toString("utf8");
+  return Buffer.concat(chunks);
+}
+
+/** The text of an answer, undefined when it is longer than `most` bytes; errors as of `readBytes`. */
+async function readBody(response: HubResponse, most: number = LONGEST_ANSWER): Promise<string | undefined> {
+  const bytes = await readBytes(response, most);
+  return bytes.length > most ? undefined : bytes.toString("utf8");
 }
 
 /** An answer with its text, tried again as a whole when it breaks off; POST requests that must not be sent twice are not. */
@@ -270,9 +325,15 @@ export async function hubText(
   for (let attempt = 1; ; attempt++) {
     const response = await hubRequest(address, request);
     try {
-      return { text: await readBody(response), response };
+      const text = await readBody(response);
+      if (text !== undefined) return { text, response };
+      throw new HubError(`${redact(address)} answers with more than ${LONGEST_ANSWER / 1e6} MB.`, {
+        status: response.status,
+        hint: "Is HF_ENDPOINT the address of a hub?",
+      });
     } catch (error) {
       request.signal?.throwIfAborted();
+      if (error instanceof HubError) throw error;
       if (attempt >= attempts) throw unreachable(address, error as Error, request);
       await pause(attempt, undefined, request.signal);
     }

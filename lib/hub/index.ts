@@ -12,7 +12,7 @@ export {
   type VerifyResult,
   verify_cache,
 } from "./cache_manager.ts";
-export { login, logout } from "./login.ts";
+export { type BrowserLoginOptions, login, login_in_browser, logout } from "./login.ts";
 export type { HubOptions, ProgressEvent } from "./options.ts";
 export { hf_hub_download, type SnapshotOptions, snapshot_download } from "./snapshot.ts";
 export { get_token, type TokenOption } from "./token.ts";

@@ -4,14 +4,13 @@ import path from "node:path";
 import process from "node:process";
 import { CheckpointError } from "../errors/index.ts";
 
-/** The hub's cache keeps files under their hash, and links to them from its snapshots: that is where links may lead. */
-const isBlob = (real: string): boolean => {
-  const folder = path.dirname(real);
-  return (
-    path.basename(folder) === "blobs" &&
-    /^(models|datasets|spaces)--/.test(path.basename(path.dirname(folder)))
-  );
-};
+/**
+ * The hub's cache keeps files under their hash, and links to them from its snapshots: that is where links may lead. What
+ * several repositories share lies below the cache's own `blobs`, in a folder named by the hash's first two digits.
+ */
+const isBlob = (real: string): boolean =>
+  /[\\/](models|datasets|spaces)--[^\\/]+[\\/]blobs[\\/][^\\/]+$/.test(real) ||
+  /[\\/]blobs[\\/]([0-9a-f]{2})[\\/]\1[0-9a-f]{62}$/.test(real);
 
 /**
  * Refuses a file that is a link out of its folder. Links within it, folders that are links, and the links of the hub's

@@ -3,7 +3,7 @@
 // The lock spares work; what keeps wrong bytes out of the cache is that a blob is renamed into place after its checksum.
 // Where a file system (or this platform) has no flock, `held` is false and the caller writes to a file of its own.
 
-import { mkdir, open, stat } from "node:fs/promises";
+import { type FileHandle, mkdir, open, stat } from "node:fs/promises";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { lockFile } from "../addon/loader.ts";
@@ -23,10 +23,7 @@ export async function withFileLock<T>(
   });
   for (let wait = FIRST_WAIT; ; wait = Math.min(LONGEST_WAIT, wait * 2)) {
     signal?.throwIfAborted();
-    // Group-writable, as Python makes them: several users may share a cache.
-    const handle = await open(file, "a+", 0o664).catch((error) => {
-      throw fileError(file, error);
-    });
+    const handle = await openLock(file);
     try {
       const state = lockFile(handle.fd);
       if (state === "unsupported") {
@@ -47,7 +44,23 @@ export async function withFileLock<T>(
   }
 }
 
-async function isStill(file: string, handle: import("node:fs/promises").FileHandle): Promise<boolean> {
+/** Group-writable, as Python makes them, since several users may share a cache; another's file suffices to read. */
+async function openLock(file: string): Promise<FileHandle> {
+  try {
+    const handle = await open(file, "a+", 0o664);
+    const { mode, uid } = await handle.stat();
+    if (uid === process.geteuid?.() && (mode & 0o020) === 0) await handle.chmod(0o664).catch(() => {});
+    return handle;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    const readable =
+      code === "EACCES" || code === "EROFS" ? await open(file, "r").catch(() => undefined) : undefined;
+    if (readable !== undefined) return readable;
+    throw fileError(file, error);
+  }
+}
+
+async function isStill(file: string, handle: FileHandle): Promise<boolean> {
   const [here, there] = await Promise.all([handle.stat(), stat(file).catch(() => undefined)]);
   return there !== undefined && here.ino === there.ino && here.dev === there.dev;
 }

@@ -1,6 +1,7 @@
 // Names: of repositories, of files in them, and the patterns that choose files.
 
 import { EntryNotFoundError, InvalidArgumentError } from "../errors/index.ts";
+import { quoted } from "./redact.ts";
 
 const REPO_ID = /^(?:[A-Za-z0-9_](?:[\w.-]*\w)?\/)?[A-Za-z0-9_](?:[\w.-]*\w)?$/;
 
@@ -8,11 +9,16 @@ const REPO_ID = /^(?:[A-Za-z0-9_](?:[\w.-]*\w)?\/)?[A-Za-z0-9_](?:[\w.-]*\w)?$/;
 export const isRepoId = (name: string): boolean =>
   REPO_ID.test(name) && name.length <= 96 && !/--|\.\./.test(name) && !name.endsWith(".git");
 
-/** "org/name@revision" → name and revision; a name without "@" as it is. */
+/** "org/name@revision" → name and revision; a name without "@" as it is. Programs without types may give anything. */
 export function splitRevision(name: string): {
   readonly repo: string;
   readonly revision: string | undefined;
 } {
+  if (typeof name !== "string") {
+    throw new InvalidArgumentError(
+      `A folder or the name of a repository is a string, got ${name === null ? "null" : typeof name}.`,
+    );
+  }
   const at = name.indexOf("@");
   if (at <= 0 || !isRepoId(name.slice(0, at)) || at === name.length - 1)
     return { repo: name, revision: undefined };
@@ -41,9 +47,9 @@ export function assertSafeName(name: string, what: string): void {
 
 /** The same for a name that a repository chose: not the caller's mistake. */
 export function assertSafeEntry(name: string, repo: string): void {
-  if (isSafeName(name)) return;
+  if (isSafeName(name) && isPlainName(name)) return;
   throw new EntryNotFoundError(
-    `'${repo}' lists the file ${JSON.stringify(name)}, which would lie outside of its folder; nothing was written.`,
+    `'${repo}' lists the file ${quoted(JSON.stringify(name))}, which would lie outside of its folder or has no name of its own; nothing was written.`,
     {
       hint: "Such a name can be an attack. Tell the hub, and leave the file out with ignore_patterns if you must.",
     },
@@ -55,6 +61,10 @@ function isSafeName(name: string): boolean {
   const isAbsolute = name.startsWith("/") || name.startsWith("\\") || /(^|\/)[a-zA-Z]:/.test(name);
   return name !== "" && !isAbsolute && !name.includes("\0") && !parts.includes("..");
 }
+
+/** No folder is empty or ".", which would make two names one; no half of a character, which no address can hold. */
+const isPlainName = (name: string): boolean =>
+  name.split("/").every((part) => part !== "" && part !== ".") && !/\p{Surrogate}/u.test(name);
 
 /** One pattern or several; each as of Python's fnmatch: `*` also matches "/", and "folder/" means all in it. */
 export type Patterns = string | readonly string[] | null | undefined;

@@ -5,11 +5,12 @@
 // count. `<blob>.incomplete`, the name of older Pythons, always was a file without gaps: it is taken over, and never written,
 // since they would go on at its end.
 
-import { createHash, type Hash, randomBytes } from "node:crypto";
+import { type Hash, randomBytes } from "node:crypto";
 import { type FileHandle, open, readFile, rename, rm, statfs, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { FileError } from "../errors/index.ts";
-import { fileError } from "./cache.ts";
+import { fileError, isSize } from "./cache.ts";
+import { hasherFor } from "./checksum.ts";
 
 /** Half-open: [start, end). */
 export type Range = readonly [start: number, end: number];
@@ -18,12 +19,6 @@ const NOTE_EVERY = 250; // ms
 const READ_SIZE = 1024 * 1024;
 /** Below this, starting again costs less than keeping books. */
 const WORTH_RESUMING = 4 * 1024 * 1024;
-
-/** SHA-256 for a large file, git's hash for any other: what the name of its blob says. */
-export function hasherFor(etag: string, size: number): Hash {
-  if (etag.length === 64) return createHash("sha256");
-  return createHash("sha1").update(`blob ${size}\0`);
-}
 
 export class PartialFile {
   readonly size: number;
@@ -80,7 +75,8 @@ export class PartialFile {
       const { version, etag, done } = JSON.parse(noted) as { version: number; etag: string; done: Range[] };
       if (version !== 1 || etag !== this.etag) return;
       for (const [start, end] of done)
-        if (start >= 0 && end <= size && end <= this.size) this.#add(start, end);
+        if (isSize(start) && isSize(end) && start < end && end <= Math.min(size, this.size))
+          this.#add(start, end);
     } catch {
       // Damaged notes: from the beginning.
     }

@@ -5,7 +5,8 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { InvalidArgumentError } from "../errors/index.ts";
 import { suggest } from "../errors/suggest.ts";
-import { askCommit, listFiles } from "./api.ts";
+import { askCommit } from "./api.ts";
+import { listFiles } from "./listing.ts";
 import { type CardContent, modelCard } from "./model_card.ts";
 import { type CommitInfo, type CommitOptions, create_repo, namesBelow, upload_files } from "./upload.ts";
 

@@ -10,7 +10,7 @@ import {
   RevisionNotFoundError,
 } from "../errors/index.ts";
 import { endpoint } from "./environment.ts";
-import { redact } from "./token.ts";
+import { quoted, redact } from "./redact.ts";
 
 /** Worth another attempt: the server is busy, or something between it and us failed. */
 export const isTransient = (status: number): boolean =>
@@ -27,15 +27,15 @@ interface Refusal {
 /** The server's own words, short and in one line. */
 function words(headers: IncomingHttpHeaders, text: string): string {
   const header = headers["x-error-message"];
-  if (typeof header === "string" && header !== "") return redact(header);
+  if (typeof header === "string" && header !== "") return quoted(header, 500);
   try {
-    const { error, message } = JSON.parse(text) as { error?: unknown; message?: unknown };
+    const { error, message } = (JSON.parse(text) ?? {}) as { error?: unknown; message?: unknown };
     const said = error ?? message;
-    if (typeof said === "string") return said.slice(0, 500);
+    if (typeof said === "string") return quoted(said, 500);
   } catch {
     // Not JSON: a page of a proxy, say.
   }
-  return /^\s*</.test(text) ? "" : (text.trim().split("\n")[0]?.slice(0, 200) ?? "");
+  return /^\s*</.test(text) ? "" : quoted(text.trim().split("\n")[0] ?? "", 200);
 }
 
 /** The typed error for an answer of 400 and above. */

@@ -1,17 +1,17 @@
 // Bringing several files of one commit: into the cache that is shared with Python, or into a folder.
 
-import { createReadStream } from "node:fs";
 import { copyFile, mkdir, readFile, rename, stat, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { EntryNotFoundError, InvalidArgumentError } from "../errors/index.ts";
 import { warn } from "../errors/warnings.ts";
-import { listFiles, notCached, resolveCommit } from "./api.ts";
+import { notCached, resolveCommit } from "./api.ts";
 import { bringBlob } from "./blobs.ts";
 import { etagOf, fileError, RepoCache, type RepoFile, writeListing } from "./cache.ts";
+import { checksum } from "./checksum.ts";
 import { endpoint } from "./environment.ts";
+import { listFiles } from "./listing.ts";
 import { assertRepoId, assertSafeEntry, filterNames, type Patterns, splitRevision } from "./names.ts";
 import { ByteProgress, type HubOptions, isOffline } from "./options.ts";
-import { hasherFor } from "./partial_file.ts";
 import { tokenFor } from "./token.ts";
 import { Connections, type Source } from "./transfer.ts";
 
@@ -92,6 +92,7 @@ export async function bringFiles(
           size: file.size,
           xetHash: file.xetHash,
           file: cache.blob(etag),
+          cache: cache.root,
           lock: cache.lock(etag),
           force: options.force_download ?? false,
           signal,
@@ -233,8 +234,7 @@ async function bringToFolder(
   await writeFile(path.join(notes, ".gitignore"), "*", { flag: "wx" }).catch(() => {});
   await writeListing(path.join(notes, "trees", `${commit}.json`), files);
   progress.begin();
-  await forEach(files, FILES, async (file) => {
-    const target = path.join(folder, ...file.path.split("/"));
+  const bring = async (file: RepoFile, target: string): Promise<void> => {
     const note = path.join(notes, "download", ...`${file.path}.metadata`.split("/"));
     const etag = etagOf(file);
     await mkdir(path.dirname(note), { recursive: true });
@@ -269,6 +269,12 @@ async function bringToFolder(
     }
     await writeFile(note, `${commit}\n${etag}\n${Date.now() / 1000}\n`);
     progress.done(file.path);
+  };
+  await forEach(files, FILES, async (file) => {
+    const target = path.join(folder, ...file.path.split("/"));
+    await bring(file, target).catch((error) => {
+      throw (error as NodeJS.ErrnoException).syscall === undefined ? error : fileError(target, error);
+    });
   });
   return folder;
 }
@@ -280,21 +286,4 @@ async function isCurrent(target: string, note: string, file: RepoFile): Promise<
   const [, etag, time] = (await readFile(note, "utf8").catch(() => "")).split("\n");
   if (etag !== undefined && facts.mtimeMs / 1000 - 1 <= Number(time)) return etag === etagOf(file);
   return (await checksum(target, etagOf(file), file.size)) === etagOf(file);
-}
-
-/** The checksum of a file, of the kind that `etag` is. */
-export async function checksum(
-  file: string,
-  etag: string,
-  size: number,
-  signal?: AbortSignal,
-): Promise<string> {
-  const hash = hasherFor(etag, size);
-  for await (const chunk of createReadStream(file, {
-    highWaterMark: 1024 * 1024,
-    ...(signal ? { signal } : {}),
-  })) {
-    hash.update(chunk as Buffer);
-  }
-  return hash.digest("hex");
 }

@@ -5,24 +5,27 @@ import { HubError } from "../errors/index.ts";
 import { timeouts } from "./environment.ts";
 import {
   askedToWait,
+  bodyOf,
   ConnectionError,
   failure,
   follow,
   type HubResponse,
+  letGo,
+  packingOf,
   pause,
   retries,
   unreachable,
 } from "./http.ts";
 import type { PartialFile, Range } from "./partial_file.ts";
+import { quoted } from "./redact.ts";
 import { isTransient } from "./responses.ts";
-import { redact } from "./token.ts";
 
-/** One request brings at most this much, so that several connections can share a file. */
-const PIECE = 64 * 1024 * 1024;
+/** One request brings at most so many bytes, so that several connections can share a file. An object, for tests. */
+export const requests = { longest: 64 * 1024 * 1024 };
 /** Bytes are hashed and written in blocks of this size; a connection has two at most. */
 const BLOCK = 256 * 1024;
 /** Node makes a buffer for each read and frees it with the next collection, of which there would be few: so we ask. */
-const COLLECT_EVERY = 6 * 1024 * 1024;
+const COLLECT_EVERY = 3 * 1024 * 1024;
 
 /** A connection that brings less than this before it breaks has failed: a server that drips must come to an end. */
 const PROGRESS = 64 * 1024;
@@ -136,7 +139,9 @@ export async function download(
 function pieces(missing: readonly Range[]): Range[] {
   const parts: Range[] = [];
   for (const [start, end] of missing) {
-    for (let at = start; at < end; at += PIECE) parts.push([at, Math.min(at + PIECE, end)]);
+    for (let at = start; at < end; at += requests.longest) {
+      parts.push([at, Math.min(at + requests.longest, end)]);
+    }
   }
   return parts;
 }
@@ -217,11 +222,17 @@ class Piece {
     const sent = response.headers["x-repo-commit"];
     if (typeof sent === "string" && sent !== commit) {
       response.message.destroy();
-      throw new HubError(`'${repo}': ${name} was asked for by commit ${commit}, and commit ${sent} came.`);
+      throw new HubError(
+        `'${repo}': ${name} was asked for by commit ${commit}, and commit ${quoted(sent, 60)} came.`,
+      );
     }
-    if (response.headers["content-encoding"] !== undefined)
-      refuse(`${name} comes packed, which was not asked for`);
-    const total = lengthOf(response);
+    const isPacked = packingOf(response.headers) !== undefined;
+    if (isPacked && response.status === 206) {
+      // Ranges of packed bytes are of no use; the whole file can be unpacked.
+      this.#state.ranges = false;
+      refuse(`${name}: a range comes packed, which was not asked for`);
+    }
+    const total = isPacked ? undefined : lengthOf(response);
     if (total !== undefined && total !== this.#file.size) {
       refuse(`${name} has ${total} bytes there and ${this.#file.size} in the listing`);
     }
@@ -234,7 +245,9 @@ class Piece {
   }
 
   /** Reads an answer up to the piece's end. What came before a failure is written, and counts. */
-  async #receive({ message, status }: HubResponse): Promise<void> {
+  async #receive(response: HubResponse): Promise<void> {
+    const { status } = response;
+    const body = bodyOf(response);
     let skip = status === 206 ? 0 : this.#at;
     let block = takeBlock();
     let size = 0;
@@ -242,22 +255,24 @@ class Piece {
     let writing = Promise.resolve();
     let waiting = 0;
     let broken: unknown;
+    let silence: NodeJS.Timeout | undefined;
     const flush = (): void => {
       if (size === 0) return;
       const [position, full, bytes] = [start, block, block.subarray(0, size)];
       [block, size, start] = [takeBlock(), 0, this.#at];
       this.#file.hash(position, bytes);
       waiting++;
-      message.pause();
+      body.pause();
       writing = writing
         .then(() => this.#file.write(position, bytes))
         .then(() => {
           giveBlock(full);
           waiting--;
-          if (waiting < 2) message.resume();
+          silence?.refresh(); // a slow disk is not the server's silence
+          if (waiting < 2) body.resume();
         });
-      writing.catch((error) => message.destroy(error));
-      if (waiting < 2) message.resume();
+      writing.catch((error) => body.destroy(error));
+      if (waiting < 2) body.resume();
     };
     const keep = (part: Buffer): void => {
       for (let from = 0; from < part.length; ) {
@@ -279,12 +294,12 @@ class Piece {
         clearTimeout(silence);
         resolve();
       };
-      const silence = setTimeout(
-        () => message.destroy(new ConnectionError(`no bytes within ${limit / 1000} s`)),
-        limit,
-      );
-      message.on("data", (chunk: Buffer) => {
-        silence.refresh();
+      silence = setTimeout(() => {
+        if (waiting > 0) silence?.refresh();
+        else body.destroy(new ConnectionError(`no bytes within ${limit / 1000} s`));
+      }, limit);
+      body.on("data", (chunk: Buffer) => {
+        silence?.refresh();
         let part = chunk;
         if (skip > 0) {
           part = chunk.subarray(skip);
@@ -296,20 +311,21 @@ class Piece {
           keep(part);
           this.#onBytes(part.length);
         } catch (error) {
-          message.destroy(error as Error);
+          body.destroy(error as Error);
           finish(error);
         }
         if (this.#at === this.#end) {
-          // More than the piece: the rest is of no use. Otherwise the connection is kept for the next request.
-          if (!message.readableEnded && status !== 206) message.destroy();
+          // The rest of a whole file is of no use. Otherwise the connection is kept for the next request.
+          if (status !== 206 && this.#end < this.#file.size) body.destroy();
+          else letGo(response.message);
           finish();
         }
       });
-      message.once("end", () =>
+      body.once("end", () =>
         finish(this.#at < this.#end ? new ConnectionError("the answer is too short") : undefined),
       );
-      message.once("error", finish);
-      message.once("close", () =>
+      body.once("error", finish);
+      body.once("close", () =>
         finish(this.#at < this.#end ? new ConnectionError("the connection broke off") : undefined),
       );
     });
@@ -320,8 +336,8 @@ class Piece {
     if (broken === undefined || this.#at === this.#end) return;
     const { code, message: text, name } = broken as NodeJS.ErrnoException;
     if (broken instanceof ConnectionError) throw broken;
-    if (/^(E|HPE_)/.test(code ?? "") && name === "Error") {
-      throw new ConnectionError(redact(text));
+    if (/^(E|HPE_|Z_)/.test(code ?? "") && name === "Error") {
+      throw new ConnectionError(quoted(text));
     }
     throw broken;
   }

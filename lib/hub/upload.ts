@@ -5,15 +5,17 @@ import { readdir, stat } from "node:fs/promises";
 import path from "node:path";
 import { pathToFileURL } from "node:url";
 import { HubError, InvalidArgumentError, TorchformersError } from "../errors/index.ts";
-import { askCommit, hubFetch, listFiles, whoami } from "./api.ts";
+import { askCommit, hubFetch, whoami } from "./api.ts";
 import { etagOf, type RepoFile } from "./cache.ts";
+import { checksum } from "./checksum.ts";
 import { endpoint, isOfflineEverywhere } from "./environment.ts";
 import { pause, retries } from "./http.ts";
+import { listFiles } from "./listing.ts";
 import { assertRepoId, assertSafeName, filterNames, type Patterns } from "./names.ts";
 import { ByteProgress, type HubOptions } from "./options.ts";
+import { redact } from "./redact.ts";
 import { isTransient } from "./responses.ts";
-import { checksum } from "./snapshot.ts";
-import { redact, tokenFor } from "./token.ts";
+import { tokenFor } from "./token.ts";
 
 /** Who may do it, and what to tell meanwhile. */
 type CommonOptions = Pick<HubOptions, "token" | "signal" | "progress_callback">;
@@ -95,7 +97,7 @@ export async function create_repo(
     // Without the right to make it one may still have the right to write to it.
     const mayExist = options.exist_ok && (status === 409 || status === 403 || status === undefined);
     if (mayExist && (status === 409 || (await exists(repo, options)))) return made;
-    throw asHubError(error, repo, token);
+    throw asHubError(error, repo);
   }
 }
 
@@ -198,7 +200,7 @@ export async function upload_files(
       return await commit(repo, token, sized, progress, options);
     } catch (error) {
       signal?.throwIfAborted();
-      const failure = asHubError(error, repo, token);
+      const failure = asHubError(error, repo);
       const isFinal =
         !(failure instanceof HubError) || !isWorthRepeating(failure) || attempt >= retries.attempts;
       if (isFinal && !(failure instanceof HubError && failure.status === undefined)) throw failure;
@@ -284,11 +286,11 @@ async function arrived(
 }
 
 /** Errors of @huggingface/hub in our terms; it puts whole addresses into messages. */
-function asHubError(error: unknown, repo: string, token: string | undefined): Error {
+function asHubError(error: unknown, repo: string): Error {
   if (error instanceof TorchformersError || (error as Error).name === "AbortError") return error as Error;
   const { statusCode, message } = error as { statusCode?: number; message?: string };
   const isStorage = statusCode === 403 || statusCode === 401;
-  return new HubError(`'${repo}': ${redact(String(message ?? error), token)}`, {
+  return new HubError(`'${repo}': ${redact(String(message ?? error))}`, {
     status: isStorage ? undefined : statusCode,
     page: `${endpoint()}/${repo}`,
     hint: "What was sent so far is kept: the next attempt sends only the rest.",

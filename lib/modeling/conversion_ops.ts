@@ -319,8 +319,8 @@ export class PermuteForRope extends ConversionOps {
   }
 }
 
-/** The weight of a convolution over whole patches as that of a linear layer. */
-export class Conv3dToLinear extends ConversionOps {
+/** Between the weight of a convolution over whole patches and that of a linear layer. */
+abstract class PatchOps extends ConversionOps {
   readonly in_channels: number;
   readonly kernel_size: readonly [number, number, number];
 
@@ -332,7 +332,10 @@ export class Conv3dToLinear extends ConversionOps {
     this.in_channels = in_channels;
     this.kernel_size = kernel_size;
   }
+}
 
+/** The weight of a convolution over whole patches as that of a linear layer. */
+export class Conv3dToLinear extends PatchOps {
   override convert(weights: Weights, context: ConversionContext): Weights {
     const target = this.oneTarget(weights, context);
     const weight = this.single(weights);
@@ -342,24 +345,12 @@ export class Conv3dToLinear extends ConversionOps {
   }
 
   override get reverse_op(): ConversionOps {
-    return new LinearToConv3d({ in_channels: this.in_channels, kernel_size: this.kernel_size });
+    return new LinearToConv3d(this);
   }
 }
 
 /** Undoes `Conv3dToLinear`. */
-export class LinearToConv3d extends ConversionOps {
-  readonly in_channels: number;
-  readonly kernel_size: readonly [number, number, number];
-
-  constructor({
-    in_channels,
-    kernel_size,
-  }: { in_channels: number; kernel_size: readonly [number, number, number] }) {
-    super();
-    this.in_channels = in_channels;
-    this.kernel_size = kernel_size;
-  }
-
+export class LinearToConv3d extends PatchOps {
   override convert(weights: Weights, context: ConversionContext): Weights {
     const target = this.oneTarget(weights, context);
     const weight = this.single(weights);
@@ -370,6 +361,6 @@ export class LinearToConv3d extends ConversionOps {
   }
 
   override get reverse_op(): ConversionOps {
-    return new Conv3dToLinear({ in_channels: this.in_channels, kernel_size: this.kernel_size });
+    return new Conv3dToLinear(this);
   }
 }

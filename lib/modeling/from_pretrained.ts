@@ -1,4 +1,5 @@
 // Loading a checkpoint into a model: a skeleton on the meta device, then the file's tensors put into its parameters.
+import { type AdapterSource, findAdapter } from "../adapters/files.ts";
 import { GenerationConfig, PretrainedConfig } from "../configuration/index.ts";
 import { CheckpointError, InvalidArgumentError } from "../errors/index.ts";
 import { nearest } from "../errors/suggest.ts";
@@ -12,12 +13,12 @@ import * as torch from "../torch/index.ts";
 import { assertPlausible, Checkpoint } from "./checkpoint.ts";
 import { get_model_conversion_mapping } from "./conversion_mapping.ts";
 import { is_loaded } from "./initialization.ts";
-import { placeWeights, planWeights } from "./load_weights.ts";
+import { placeReady } from "./load_hooks.ts";
+import { placeWeights, planWeights, readWeights } from "./load_weights.ts";
 import {
   chooseDtype,
   type FromPretrainedOptions,
   OWN_OPTIONS,
-  oneDevice,
   progressReporter,
   type Report,
   refuseQuantization,
@@ -25,6 +26,7 @@ import {
 } from "./loading_options.ts";
 import { keyLists, type LoadingInfo, lists, mismatch, printLoadingReport } from "./loading_report.ts";
 import type { ModelClass, PreTrainedModel } from "./modeling_utils.ts";
+import { Placing, parseDeviceMap } from "./placing.ts";
 import type { WeightTransform } from "./weight_transforms.ts";
 
 export type { ProgressEvent } from "../hub/files.ts";
@@ -36,17 +38,60 @@ let loading = 0;
 /** True while a skeleton is built: constructors leave weights alone then. */
 export const isLoading = (): boolean => loading > 0;
 
-/** See `PreTrainedModel.from_pretrained`. */
+/** See `PreTrainedModel.from_pretrained`. What holds an adapter is loaded as its base model with the adapter in it. */
 export async function loadPretrained(
   cls: ModelClass & typeof PreTrainedModel,
   source: string,
-  options: FromPretrainedOptions,
+  { adapter_name, adapter_kwargs, ...options }: FromPretrainedOptions,
 ): Promise<[PreTrainedModel, LoadingInfo]> {
   if (typeof source !== "string" || source === "") {
     throw new InvalidArgumentError(
       `${cls.name}.from_pretrained takes a directory or a repository name first.`,
     );
   }
+  options.signal?.throwIfAborted();
+  // One commit for all files.
+  const { name, options: pinned } = await pin(source, options);
+  const found = await withAdapter(name, pinned, adapter_kwargs);
+  if (found === undefined) return loadModel(cls, name, pinned);
+  const [model, info] = await loadModel(cls, found.base, found.options);
+  try {
+    await model.load_adapter(name, { adapter_name, ...found.hub });
+  } catch (error) {
+    model.dispose();
+    throw error;
+  }
+  return [model, info];
+}
+
+/** What is loaded for a folder or repository that holds an adapter. */
+export interface WithAdapter extends AdapterSource {
+  /** The options for the base model. */
+  readonly options: FromPretrainedOptions;
+  /** Those for the files of the adapter. */
+  readonly hub: HubOptions;
+}
+
+/** Where the base model of an adapter is, and with which options both are loaded; undefined for what holds no adapter. */
+export async function withAdapter(
+  name: string,
+  options: FromPretrainedOptions,
+  adapter_kwargs: HubOptions | null | undefined,
+): Promise<WithAdapter | undefined> {
+  const { hub: given } = splitOptions(options);
+  const hub = { ...given, ...adapter_kwargs, progress_callback: undefined };
+  const found = await findAdapter(name, hub);
+  if (found === undefined) return undefined;
+  // The revision is one of the adapter's repository; that of the base model is its own.
+  const { revision: _adapters, subfolder: _folder, ...others } = options;
+  return { ...found, options: found.isEmbedded ? options : others, hub };
+}
+
+async function loadModel(
+  cls: ModelClass & typeof PreTrainedModel,
+  source: string,
+  options: FromPretrainedOptions,
+): Promise<[PreTrainedModel, LoadingInfo]> {
   const { own, hub: given, fields } = splitOptions(options);
   const { signal } = given;
   signal?.throwIfAborted();
@@ -55,7 +100,7 @@ export async function loadPretrained(
   // One commit for all files. The weights are what is worth telling of while it is downloaded.
   const { name: dirOrRepo, options: pinned } = await pin(source, given);
   const hub = { ...pinned, progress_callback: undefined };
-  const device = oneDevice(own.device_map);
+  const device_map = parseDeviceMap(own.device_map);
   const read = async () => {
     const config = await loadConfig(cls, dirOrRepo, own, hub, fields);
     refuseQuantization(config, own);
@@ -85,7 +130,8 @@ export async function loadPretrained(
     model = skeleton(cls, config, dtype);
     const info = await fill(model, checkpoint, {
       dtype,
-      device,
+      own,
+      device_map,
       strict: own.strict ?? false,
       ignore: own.ignore_mismatched_sizes ?? false,
       key_mapping: own.key_mapping ?? {},
@@ -94,7 +140,6 @@ export async function loadPretrained(
       signal,
     });
     model.eval();
-    if (own.device_map) model.hf_device_map = { "": device };
     if (model.can_generate()) model.generation_config = await loadGenerationConfig(config, dirOrRepo, hub);
     report("ready", dirOrRepo, 1, 1);
     return [model, info];
@@ -193,7 +238,8 @@ function skeleton(cls: ModelClass, config: PretrainedConfig, dtype: Dtype): PreT
 
 interface FillOptions {
   readonly dtype: Dtype;
-  readonly device: Device;
+  readonly own: FromPretrainedOptions;
+  readonly device_map: ReturnType<typeof parseDeviceMap>;
   readonly strict: boolean;
   readonly ignore: boolean;
   readonly key_mapping: Readonly<Record<string, string>>;
@@ -214,13 +260,19 @@ async function fill(
   });
   const plan = await planWeights(model, checkpoint, transforms, options.signal);
   const { info } = plan;
+  const ready = await plan.hooked.run(readWeights, info, options.source);
   if (info.mismatched_keys.size > 0 && !options.ignore) throw mismatch(info, options.source);
-  await placeWeights(
-    plan,
-    { ...options, device: () => options.device, keepsFloat32: float32Filter(cls, options.dtype) },
-    options.source,
-  );
-  tidily(() => finish(model, info, transforms, options));
+  const keepsFloat32 = float32Filter(cls, options.dtype);
+  const placing =
+    options.device_map === undefined
+      ? undefined
+      : new Placing(model, options.device_map, options.own, keepsFloat32);
+  const device = (name: string) => placing?.device(name) ?? "cpu";
+  const placement = { ...options, device, keepsFloat32, placing };
+  await placeWeights(plan, placement, options.source);
+  placeReady(ready, placement);
+  tidily(() => finish(model, info, transforms, { ...options, device }));
+  await placing?.finish();
   return info;
 }
 
@@ -244,7 +296,7 @@ function finish(
   model: PreTrainedModel,
   info: LoadingInfo,
   transforms: readonly WeightTransform[],
-  options: FillOptions,
+  options: FillOptions & { readonly device: (name: string) => Device },
 ): void {
   const cls = model.constructor as typeof PreTrainedModel;
   const fresh = new Set([...info.missing_keys, ...[...info.mismatched_keys].map(([name]) => name)]);
@@ -278,13 +330,18 @@ function finish(
 }
 
 /** Puts memory under what is still on the meta device; a tied target waits for its source. */
-function allocate(path: string, module: nn.Module, tied: ReadonlySet<string>, device: Device): void {
+function allocate(
+  path: string,
+  module: nn.Module,
+  tied: ReadonlySet<string>,
+  device: (name: string) => Device,
+): void {
   const { parameters, buffers } = module._own_state();
   for (const [name, tensor] of [...parameters, ...buffers]) {
     if (is_loaded(tensor) || !tensor.is_meta) continue;
     const full = path === "" ? name : `${path}.${name}`;
     if (tied.has(full)) continue;
-    tensor.data = torch.empty(tensor.shape, { dtype: tensor.dtype, device });
+    tensor.data = torch.empty(tensor.shape, { dtype: tensor.dtype, device: device(full) });
   }
 }
 

@@ -27,6 +27,15 @@ export const normal_: (tensor: Tensor, mean?: number, std?: number) => Tensor = 
 export const uniform_: (tensor: Tensor, a?: number, b?: number) => Tensor = guarded((t, a = 0, b = 1) =>
   nn.init.uniform_(t, a, b),
 );
+export const trunc_normal_: (tensor: Tensor, mean?: number, std?: number) => Tensor = guarded(
+  (t, mean = 0, std = 1) => nn.init.trunc_normal_(t, mean, std),
+);
+export const kaiming_normal_: (tensor: Tensor, options?: nn.init.KaimingOptions) => Tensor = guarded(
+  (t, options = {}) => nn.init.kaiming_normal_(t, options),
+);
+export const kaiming_uniform_: (tensor: Tensor, options?: nn.init.KaimingOptions) => Tensor = guarded(
+  (t, options = {}) => nn.init.kaiming_uniform_(t, options),
+);
 export const constant_: (tensor: Tensor, value: number) => Tensor = guarded((t, value) =>
   nn.init.constant_(t, value),
 );

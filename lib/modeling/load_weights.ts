@@ -10,9 +10,11 @@ import type { Checkpoint, Entry } from "./checkpoint.ts";
 import type { Weights } from "./conversion_ops.ts";
 import { mark_loaded } from "./initialization.ts";
 import { type LazyWeight, type View, WeightPart } from "./lazy_weight.ts";
+import { HookedModules } from "./load_hooks.ts";
 import type { Report } from "./loading_options.ts";
 import type { LoadingInfo } from "./loading_report.ts";
 import type { PreTrainedModel } from "./modeling_utils.ts";
+import type { Placing } from "./placing.ts";
 import { Transforms, type WeightConverter, type WeightTransform } from "./weight_transforms.ts";
 
 /** How much is asked of the addon at once: progress is told and an abort is heeded in between. */
@@ -23,6 +25,8 @@ export interface PlacementOptions {
   readonly device: (name: string) => Device;
   /** Which parameters stay float32. */
   readonly keepsFloat32: (name: string) => boolean;
+  /** Who leaves weights on the disk. */
+  readonly placing?: Pick<Placing, "keepOnDisk"> | undefined;
   readonly report: Report;
   readonly signal: AbortSignal | undefined;
 }
@@ -39,6 +43,8 @@ export interface Plan {
   readonly info: LoadingInfo;
   /** Targets whose conversion failed, with the reason. */
   readonly conversion_errors: ReadonlyMap<string, Error>;
+  /** What goes through hooks of modules first. */
+  readonly hooked: HookedModules;
 }
 
 /** Tensors of the checkpoint that make up one converter's targets. */
@@ -72,8 +78,16 @@ export async function planWeights(
     mismatched_keys: new Set(),
     error_msgs: [],
   };
-  const has = (name: string) => Object.hasOwn(state, name);
-  const fit = prefixMatcher(has, (model.constructor as typeof PreTrainedModel).base_model_prefix);
+  const hooked = new HookedModules(model);
+  const isOwn = (name: string) => Object.hasOwn(state, name);
+  const has = (name: string) => isOwn(name) || hooked.has(name);
+  const prefix = (model.constructor as typeof PreTrainedModel).base_model_prefix;
+  const fitOwn = prefixMatcher(isOwn, prefix);
+  const fitHooked = prefixMatcher((name) => hooked.has(name), prefix);
+  const fit = (key: string) => {
+    const name = fitOwn(key);
+    return isOwn(name) || hooked.size === 0 || hooked.has(key) ? name : fitHooked(key);
+  };
   const all = new Transforms(transforms);
   const pace = pacer(signal);
 
@@ -104,6 +118,7 @@ export async function planWeights(
   const planned: Planned[] = [];
   const conversion_errors = new Map<string, Error>();
   const plan = (name: string, weight: LazyWeight<Entry>) => {
+    if (hooked.has(name)) return hooked.add(name, weight);
     const tensor = state[name];
     if (tensor === undefined) {
       info.unexpected_keys.add(name);
@@ -126,7 +141,21 @@ export async function planWeights(
       info.error_msgs.push(`${name}: ${(error as Error).message}`);
     }
   }
-  return { planned, info, conversion_errors };
+  return { planned, info, conversion_errors, hooked };
+}
+
+/** Weights as tensors of the checkpoint's own dtype, on the CPU: the mapped file where that is possible. */
+export async function readWeights(weights: readonly LazyWeight<Entry>[]): Promise<Tensor[]> {
+  const tensors = weights.map((weight) => {
+    const view = mappable(weight);
+    if (view !== undefined) return mappedTensor(view);
+    return torch.empty([...weight.shape], { dtype: weight.dtype, device: "cpu" });
+  });
+  const toRead = weights.flatMap((weight, i) =>
+    mappable(weight) === undefined ? [{ weight, into: tensors[i] as Tensor }] : [],
+  );
+  await readInto(toRead);
+  return tensors;
 }
 
 /** A name as it is in the model, or with the base model's prefix taken off or added. */
@@ -156,13 +185,16 @@ export async function placeWeights(
     const { name, tensor, weight } = each;
     const dtype = isFloatingDtype(tensor.dtype) && options.keepsFloat32(name) ? "float32" : tensor.dtype;
     const device = options.device(name);
+    if (await options.placing?.keepOnDisk(each, dtype, () => readBatch([{ ...each, dtype, device }]))) {
+      progress.add(weight);
+      await pace();
+      continue;
+    }
     const view = device === "cpu" && weight.dtype === dtype ? mappable(weight) : undefined;
     if (view === undefined) toRead.push({ ...each, dtype, device });
     else {
       tidily(() => {
-        tensor.data = view.source.file.get_tensor(view.source.name);
-        if (!isWhole(view))
-          tensor.data = tensor.as_strided(view.view.sizes, view.view.strides, view.view.offset);
+        tensor.data = mappedTensor(view);
       });
       mark_loaded(tensor);
       mapped.push(each);
@@ -188,15 +220,32 @@ export async function placeWeights(
 
 /** Reads some tensors, and gives them to the model when all of them are there. */
 async function readBatch(batch: readonly (Planned & { dtype: Dtype; device: Device })[]): Promise<void> {
-  const fresh: Tensor[] = [];
+  const fresh = torch.no_grad(() =>
+    batch.map(({ tensor, dtype, device }) => torch.empty(tensor.shape, { dtype, device })),
+  );
+  try {
+    await readInto(batch.map(({ weight }, i) => ({ weight, into: fresh[i] as Tensor })));
+    for (const [i, { tensor }] of batch.entries()) {
+      torch.no_grad(() => {
+        tensor.data = fresh[i] as Tensor;
+      });
+      mark_loaded(tensor);
+    }
+  } finally {
+    for (const tensor of fresh) tensor.dispose();
+  }
+}
+
+/** Fills tensors with weights, by the addon's threads. */
+async function readInto(
+  pairs: readonly { readonly weight: LazyWeight<Entry>; readonly into: Tensor }[],
+): Promise<void> {
   const regions: Tensor[] = [];
   const files: number[] = [];
   const indices: number[] = [];
   const views: number[] = [];
   torch.no_grad(() => {
-    for (const { tensor, weight, dtype, device } of batch) {
-      const into = torch.empty(tensor.shape, { dtype, device });
-      fresh.push(into);
+    for (const { weight, into } of pairs) {
       for (const { source, view, into: region } of weight.copies(into)) {
         const [file, index] = source.file._place(source.name);
         files.push(file);
@@ -206,22 +255,20 @@ async function readBatch(batch: readonly (Planned & { dtype: Dtype; device: Devi
       }
     }
   });
+  const targets = new Set(pairs.map(({ into }) => into));
   try {
-    await addon().readTensors(
-      files,
-      indices,
-      views,
-      regions.map((region) => region._handle),
-    );
-    for (const [i, { tensor }] of batch.entries()) {
-      torch.no_grad(() => {
-        tensor.data = fresh[i] as Tensor;
-      });
-      mark_loaded(tensor);
+    if (regions.length > 0) {
+      const handles = regions.map((region) => region._handle);
+      await addon().readTensors(files, indices, views, handles);
     }
   } finally {
-    for (const tensor of new Set([...regions, ...fresh])) tensor.dispose();
+    for (const region of new Set(regions)) if (!targets.has(region)) region.dispose();
   }
+}
+
+function mappedTensor({ source, view }: { source: Entry; view: View }): Tensor {
+  const tensor = source.file.get_tensor(source.name);
+  return isWhole({ source, view }) ? tensor : tensor.as_strided(view.sizes, view.strides, view.offset);
 }
 
 const tidily = (body: () => void): void => torch.no_grad(() => torch.tidy(body));

@@ -1,11 +1,12 @@
 // What `from_pretrained` is told: its options, and what follows from them before any weight is read.
 
+import type { DeviceMap, MaxMemory, Place } from "../big_modeling/devices.ts";
 import type { PretrainedConfig } from "../configuration/index.ts";
 import { InvalidArgumentError, UnsupportedQuantizationError } from "../errors/index.ts";
 import type { CheckpointFiles } from "../hub/checkpoint.ts";
 import { HUB_OPTIONS, type HubOptions, type ProgressEvent } from "../hub/files.ts";
 import { asDtype, isFloatingDtype } from "../torch/dtype.ts";
-import type { Device, Dtype } from "../torch/index.ts";
+import type { Dtype } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 
@@ -19,10 +20,17 @@ export interface FromPretrainedOptions extends HubOptions {
   readonly config?: PretrainedConfig | string | null | undefined;
   /** "sdpa" (default where the model has it), "eager", or a registered name. */
   readonly attn_implementation?: string | null | undefined;
-  /** One device for all weights: "cpu" (default), "cuda:0"; or "auto". */
-  readonly device_map?: Device | Readonly<Record<string, Device>> | null | undefined;
-  readonly max_memory?: unknown;
+  /**
+   * Where weights go: one device ("cpu", "cuda:0", 0), a map from module names to devices, "cpu" or "disk", or a plan: "auto" (the
+   * same as "balanced"), "balanced_low_0" (as little as possible on the first accelerator), "sequential". Default: the CPU.
+   */
+  readonly device_map?: Place | DeviceMap | null | undefined;
+  /** Place → bytes or a size such as "10GiB": what a plan may use. Default: what is free. */
+  readonly max_memory?: MaxMemory | null | undefined;
+  /** Folder for weights that stay on the disk and that no file of the checkpoint holds as they are needed. */
   readonly offload_folder?: string | null | undefined;
+  /** Offload buffers too. Default false. */
+  readonly offload_buffers?: boolean | undefined;
   readonly variant?: string | undefined;
   /** Throw unless checkpoint and model have the same tensors. Default false. */
   readonly strict?: boolean | undefined;
@@ -33,6 +41,10 @@ export interface FromPretrainedOptions extends HubOptions {
   /** Pattern → replacement, applied to the checkpoint's names before anything else. */
   readonly key_mapping?: Readonly<Record<string, string>> | undefined;
   readonly trust_remote_code?: boolean | undefined;
+  /** The name that the adapter of a folder or repository with an adapter_config.json gets. Default "default". */
+  readonly adapter_name?: string | undefined;
+  /** Options of the hub for the files of such an adapter. */
+  readonly adapter_kwargs?: HubOptions | null | undefined;
   readonly quantization_config?: unknown;
   readonly [field: string]: unknown;
 }
@@ -53,6 +65,8 @@ export const OWN_OPTIONS = [
   "output_loading_info",
   "key_mapping",
   "trust_remote_code",
+  "adapter_name",
+  "adapter_kwargs",
   "quantization_config",
 ] as const;
 
@@ -99,22 +113,6 @@ export function refuseQuantization(config: PretrainedConfig, own: FromPretrained
     `The checkpoint is quantized by '${String(quantization.quant_method ?? "an unnamed method")}', which is not implemented.`,
     { hint: "Use a checkpoint in float32, float16 or bfloat16." },
   );
-}
-
-/** The device of all weights; placing over several devices is not part of this version. */
-export function oneDevice(device_map: FromPretrainedOptions["device_map"]): Device {
-  if (device_map === null || device_map === undefined) return "cpu";
-  const devices = typeof device_map === "string" ? [device_map] : [...new Set(Object.values(device_map))];
-  const [device] = devices;
-  if (devices.length !== 1 || device === undefined || device === "disk") {
-    throw new InvalidArgumentError(
-      "device_map: only one device for the whole model is possible in this version.",
-      { hint: 'Name one device, such as device_map: "cuda:0".' },
-    );
-  }
-  if (["auto", "balanced", "balanced_low_0", "sequential"].includes(device))
-    return torch.cuda.is_available() ? "cuda:0" : "cpu";
-  return device;
 }
 
 /** The dtype of the weights: as wanted, or with "auto" what config, index or file say. */

@@ -137,4 +137,42 @@ export class QuestionAnsweringModelOutput extends output<
   { start_logits: Tensor; end_logits: Tensor } & Maybe<Loss & Trace>
 >("loss", "start_logits", "end_logits", "hidden_states", "attentions") {}
 
+/** The last hidden states of a model of images without attention, [batch, channels, height, width]. */
+export class BaseModelOutputWithNoAttention extends output<
+  { last_hidden_state: Tensor } & Maybe<Pick<Trace, "hidden_states">>
+>("last_hidden_state", "hidden_states") {}
+
+/** The same, and their mean over each image, [batch, channels, 1, 1]. */
+export class BaseModelOutputWithPoolingAndNoAttention extends output<
+  { last_hidden_state: Tensor; pooler_output: Tensor } & Maybe<Pick<Trace, "hidden_states">>
+>("last_hidden_state", "pooler_output", "hidden_states") {}
+
+/** Scores over the labels [batch, labels], one row per image. */
+export class ImageClassifierOutput extends output<{ logits: Tensor } & Maybe<Loss & Trace>>(
+  "loss",
+  "logits",
+  "hidden_states",
+  "attentions",
+) {}
+
+/** Scores over the labels [batch, labels], one row per image, of a model without attention. */
+export class ImageClassifierOutputWithNoAttention extends output<
+  { logits: Tensor } & Maybe<Loss & Pick<Trace, "hidden_states">>
+>("loss", "logits", "hidden_states") {}
+
+/** Images [batch, channels, height, width] with their hidden patches filled. */
+export class MaskedImageModelingOutput extends output<{ reconstruction: Tensor } & Maybe<Loss & Trace>>(
+  "loss",
+  "reconstruction",
+  "hidden_states",
+  "attentions",
+) {}
+
+/** Outputs of the chosen stages of a backbone, each [batch, channels, height, width]. */
+export class BackboneOutput extends output<{ feature_maps: readonly Tensor[] } & Maybe<Trace>>(
+  "feature_maps",
+  "hidden_states",
+  "attentions",
+) {}
+
 export { output as defineOutput };

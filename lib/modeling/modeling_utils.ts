@@ -1,19 +1,23 @@
 // PreTrainedModel: what every model of the library can do beside its forward.
 // Over 500 lines because it is one class; loading, saving, tying and resizing live in files of their own.
+import { PeftAdapterMixin } from "../adapters/adapter_mixin.ts";
 import { type Compiled, compile, type RunOptions } from "../compile/compile.ts";
 import type { GenerationConfig } from "../configuration/index.ts";
 import { type ConfigClass, PretrainedConfig } from "../configuration/index.ts";
+import { registerForAutoClass } from "../custom_code/auto_classes.ts";
 import { InvalidArgumentError, TraceError, UninitializedWeightsError } from "../errors/index.ts";
 import { nearest } from "../errors/suggest.ts";
-import { warnOnce } from "../errors/warnings.ts";
+import { warn, warnOnce } from "../errors/warnings.ts";
 import type { CommitInfo } from "../hub/upload.ts";
 import { bind } from "../nn/arguments.ts";
 import * as nn from "../nn/index.ts";
+import { isInitial, modulesMade } from "../nn/initial_values.ts";
 import { home_device, type OffloadStats, offloadStats } from "../placement/index.ts";
 import type { CheckpointOptions } from "../torch/checkpoint.ts";
 import type { Device, Dtype, RemovableHandle, Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
 import { ALL_ATTENTION_FUNCTIONS, attentionImplementation } from "./attention.ts";
+import { get_model_conversion_mapping } from "./conversion_mapping.ts";
 import {
   type FromPretrainedOptions,
   isLoading,
@@ -22,12 +26,13 @@ import {
 } from "./from_pretrained.ts";
 import { disableCheckpointing, enableCheckpointing, isCheckpointing } from "./gradient_checkpointing.ts";
 import * as init from "./initialization.ts";
+import { foldKeys } from "./loading_report.ts";
 import { RotaryEmbedding } from "./modeling_rope_utils.ts";
 import { pushModel, savePretrained } from "./push_to_hub.ts";
 import type { SavePretrainedOptions } from "./save_pretrained.ts";
 import { allTiedKeys, ownTiedKeys, type TiedKeys, tieWeights } from "./tied_weights.ts";
 import { type ResizeOptions, resizeTokenEmbeddings } from "./token_embeddings.ts";
-import type { WeightTransform } from "./weight_transforms.ts";
+import { Transforms, type WeightTransform } from "./weight_transforms.ts";
 
 /** A class of models; `never` because each takes its own config. */
 export interface ModelClass<M extends PreTrainedModel = PreTrainedModel>
@@ -60,8 +65,10 @@ type Embedder = nn.Module & Record<string, unknown>;
  * }
  * const tagger = await Tagger.from_pretrained("./tagger");
  */
-export class PreTrainedModel extends nn.Module {
+export class PreTrainedModel extends PeftAdapterMixin {
   static readonly config_class: ConfigClass = PretrainedConfig as unknown as ConfigClass;
+  /** The Auto class that finds this one where its code is shared; see {@link register_for_auto_class}. */
+  static _auto_class: string | null = null;
   /** Name of the property that holds the model without its head; "" for a model that has no such part. */
   static base_model_prefix = "";
   static readonly main_input_name: string = "input_ids";
@@ -95,9 +102,12 @@ export class PreTrainedModel extends nn.Module {
 
   #tied: TiedKeys = new Map();
   #uninitialized = new Map<string, number>();
+  /** Of a loaded model: the tensors that it had then, and those that were looked at since. */
+  #seen: WeakSet<Tensor> | undefined;
+  #modulesSeen = 0;
   #inputGradients: RemovableHandle | undefined;
   /** `forward` as `run` records it. */
-  #program: Compiled<[inputs: unknown], unknown> | undefined;
+  #program: Compiled<unknown[], unknown> | undefined;
   #conversions: WeightTransform[] | undefined;
 
   constructor(config: PretrainedConfig) {
@@ -224,6 +234,20 @@ export class PreTrainedModel extends nn.Module {
   }
 
   /**
+   * Says that the code of this class is to be saved beside its weights: the module that defines it, as it is and without
+   * types, with what it imports by relative paths. `auto_class` loads it again, with `trust_remote_code: true`.
+   *
+   * @param auto_class name or class; default "AutoModel".
+   * @throws InvalidArgumentError for what is no Auto class.
+   * @example
+   * ResnetModelForImageClassification.register_for_auto_class("AutoModelForImageClassification");
+   */
+  static register_for_auto_class(auto_class: string | { readonly name: string } = "AutoModel"): void {
+    // biome-ignore lint/complexity/noThisInStatic: the subclass is what is registered.
+    registerForAutoClass(this, auto_class);
+  }
+
+  /**
    * Writes config.json, the weights and, for models that generate, generation_config.json, in the format that Python
    * loads. Each file appears whole or not at all.
    *
@@ -258,6 +282,8 @@ export class PreTrainedModel extends nn.Module {
   /** Called by the loader: what it left without values, as it is now, and the conversions that it used. */
   _finish_loading(missing: Iterable<string>, conversions: WeightTransform[]): void {
     this.#conversions = conversions;
+    this.#seen = new WeakSet<Tensor>([...this.parameters(), ...this.buffers()]);
+    this.#modulesSeen = modulesMade();
     this.#uninitialized = new Map([...missing].map((name) => [name, (this.#find(name) as Tensor)._version]));
   }
 
@@ -266,13 +292,46 @@ export class PreTrainedModel extends nn.Module {
     tieWeights(this, this.#tied, { missing, free: true });
   }
 
+  /** An adapter's names are renamed as those of the checkpoint were. */
+  override _rename_adapter_key(key: string): string {
+    const transforms = get_model_conversion_mapping(this, isModel);
+    return new Transforms(transforms).rename(key);
+  }
+
   /** Target name → source name of the ties that are in force. */
   get all_tied_weights_keys(): Readonly<Record<string, string>> {
     return Object.fromEntries(this.#tied);
   }
 
+  /**
+   * Looks for layers that were put into a loaded model and never got weights: they are warned of once, by name, and count
+   * as uninitialized until their values change.
+   *
+   * @param options.thorough false looks only if a module was made since the last time.
+   */
+  _report_replacements({ thorough = true }: { readonly thorough?: boolean } = {}): void {
+    const seen = this.#seen;
+    if (seen === undefined || (!thorough && this.#modulesSeen === modulesMade())) return;
+    this.#modulesSeen = modulesMade();
+    const fresh: string[] = [];
+    for (const [name, parameter] of this.named_parameters()) {
+      if (seen.has(parameter)) continue;
+      seen.add(parameter);
+      if (init.is_loaded(parameter) || !isInitial(parameter)) continue;
+      this.#uninitialized.set(name, parameter._version);
+      fresh.push(name);
+    }
+    if (fresh.length === 0) return;
+    const names = foldKeys(fresh.map((name) => [name, ""] as const)).map(([name]) => name);
+    warn(
+      `${this.constructor.name}: layers came into the loaded model without weights, so these are by chance: ${names.join(", ")}. ` +
+        "Keep the old ones with layer.load_state_dict(old.state_dict()), or train them.",
+    );
+  }
+
   /** Names of parameters and buffers that were neither in the checkpoint nor changed since. */
   uninitialized_weights(): string[] {
+    this._report_replacements();
     return [...this.#uninitialized]
       .filter(([name, version]) => this.#find(name)?._version === version)
       .map(([name]) => name);
@@ -291,10 +350,9 @@ export class PreTrainedModel extends nn.Module {
   }
 
   #find(name: string): Tensor | undefined {
-    const dot = name.lastIndexOf(".");
-    const value = (this.get_submodule(name.slice(0, Math.max(dot, 0))) as unknown as Record<string, unknown>)[
-      name.slice(dot + 1)
-    ];
+    let value: unknown = this;
+    // A module on the way may have been replaced by one without such a part.
+    for (const part of name.split(".")) value = (value as Record<string, unknown> | null | undefined)?.[part];
     return value instanceof torch.Tensor ? value : undefined;
   }
 
@@ -338,29 +396,33 @@ export class PreTrainedModel extends nn.Module {
    * `forward` without gradients, as a Program (`torch.compile`): off the event loop, recorded once per signature. What
    * cannot be recorded, a model with forward hooks too, runs eagerly, with one warning.
    *
+   * Takes what `forward` takes, however much that is, and the options last.
+   *
    * @param options.signal ends the run between two operators; the promise rejects with its reason.
-   * @example const { logits } = await model.run({ input_ids });
+   * @example const { logits } = await model.run({ input_ids }, { signal });
    */
-  async run(
-    inputs: Parameters<this["forward"]>[0],
-    { signal }: RunOptions = {},
-  ): Promise<ReturnType<this["forward"]>> {
+  run(inputs: Parameters<this["forward"]>[0], options?: RunOptions): Promise<ReturnType<this["forward"]>>;
+  run(
+    first: Parameters<this["forward"]>[0],
+    second: Parameters<this["forward"]>[1],
+    ...more: readonly unknown[]
+  ): Promise<ReturnType<this["forward"]>>;
+  async run(...given: readonly unknown[]): Promise<ReturnType<this["forward"]>> {
+    const [inputs, { signal }] = splitRunOptions(given);
     signal?.throwIfAborted();
-    const forward = (inputs: unknown) =>
-      torch.no_grad(() => (this.forward as (inputs: unknown) => unknown).call(this, inputs)) as ReturnType<
-        this["forward"]
-      >;
-    this.#program ??= compile((inputs: unknown): unknown => {
+    const forward = (inputs: readonly unknown[]) =>
+      torch.no_grad(() => (this.forward as (...inputs: readonly unknown[]) => unknown).call(this, ...inputs));
+    this.#program ??= compile((...inputs: unknown[]): unknown => {
       for (const [name, module] of this.named_modules())
         if (module._has_forward_hooks()) throw new TraceError(`${name || "the model"} has forward hooks.`);
       return forward(inputs);
     });
     try {
-      return (await this.#program.run([inputs], { signal })) as ReturnType<this["forward"]>;
+      return (await this.#program.run(inputs, { signal })) as ReturnType<this["forward"]>;
     } catch (error) {
       if (!(error instanceof TraceError)) throw error;
       warnOnce(`${this.constructor.name}.run works eagerly, on the event loop: ${error.message}`);
-      return forward(inputs);
+      return forward(inputs) as ReturnType<this["forward"]>;
     }
   }
 
@@ -524,12 +586,13 @@ export class PreTrainedModel extends nn.Module {
     }
     enableCheckpointing(this, activation_checkpointing_kwargs ?? {}, every_n_layers);
     // Adapters in frozen layers get gradients only if what flows through the layers has some.
-    if (cls.main_input_name === "input_ids") this.enable_input_require_grads();
+    if (cls.main_input_name === "input_ids" || this._hf_peft_config_loaded) this.enable_input_require_grads();
   }
 
   activation_checkpointing_disable(): void {
     if ((this.constructor as typeof PreTrainedModel).supports_gradient_checkpointing)
       disableCheckpointing(this);
+    if (this._hf_peft_config_loaded) this.disable_input_require_grads();
   }
 
   /** Whether some layer computes its activations again in backward. */
@@ -570,7 +633,21 @@ export class PreTrainedModel extends nn.Module {
   }
 }
 
-const isModel = (module: nn.Module): module is PreTrainedModel => module instanceof PreTrainedModel;
+const isModel = (module: unknown): module is PreTrainedModel => module instanceof PreTrainedModel;
+
+/** What `run` was given, with its options apart: a last object of nothing but a signal. */
+function splitRunOptions(given: readonly unknown[]): [inputs: unknown[], options: RunOptions] {
+  const last = given.at(-1);
+  const isPlain =
+    typeof last === "object" && last !== null && Object.getPrototypeOf(last) === Object.prototype;
+  const isOptions =
+    given.length > 1 &&
+    isPlain &&
+    Object.entries(last).every(
+      ([key, value]) => key === "signal" && (value === undefined || value instanceof AbortSignal),
+    );
+  return isOptions ? [given.slice(0, -1), last as RunOptions] : [[...given], {}];
+}
 
 const describe = (value: unknown) =>
   value === null ? "null" : typeof value === "object" ? value?.constructor?.name : typeof value;
@@ -622,6 +699,7 @@ function runInScope(prototype: object): void {
     const forward: unknown = Object.getOwnPropertyDescriptor(p, "forward")?.value;
     if (typeof forward !== "function") continue;
     const inScope = function (this: PreTrainedModel, ...args: unknown[]): unknown {
+      if (depth === 0) this._report_replacements({ thorough: false });
       if (depth > 0 || torch.is_grad_enabled()) return forward.apply(this, args);
       depth++;
       try {

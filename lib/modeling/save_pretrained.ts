@@ -1,7 +1,11 @@
 // Writing a checkpoint: configuration, weights in one file or several, and their index; all of it in one step.
 import { availableParallelism } from "node:os";
 import path from "node:path";
+import { writeAdapter } from "../adapters/files.ts";
 import { folderTools } from "../addon/folder_tools.ts";
+import { isOffloaded, offloadedValue } from "../big_modeling/residence.ts";
+import type { PretrainedConfig } from "../configuration/index.ts";
+import { gatherCode, writeCode } from "../custom_code/save_code.ts";
 import { CheckpointError, InvalidArgumentError } from "../errors/index.ts";
 import { suggest } from "../errors/suggest.ts";
 import { writeFileAtomic } from "../hub/atomic.ts";
@@ -29,6 +33,8 @@ export interface SavePretrainedOptions extends SaveAndPushOptions {
   readonly state_dict?: Readonly<Record<string, Tensor>> | undefined;
   /** Undo the conversions that loading made, so that names and shapes are the original checkpoint's. Default true. */
   readonly save_original_format?: boolean | undefined;
+  /** Of a model with adapters: put "base_model.model." before names, as PEFT's files have it. Default true. */
+  readonly save_peft_format?: boolean | undefined;
   /**
    * Gives the values of a tensor that the model has on the meta device, because they are elsewhere (offloaded). It is called
    * for one file after the other; what it gives is disposed when its file is written.
@@ -36,7 +42,14 @@ export interface SavePretrainedOptions extends SaveAndPushOptions {
   readonly tensor_of?: ((name: string) => Tensor | Promise<Tensor>) | undefined;
 }
 
-const OPTIONS = ["max_shard_size", "variant", "state_dict", "save_original_format", "tensor_of"];
+const OPTIONS = [
+  "max_shard_size",
+  "variant",
+  "state_dict",
+  "save_original_format",
+  "save_peft_format",
+  "tensor_of",
+];
 const UNITS: Readonly<Record<string, number>> = { TB: 1e12, GB: 1e9, MB: 1e6, KB: 1e3 };
 /** Files written at once: each takes a thread of Node's pool, which has four. */
 const WRITERS = Math.min(3, Math.max(2, availableParallelism()));
@@ -75,11 +88,14 @@ export async function writePretrained(
   if (typeof directory !== "string" || directory === "")
     throw new InvalidArgumentError("save_pretrained takes a folder first.");
   checkOptions(options);
-  const { variant, tensor_of, save_original_format = true } = options;
+  if (model._hf_peft_config_loaded) return writeActiveAdapter(model, directory, options);
+  const { variant, save_original_format = true } = options;
   if (variant !== undefined) assertSafeName(variant, "The variant");
   const limit = parseSize(options.max_shard_size ?? "50GB");
 
-  const state = stateToSave(model, options);
+  model._report_replacements();
+  const tensor_of = options.tensor_of ?? offloadedTensors(model, options);
+  const state = stateToSave(model, { ...options, tensor_of });
   const undo = save_original_format ? transformsToUndo(model, isPreTrainedModel) : undefined;
   const weights = undo === undefined ? asTheyAre(state) : unconverted(model, state, undo);
   const stem = withVariant(SAFE_WEIGHTS_NAME, variant).slice(0, -".safetensors".length);
@@ -92,8 +108,15 @@ export async function writePretrained(
   );
   model.config.dtype = model.dtype;
   model.config.architectures = [model.constructor.name];
+  const cls = model.constructor as typeof PreTrainedModel;
+  const codes = await Promise.all([
+    gatherCode(cls),
+    gatherCode(model.config.constructor as typeof PretrainedConfig),
+  ]);
+  if (codes[0] !== undefined) model.config._add_to_auto_map(cls._auto_class as string, codes[0].reference);
 
   const write = async (folder: string) => {
+    await writeCode(folder, codes);
     await model.config.save_pretrained(folder);
     if (model.can_generate()) await model.generation_config.save_pretrained(folder);
     const writers = tensor_of === undefined ? WRITERS : 1;
@@ -114,6 +137,21 @@ export async function writePretrained(
     name === index ||
     (name.startsWith(`${stem}-`) && /^-\d{5}-of-\d{5}\.safetensors$/.test(name.slice(stem.length)));
   await replaceInFolder(directory, { write, replaces, tools: folderTools });
+}
+
+/** Of a model with adapters only the active one is saved, in PEFT's format. */
+async function writeActiveAdapter(
+  model: PreTrainedModel,
+  directory: string,
+  { state_dict, save_peft_format }: SavePretrainedOptions,
+): Promise<void> {
+  const [adapter_name, ...others] = model.active_adapters();
+  if (adapter_name === undefined || others.length > 0)
+    throw new InvalidArgumentError(
+      `${model.constructor.name} has ${others.length > 0 ? `${others.length + 1} active adapters` : "no active adapter"}, and one is saved at a time.`,
+      { hint: "Choose it with set_adapter(name)." },
+    );
+  await writeAdapter(model, directory, { adapter_name, state_dict, save_peft_format });
 }
 
 const pad = (n: number) => String(n).padStart(5, "0");
@@ -194,6 +232,17 @@ function stateToSave(
   if (meta && tensor_of === undefined)
     throw new CheckpointError(`${meta[0]} is on the meta device and has no values to save.`);
   return state;
+}
+
+/** Values of the weights that hooks keep elsewhere; undefined for a model that has all of its own. */
+function offloadedTensors(
+  model: PreTrainedModel,
+  { state_dict }: SavePretrainedOptions,
+): SavePretrainedOptions["tensor_of"] {
+  const own = state_dict ?? model.state_dict({ keep_vars: true });
+  const away = Object.values(own).filter(({ is_meta }) => is_meta);
+  if (away.length === 0 || !away.every(isOffloaded)) return undefined;
+  return (name) => offloadedValue(own[name] as Tensor) as Tensor;
 }
 
 /** Each tensor as a weight, with the memory that it shares with others. */

@@ -2,7 +2,7 @@
 
 import { InvalidArgumentError } from "../errors/index.ts";
 import type { Tensor } from "../torch/index.ts";
-import { bind, type Rest } from "./arguments.ts";
+import { type Arguments, bind, REQUIRED, type Rest } from "./arguments.ts";
 import { emptyParameter, FACTORY, type FactoryOptions } from "./factory.ts";
 import * as F from "./functional.ts";
 import * as init from "./init.ts";
@@ -125,11 +125,23 @@ export class Threshold extends Module {
   readonly value: number;
   readonly inplace: boolean;
 
-  constructor(threshold: number, value: number, ...rest: Inplace) {
+  constructor(
+    ...args: Arguments<
+      [threshold: number, value: number],
+      ["threshold", "value"],
+      [inplace: boolean],
+      InplaceOptions
+    >
+  ) {
     super();
+    const { threshold, value, inplace } = bind("Threshold", args, {
+      threshold: REQUIRED as number,
+      value: REQUIRED as number,
+      inplace: false,
+    });
     this.threshold = threshold;
     this.value = value;
-    this.inplace = bind("Threshold", rest, { inplace: false }).inplace;
+    this.inplace = inplace;
   }
 
   override forward(x: Tensor): Tensor {
@@ -362,7 +374,7 @@ export interface PReLUOptions extends FactoryOptions {
 export class PReLU extends Module {
   readonly num_parameters: number;
   readonly init: number;
-  readonly weight: Parameter;
+  weight: Parameter;
 
   constructor(...rest: Rest<[num_parameters: number, init: number], PReLUOptions>) {
     super();

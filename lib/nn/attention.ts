@@ -2,7 +2,7 @@
 
 import { InvalidArgumentError } from "../errors/index.ts";
 import type { Tensor } from "../torch/index.ts";
-import { bind, type Rest } from "./arguments.ts";
+import { type Arguments, bind, REQUIRED, type Rest } from "./arguments.ts";
 import { emptyParameter, FACTORY, type FactoryOptions } from "./factory.ts";
 import * as F from "./functional.ts";
 import * as init from "./init.ts";
@@ -58,39 +58,48 @@ export class MultiheadAttention extends Module {
   readonly dropout: number;
   readonly batch_first: boolean;
   readonly head_dim: number;
-  readonly in_proj_weight: Parameter | null;
-  readonly q_proj_weight: Parameter | null;
-  readonly k_proj_weight: Parameter | null;
-  readonly v_proj_weight: Parameter | null;
-  readonly in_proj_bias: Parameter | null;
-  readonly out_proj: Linear;
-  readonly bias_k: Parameter | null;
-  readonly bias_v: Parameter | null;
+  in_proj_weight: Parameter | null;
+  q_proj_weight: Parameter | null;
+  k_proj_weight: Parameter | null;
+  v_proj_weight: Parameter | null;
+  in_proj_bias: Parameter | null;
+  out_proj: Linear;
+  bias_k: Parameter | null;
+  bias_v: Parameter | null;
   readonly add_zero_attn: boolean;
 
   constructor(
-    embed_dim: number,
-    num_heads: number,
-    ...rest: Rest<
+    ...args: Arguments<
+      [embed_dim: number, num_heads: number],
+      ["embed_dim", "num_heads"],
       [dropout: number, bias: boolean, add_bias_kv: boolean, add_zero_attn: boolean],
       MultiheadAttentionOptions
     >
   ) {
     super();
-    const { dropout, bias, add_bias_kv, add_zero_attn, kdim, vdim, batch_first, ...options } = bind(
-      "MultiheadAttention",
-      rest,
-      {
-        dropout: 0,
-        bias: true,
-        add_bias_kv: false,
-        add_zero_attn: false,
-        kdim: null as number | null,
-        vdim: null as number | null,
-        batch_first: false,
-        ...FACTORY,
-      },
-    );
+    const {
+      embed_dim,
+      num_heads,
+      dropout,
+      bias,
+      add_bias_kv,
+      add_zero_attn,
+      kdim,
+      vdim,
+      batch_first,
+      ...options
+    } = bind("MultiheadAttention", args, {
+      embed_dim: REQUIRED as number,
+      num_heads: REQUIRED as number,
+      dropout: 0,
+      bias: true,
+      add_bias_kv: false,
+      add_zero_attn: false,
+      kdim: null as number | null,
+      vdim: null as number | null,
+      batch_first: false,
+      ...FACTORY,
+    });
     if (embed_dim <= 0 || num_heads <= 0 || embed_dim % num_heads !== 0) {
       throw new InvalidArgumentError(
         `MultiheadAttention: embed_dim ${embed_dim} must be a positive multiple of num_heads ${num_heads}.`,

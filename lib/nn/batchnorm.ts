@@ -3,7 +3,7 @@
 import { ShapeError } from "../errors/index.ts";
 import type { Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
-import { bind, type Rest } from "./arguments.ts";
+import { type Arguments, bind, REQUIRED } from "./arguments.ts";
 import { emptyParameter, FACTORY, type FactoryOptions, factory } from "./factory.ts";
 import * as F from "./functional.ts";
 import * as init from "./init.ts";
@@ -22,18 +22,28 @@ export interface NormOptions extends FactoryOptions {
   /** Keep running statistics for evaluation. Default: true for batches, false for samples. */
   track_running_stats?: boolean | undefined;
 }
-type NormRest = Rest<
+type NormArguments = Arguments<
+  [num_features: number],
+  ["num_features"],
   [eps: number, momentum: number | null, affine: boolean, track_running_stats: boolean],
   NormOptions
 >;
 type NormSettings = {
+  num_features: number;
   eps: number;
   momentum: number | null;
   affine: boolean;
   track_running_stats: boolean;
 } & FactoryOptions;
 
-const BATCH: NormSettings = { eps: 1e-5, momentum: 0.1, affine: true, track_running_stats: true, ...FACTORY };
+const BATCH: NormSettings = {
+  num_features: REQUIRED as number,
+  eps: 1e-5,
+  momentum: 0.1,
+  affine: true,
+  track_running_stats: true,
+  ...FACTORY,
+};
 const INSTANCE: NormSettings = { ...BATCH, affine: false, track_running_stats: false };
 
 /** What both families have in common. */
@@ -46,16 +56,13 @@ export abstract class _NormBase extends Module {
   readonly momentum: number | null;
   readonly affine: boolean;
   readonly track_running_stats: boolean;
-  readonly weight: Parameter | null;
-  readonly bias: Parameter | null;
+  weight: Parameter | null;
+  bias: Parameter | null;
   declare running_mean: Tensor | null;
   declare running_var: Tensor | null;
   declare num_batches_tracked: Tensor | null;
 
-  constructor(
-    num_features: number,
-    { eps, momentum, affine, track_running_stats, ...options }: NormSettings,
-  ) {
+  constructor({ num_features, eps, momentum, affine, track_running_stats, ...options }: NormSettings) {
     super();
     this.num_features = num_features;
     this.eps = eps;
@@ -115,10 +122,6 @@ export abstract class _NormBase extends Module {
 abstract class BatchNorm extends _NormBase {
   protected abstract readonly dims: readonly number[];
 
-  constructor(num_features: number, settings: NormSettings) {
-    super(num_features, settings);
-  }
-
   override forward(x: Tensor): Tensor {
     this.checkDims(x, this.dims);
     const tracking = this.training && this.track_running_stats;
@@ -148,8 +151,8 @@ abstract class BatchNorm extends _NormBase {
  * @example new nn.BatchNorm1d(100, { affine: false }).forward(torch.randn([20, 100]));
  */
 export class BatchNorm1d extends BatchNorm {
-  constructor(num_features: number, ...rest: NormRest) {
-    super(num_features, bind("BatchNorm1d", rest, BATCH));
+  constructor(...args: NormArguments) {
+    super(bind("BatchNorm1d", args, BATCH));
   }
 
   protected get dims(): readonly number[] {
@@ -163,8 +166,8 @@ export class BatchNorm1d extends BatchNorm {
  * @example new nn.BatchNorm2d(100).forward(torch.randn([20, 100, 35, 45]));
  */
 export class BatchNorm2d extends BatchNorm {
-  constructor(num_features: number, ...rest: NormRest) {
-    super(num_features, bind("BatchNorm2d", rest, BATCH));
+  constructor(...args: NormArguments) {
+    super(bind("BatchNorm2d", args, BATCH));
   }
 
   protected get dims(): readonly number[] {
@@ -174,8 +177,8 @@ export class BatchNorm2d extends BatchNorm {
 
 /** Zero mean and unit variance per channel of [batch, channels, depth, height, width]. */
 export class BatchNorm3d extends BatchNorm {
-  constructor(num_features: number, ...rest: NormRest) {
-    super(num_features, bind("BatchNorm3d", rest, BATCH));
+  constructor(...args: NormArguments) {
+    super(bind("BatchNorm3d", args, BATCH));
   }
 
   protected get dims(): readonly number[] {
@@ -186,10 +189,6 @@ export class BatchNorm3d extends BatchNorm {
 abstract class InstanceNorm extends _NormBase {
   /** Dimensions of an input without the batch. */
   protected abstract readonly loneDims: number;
-
-  constructor(num_features: number, settings: NormSettings) {
-    super(num_features, settings);
-  }
 
   override forward(x: Tensor): Tensor {
     this.checkDims(x, [this.loneDims, this.loneDims + 1]);
@@ -218,8 +217,8 @@ abstract class InstanceNorm extends _NormBase {
 
 /** Zero mean and unit variance per channel and sample of [batch, channels, length]. */
 export class InstanceNorm1d extends InstanceNorm {
-  constructor(num_features: number, ...rest: NormRest) {
-    super(num_features, bind("InstanceNorm1d", rest, INSTANCE));
+  constructor(...args: NormArguments) {
+    super(bind("InstanceNorm1d", args, INSTANCE));
   }
 
   protected get loneDims(): number {
@@ -229,8 +228,8 @@ export class InstanceNorm1d extends InstanceNorm {
 
 /** Zero mean and unit variance per channel and sample of [batch, channels, height, width]. */
 export class InstanceNorm2d extends InstanceNorm {
-  constructor(num_features: number, ...rest: NormRest) {
-    super(num_features, bind("InstanceNorm2d", rest, INSTANCE));
+  constructor(...args: NormArguments) {
+    super(bind("InstanceNorm2d", args, INSTANCE));
   }
 
   protected get loneDims(): number {
@@ -240,8 +239,8 @@ export class InstanceNorm2d extends InstanceNorm {
 
 /** Zero mean and unit variance per channel and sample of [batch, channels, depth, height, width]. */
 export class InstanceNorm3d extends InstanceNorm {
-  constructor(num_features: number, ...rest: NormRest) {
-    super(num_features, bind("InstanceNorm3d", rest, INSTANCE));
+  constructor(...args: NormArguments) {
+    super(bind("InstanceNorm3d", args, INSTANCE));
   }
 
   protected get loneDims(): number {

@@ -3,7 +3,7 @@
 import { InvalidArgumentError } from "../errors/index.ts";
 import { suggest } from "../errors/suggest.ts";
 import type { Tensor } from "../torch/index.ts";
-import { bind, ntuple, type Rest, type Sizes } from "./arguments.ts";
+import { type Arguments, bind, ntuple, REQUIRED, type Sizes } from "./arguments.ts";
 import { emptyParameter, FACTORY, type FactoryOptions } from "./factory.ts";
 import * as F from "./functional.ts";
 import * as init from "./init.ts";
@@ -39,7 +39,11 @@ export interface ConvTransposeOptions extends SharedOptions {
   output_padding?: Sizes | undefined;
 }
 
-type ConvRest = Rest<
+type Channels = [in_channels: number, out_channels: number, kernel_size: Sizes];
+type ChannelNames = ["in_channels", "out_channels", "kernel_size"];
+type ConvArguments = Arguments<
+  Channels,
+  ChannelNames,
   [
     stride: Sizes,
     padding: Sizes | "same" | "valid",
@@ -50,7 +54,9 @@ type ConvRest = Rest<
   ],
   ConvOptions
 >;
-type ConvTransposeRest = Rest<
+type ConvTransposeArguments = Arguments<
+  Channels,
+  ChannelNames,
   [
     stride: Sizes,
     padding: Sizes,
@@ -64,6 +70,9 @@ type ConvTransposeRest = Rest<
 >;
 
 interface Settings extends FactoryOptions {
+  in_channels: number;
+  out_channels: number;
+  kernel_size: Sizes;
   stride: Sizes;
   padding: Sizes | "same" | "valid";
   dilation: Sizes;
@@ -86,21 +95,17 @@ export abstract class _ConvNd extends Module {
   readonly groups: number;
   readonly padding_mode: ConvPaddingMode;
   /** [out, in / groups, …kernel]; transposed [in, out / groups, …kernel] */
-  readonly weight: Parameter;
+  weight: Parameter;
   /** [out] */
-  readonly bias: Parameter | null;
+  bias: Parameter | null;
 
-  constructor(
-    dims: number,
-    in_channels: number,
-    out_channels: number,
-    kernel_size: Sizes,
-    transposed: boolean,
-    settings: Settings,
-  ) {
+  constructor(dims: number, transposed: boolean, settings: Settings) {
     super();
-    checkSettings(new.target.name, in_channels, out_channels, settings);
+    checkSettings(new.target.name, settings);
     const {
+      in_channels,
+      out_channels,
+      kernel_size,
       stride,
       padding,
       dilation,
@@ -152,9 +157,7 @@ export abstract class _ConvNd extends Module {
 
 function checkSettings(
   name: string,
-  in_channels: number,
-  out_channels: number,
-  { groups, stride, padding, padding_mode }: Settings,
+  { in_channels, out_channels, groups, stride, padding, padding_mode }: Settings,
 ): void {
   if (groups <= 0) throw new InvalidArgumentError(`${name}: groups must be positive, got ${groups}.`);
   if (in_channels % groups !== 0)
@@ -193,7 +196,13 @@ type Convolution = (
   groups: number,
 ) => Tensor;
 
+const CHANNELS = {
+  in_channels: REQUIRED as number,
+  out_channels: REQUIRED as number,
+  kernel_size: REQUIRED as Sizes,
+};
 const CONV = {
+  ...CHANNELS,
   stride: 1 as Sizes,
   padding: 0 as Sizes | "same" | "valid",
   dilation: 1 as Sizes,
@@ -236,8 +245,8 @@ abstract class ForwardConv extends _ConvNd {
  * @example new nn.Conv1d(16, 33, 3, { stride: 2 }).forward(torch.randn([20, 16, 50])).shape; // [20, 33, 24]
  */
 export class Conv1d extends ForwardConv {
-  constructor(in_channels: number, out_channels: number, kernel_size: Sizes, ...rest: ConvRest) {
-    super(1, in_channels, out_channels, kernel_size, false, bind("Conv1d", rest, CONV));
+  constructor(...args: ConvArguments) {
+    super(1, false, bind("Conv1d", args, CONV));
   }
 
   protected get convolve(): Convolution {
@@ -251,8 +260,8 @@ export class Conv1d extends ForwardConv {
  * @example new nn.Conv2d(3, 8, 3, { padding: "same" }).forward(torch.randn([1, 3, 20, 20])).shape; // [1, 8, 20, 20]
  */
 export class Conv2d extends ForwardConv {
-  constructor(in_channels: number, out_channels: number, kernel_size: Sizes, ...rest: ConvRest) {
-    super(2, in_channels, out_channels, kernel_size, false, bind("Conv2d", rest, CONV));
+  constructor(...args: ConvArguments) {
+    super(2, false, bind("Conv2d", args, CONV));
   }
 
   protected get convolve(): Convolution {
@@ -262,8 +271,8 @@ export class Conv2d extends ForwardConv {
 
 /** Convolution over [batch, in_channels, depth, height, width]. */
 export class Conv3d extends ForwardConv {
-  constructor(in_channels: number, out_channels: number, kernel_size: Sizes, ...rest: ConvRest) {
-    super(3, in_channels, out_channels, kernel_size, false, bind("Conv3d", rest, CONV));
+  constructor(...args: ConvArguments) {
+    super(3, false, bind("Conv3d", args, CONV));
   }
 
   protected get convolve(): Convolution {
@@ -283,6 +292,7 @@ type TransposedConvolution = (
 ) => Tensor;
 
 const CONV_TRANSPOSE = {
+  ...CHANNELS,
   stride: 1 as Sizes,
   padding: 0 as Sizes,
   output_padding: 0 as Sizes,
@@ -297,14 +307,8 @@ const CONV_TRANSPOSE = {
 abstract class TransposedConv extends _ConvNd {
   protected abstract readonly convolve: TransposedConvolution;
 
-  constructor(
-    dims: number,
-    in_channels: number,
-    out_channels: number,
-    kernel_size: Sizes,
-    settings: Settings,
-  ) {
-    super(dims, in_channels, out_channels, kernel_size, true, settings);
+  constructor(dims: number, settings: Settings) {
+    super(dims, true, settings);
     if (this.padding_mode !== "zeros") {
       throw new InvalidArgumentError(`${this._get_name()}: only the padding_mode "zeros" is supported.`);
     }
@@ -341,8 +345,8 @@ abstract class TransposedConv extends _ConvNd {
 
 /** Transposed convolution over [batch, in_channels, length]. */
 export class ConvTranspose1d extends TransposedConv {
-  constructor(in_channels: number, out_channels: number, kernel_size: Sizes, ...rest: ConvTransposeRest) {
-    super(1, in_channels, out_channels, kernel_size, bind("ConvTranspose1d", rest, CONV_TRANSPOSE));
+  constructor(...args: ConvTransposeArguments) {
+    super(1, bind("ConvTranspose1d", args, CONV_TRANSPOSE));
   }
 
   protected get convolve(): TransposedConvolution {
@@ -352,8 +356,8 @@ export class ConvTranspose1d extends TransposedConv {
 
 /** Transposed convolution over [batch, in_channels, height, width]. */
 export class ConvTranspose2d extends TransposedConv {
-  constructor(in_channels: number, out_channels: number, kernel_size: Sizes, ...rest: ConvTransposeRest) {
-    super(2, in_channels, out_channels, kernel_size, bind("ConvTranspose2d", rest, CONV_TRANSPOSE));
+  constructor(...args: ConvTransposeArguments) {
+    super(2, bind("ConvTranspose2d", args, CONV_TRANSPOSE));
   }
 
   protected get convolve(): TransposedConvolution {
@@ -363,8 +367,8 @@ export class ConvTranspose2d extends TransposedConv {
 
 /** Transposed convolution over [batch, in_channels, depth, height, width]. */
 export class ConvTranspose3d extends TransposedConv {
-  constructor(in_channels: number, out_channels: number, kernel_size: Sizes, ...rest: ConvTransposeRest) {
-    super(3, in_channels, out_channels, kernel_size, bind("ConvTranspose3d", rest, CONV_TRANSPOSE));
+  constructor(...args: ConvTransposeArguments) {
+    super(3, bind("ConvTranspose3d", args, CONV_TRANSPOSE));
   }
 
   protected get convolve(): TransposedConvolution {

@@ -3,10 +3,11 @@
 import { InvalidArgumentError } from "../errors/index.ts";
 import type { Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
-import { bind, type Rest } from "./arguments.ts";
+import { type Arguments, bind, REQUIRED, type Rest } from "./arguments.ts";
 import { emptyParameter, FACTORY, type FactoryOptions } from "./factory.ts";
 import * as F from "./functional.ts";
 import * as init from "./init.ts";
+import { markInitial } from "./initial_values.ts";
 import { Module } from "./module.ts";
 import { Parameter } from "./parameter.ts";
 import { py, pyFloat } from "./repr.ts";
@@ -28,6 +29,9 @@ export interface EmbeddingOptions extends FactoryOptions {
   _freeze?: boolean | undefined;
 }
 
+type TableSize = [num_embeddings: number, embedding_dim: number];
+type TableNames = ["num_embeddings", "embedding_dim"];
+const SIZE = { num_embeddings: REQUIRED as number, embedding_dim: REQUIRED as number };
 const TABLE = {
   max_norm: null as number | null,
   norm_type: 2,
@@ -64,35 +68,38 @@ export class Embedding extends Module {
   readonly scale_grad_by_freq: boolean;
   readonly sparse: boolean;
   /** [num_embeddings, embedding_dim] */
-  readonly weight: Parameter;
+  weight: Parameter;
 
   constructor(
-    num_embeddings: number,
-    embedding_dim: number,
-    ...rest: Rest<[padding_idx: number | null, max_norm: number | null, norm_type: number], EmbeddingOptions>
+    ...args: Arguments<
+      TableSize,
+      TableNames,
+      [padding_idx: number | null, max_norm: number | null, norm_type: number],
+      EmbeddingOptions
+    >
   ) {
     super();
-    const { padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse, _weight, _freeze, ...options } =
-      bind("Embedding", rest, {
-        padding_idx: null as number | null,
-        ...TABLE,
-        sparse: false,
-        _weight: null as Tensor | null,
-        _freeze: false,
-        ...FACTORY,
-      });
-    this.num_embeddings = num_embeddings;
-    this.embedding_dim = embedding_dim;
-    this.padding_idx = paddingRow(padding_idx, num_embeddings);
-    this.max_norm = max_norm;
-    this.norm_type = norm_type;
-    this.scale_grad_by_freq = scale_grad_by_freq;
-    this.sparse = sparse;
-    if (_weight) {
-      checkTable("Embedding", _weight, num_embeddings, embedding_dim);
-      this.weight = new Parameter(_weight, !_freeze);
+    const o = bind("Embedding", args, {
+      ...SIZE,
+      padding_idx: null as number | null,
+      ...TABLE,
+      sparse: false,
+      _weight: null as Tensor | null,
+      _freeze: false,
+      ...FACTORY,
+    });
+    this.num_embeddings = o.num_embeddings;
+    this.embedding_dim = o.embedding_dim;
+    this.padding_idx = paddingRow(o.padding_idx, o.num_embeddings);
+    this.max_norm = o.max_norm;
+    this.norm_type = o.norm_type;
+    this.scale_grad_by_freq = o.scale_grad_by_freq;
+    this.sparse = o.sparse;
+    if (o._weight) {
+      checkTable("Embedding", o._weight, o.num_embeddings, o.embedding_dim);
+      this.weight = new Parameter(o._weight, !o._freeze);
     } else {
-      this.weight = emptyParameter([num_embeddings, embedding_dim], options, !_freeze);
+      this.weight = emptyParameter([o.num_embeddings, o.embedding_dim], o, !o._freeze);
       this.reset_parameters();
     }
   }
@@ -120,7 +127,9 @@ export class Embedding extends Module {
   reset_parameters(): void {
     init.normal_(this.weight);
     const row = this.padding_idx;
-    if (row !== null && !this.weight.is_meta) torch.no_grad(() => this.weight.select(0, row).fill_(0));
+    if (row === null || this.weight.is_meta) return;
+    torch.no_grad(() => this.weight.select(0, row).fill_(0));
+    markInitial(this.weight);
   }
 
   override forward(indices: Tensor): Tensor {
@@ -165,15 +174,19 @@ export class EmbeddingBag extends Module {
   readonly sparse: boolean;
   readonly include_last_offset: boolean;
   readonly padding_idx: number | null;
-  readonly weight: Parameter;
+  weight: Parameter;
 
   constructor(
-    num_embeddings: number,
-    embedding_dim: number,
-    ...rest: Rest<[max_norm: number | null, norm_type: number], EmbeddingBagOptions>
+    ...args: Arguments<
+      TableSize,
+      TableNames,
+      [max_norm: number | null, norm_type: number],
+      EmbeddingBagOptions
+    >
   ) {
     super();
-    const o = bind("EmbeddingBag", rest, {
+    const o = bind("EmbeddingBag", args, {
+      ...SIZE,
       ...TABLE,
       mode: "mean" as "sum" | "mean" | "max",
       sparse: false,
@@ -182,20 +195,20 @@ export class EmbeddingBag extends Module {
       padding_idx: null as number | null,
       ...FACTORY,
     });
-    this.num_embeddings = num_embeddings;
-    this.embedding_dim = embedding_dim;
+    this.num_embeddings = o.num_embeddings;
+    this.embedding_dim = o.embedding_dim;
     this.max_norm = o.max_norm;
     this.norm_type = o.norm_type;
     this.scale_grad_by_freq = o.scale_grad_by_freq;
     this.mode = o.mode;
     this.sparse = o.sparse;
     this.include_last_offset = o.include_last_offset;
-    this.padding_idx = paddingRow(o.padding_idx, num_embeddings);
+    this.padding_idx = paddingRow(o.padding_idx, o.num_embeddings);
     if (o._weight) {
-      checkTable("EmbeddingBag", o._weight, num_embeddings, embedding_dim);
+      checkTable("EmbeddingBag", o._weight, o.num_embeddings, o.embedding_dim);
       this.weight = new Parameter(o._weight);
     } else {
-      this.weight = emptyParameter([num_embeddings, embedding_dim], o);
+      this.weight = emptyParameter([o.num_embeddings, o.embedding_dim], o);
       this.reset_parameters();
     }
   }
@@ -203,7 +216,9 @@ export class EmbeddingBag extends Module {
   reset_parameters(): void {
     init.normal_(this.weight);
     const row = this.padding_idx;
-    if (row !== null && !this.weight.is_meta) torch.no_grad(() => this.weight.select(0, row).fill_(0));
+    if (row === null || this.weight.is_meta) return;
+    torch.no_grad(() => this.weight.select(0, row).fill_(0));
+    markInitial(this.weight);
   }
 
   override forward(

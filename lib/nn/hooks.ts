@@ -44,6 +44,13 @@ type Forward = (...args: unknown[]) => unknown;
 /** What a backward hook may return: gradients in the place of those it got, or one alone. Anything empty changes nothing. */
 export type Replacement = unknown;
 
+/** Stands in the place of a forward: calls `forward` itself, or does not. */
+export interface Around {
+  (module: never, forward: (...args: unknown[]) => unknown, args: readonly unknown[]): unknown;
+  /** A recording may take what it does for a part of the function. Default: false. */
+  readonly isTraceable?: boolean | undefined;
+}
+
 /**
  * All hooks that stand around the forward of one module. The module is not typed here: each was registered with a
  * function for its own class.
@@ -53,6 +60,8 @@ export class ForwardHooks {
   readonly post: HookList<(module: never, args: readonly unknown[], output: unknown) => unknown>;
   readonly backwardPre: HookList<(module: never, grad_output: Gradients) => Replacement>;
   readonly backward: HookList<(module: never, grad_input: Gradients, grad_output: Gradients) => Replacement>;
+  /** Innermost, under all others; the first one lies closest to the forward. */
+  readonly around: HookList<Around>;
 
   /** @param changed is called after each addition and removal. */
   constructor(changed: (hooks: ForwardHooks) => void) {
@@ -61,10 +70,16 @@ export class ForwardHooks {
     this.post = new HookList(tell);
     this.backwardPre = new HookList(tell);
     this.backward = new HookList(tell);
+    this.around = new HookList(tell);
   }
 
   get size(): number {
-    return this.pre.size + this.post.size + this.backwardPre.size + this.backward.size;
+    return this.pre.size + this.post.size + this.backwardPre.size + this.backward.size + this.around.size;
+  }
+
+  /** Whether a recording of this forward would miss something. */
+  get isOpaque(): boolean {
+    return this.size > this.around.size || [...this.around].some(({ isTraceable }) => !isTraceable);
   }
 
   /** Calls `forward` with the hooks around it. */
@@ -81,7 +96,12 @@ export class ForwardHooks {
         ? new BackwardWatch(this, module)
         : null;
     if (watch) args = watch.inputs(args);
-    let output = forward(...args);
+    let call = forward;
+    for (const hook of this.around) {
+      const inner = call;
+      call = (...given) => hook(module, inner, given);
+    }
+    let output = call(...args);
     for (const hook of this.post) {
       const result = hook(module, seen(args), seen(output));
       if (result !== undefined && result !== null) output = result;

@@ -1,7 +1,7 @@
 // Identity, and layers that only change a shape.
 
 import type { Tensor } from "../torch/index.ts";
-import { bind, type Rest, type Sizes } from "./arguments.ts";
+import { type Arguments, bind, REQUIRED, type Rest, type Sizes } from "./arguments.ts";
 import * as F from "./functional.ts";
 import { Module } from "./module.ts";
 import { py } from "./repr.ts";
@@ -43,8 +43,14 @@ export class Unflatten extends Module {
   readonly dim: number;
   readonly unflattened_size: readonly number[];
 
-  constructor(dim: number, unflattened_size: readonly number[]) {
+  constructor(
+    ...args: Arguments<[dim: number, unflattened_size: readonly number[]], ["dim", "unflattened_size"]>
+  ) {
     super();
+    const { dim, unflattened_size } = bind("Unflatten", args, {
+      dim: REQUIRED as number,
+      unflattened_size: REQUIRED as readonly number[],
+    });
     this.dim = dim;
     this.unflattened_size = unflattened_size;
   }
@@ -66,7 +72,7 @@ interface PatchSettings {
   /** Default: 1. */
   stride?: Sizes | undefined;
 }
-type Patches = Rest<[dilation: Sizes, padding: Sizes, stride: Sizes], PatchSettings>;
+type Patches = [dilation: Sizes, padding: Sizes, stride: Sizes];
 const PATCHES = { dilation: 1 as Sizes, padding: 0 as Sizes, stride: 1 as Sizes };
 
 /** Patches of an image as columns: [batch, channels, height, width] to [batch, channels · kernel, positions]. */
@@ -76,9 +82,12 @@ export class Unfold extends Module {
   readonly padding: Sizes;
   readonly stride: Sizes;
 
-  constructor(kernel_size: Sizes, ...rest: Patches) {
+  constructor(...args: Arguments<[kernel_size: Sizes], ["kernel_size"], Patches, PatchSettings>) {
     super();
-    const { dilation, padding, stride } = bind("Unfold", rest, PATCHES);
+    const { kernel_size, dilation, padding, stride } = bind("Unfold", args, {
+      kernel_size: REQUIRED as Sizes,
+      ...PATCHES,
+    });
     this.kernel_size = kernel_size;
     this.dilation = dilation;
     this.padding = padding;
@@ -103,9 +112,20 @@ export class Fold extends Module {
   readonly padding: Sizes;
   readonly stride: Sizes;
 
-  constructor(output_size: Sizes, kernel_size: Sizes, ...rest: Patches) {
+  constructor(
+    ...args: Arguments<
+      [output_size: Sizes, kernel_size: Sizes],
+      ["output_size", "kernel_size"],
+      Patches,
+      PatchSettings
+    >
+  ) {
     super();
-    const { dilation, padding, stride } = bind("Fold", rest, PATCHES);
+    const { output_size, kernel_size, dilation, padding, stride } = bind("Fold", args, {
+      output_size: REQUIRED as Sizes,
+      kernel_size: REQUIRED as Sizes,
+      ...PATCHES,
+    });
     this.output_size = output_size;
     this.kernel_size = kernel_size;
     this.dilation = dilation;
@@ -128,9 +148,9 @@ export class Fold extends Module {
 export class PixelShuffle extends Module {
   readonly upscale_factor: number;
 
-  constructor(upscale_factor: number) {
+  constructor(...args: Arguments<[upscale_factor: number], ["upscale_factor"]>) {
     super();
-    this.upscale_factor = upscale_factor;
+    this.upscale_factor = bind("PixelShuffle", args, { upscale_factor: REQUIRED as number }).upscale_factor;
   }
 
   override forward(x: Tensor): Tensor {
@@ -146,9 +166,11 @@ export class PixelShuffle extends Module {
 export class PixelUnshuffle extends Module {
   readonly downscale_factor: number;
 
-  constructor(downscale_factor: number) {
+  constructor(...args: Arguments<[downscale_factor: number], ["downscale_factor"]>) {
     super();
-    this.downscale_factor = downscale_factor;
+    this.downscale_factor = bind("PixelUnshuffle", args, {
+      downscale_factor: REQUIRED as number,
+    }).downscale_factor;
   }
 
   override forward(x: Tensor): Tensor {
@@ -164,9 +186,9 @@ export class PixelUnshuffle extends Module {
 export class ChannelShuffle extends Module {
   readonly groups: number;
 
-  constructor(groups: number) {
+  constructor(...args: Arguments<[groups: number], ["groups"]>) {
     super();
-    this.groups = groups;
+    this.groups = bind("ChannelShuffle", args, { groups: REQUIRED as number }).groups;
   }
 
   override forward(x: Tensor): Tensor {

@@ -30,7 +30,7 @@ export * from "./embedding.ts";
 export type { FactoryOptions } from "./factory.ts";
 export * as F from "./functional.ts";
 export * as functional from "./functional.ts";
-export type { Gradients } from "./hooks.ts";
+export type { Around, Gradients } from "./hooks.ts";
 export * from "./identity.ts";
 export * as init from "./init.ts";
 export { Bilinear, Linear, type LinearOptions } from "./linear.ts";

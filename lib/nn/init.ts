@@ -7,7 +7,8 @@ import { suggest } from "../errors/suggest.ts";
 import { warn } from "../errors/warnings.ts";
 import type { Generator, Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
-import { type Arguments, bind, REQUIRED, type Rest } from "./arguments.ts";
+import { type Arguments, bind, byName, REQUIRED, type Rest } from "./arguments.ts";
+import { markInitial } from "./initial_values.ts";
 
 interface Drawn {
   /** Where the random numbers come from; default the device's generator. */
@@ -64,27 +65,35 @@ export function calculate_gain(nonlinearity: Nonlinearity, param: number | null 
 
 /** Runs `fill` without recording gradients, unless there is nothing to fill. */
 function filled(tensor: Tensor, fill: () => void): Tensor {
-  if (!tensor.is_meta) torch.no_grad(fill);
+  if (tensor.is_meta) return tensor;
+  torch.no_grad(fill);
+  markInitial(tensor);
   return tensor;
 }
 
 /** Numbers between `a` and `b`, all equally likely. Default: 0 and 1. */
-export function uniform_(
-  tensor: Tensor,
-  ...rest: Rest<[a: number, b: number], { a?: number; b?: number } & Drawn>
-): Tensor {
-  const { a, b, generator } = bind("uniform_", rest, { a: 0, b: 1, ...GENERATOR });
-  return filled(tensor, () => tensor.uniform_(a, b, drawn({ generator })));
-}
+export const uniform_ = byName(
+  ["tensor"],
+  function uniform_(
+    tensor: Tensor,
+    ...rest: Rest<[a: number, b: number], { a?: number; b?: number } & Drawn>
+  ): Tensor {
+    const { a, b, generator } = bind("uniform_", rest, { a: 0, b: 1, ...GENERATOR });
+    return filled(tensor, () => tensor.uniform_(a, b, drawn({ generator })));
+  },
+);
 
 /** Numbers of a normal distribution. Default: mean 0, standard deviation 1. */
-export function normal_(
-  tensor: Tensor,
-  ...rest: Rest<[mean: number, std: number], { mean?: number; std?: number } & Drawn>
-): Tensor {
-  const { mean, std, generator } = bind("normal_", rest, { mean: 0, std: 1, ...GENERATOR });
-  return filled(tensor, () => tensor.normal_(mean, std, drawn({ generator })));
-}
+export const normal_ = byName(
+  ["tensor"],
+  function normal_(
+    tensor: Tensor,
+    ...rest: Rest<[mean: number, std: number], { mean?: number; std?: number } & Drawn>
+  ): Tensor {
+    const { mean, std, generator } = bind("normal_", rest, { mean: 0, std: 1, ...GENERATOR });
+    return filled(tensor, () => tensor.normal_(mean, std, drawn({ generator })));
+  },
+);
 
 /** The share of a normal distribution below `x`. The error function is torch's: JavaScript has none. */
 function normalCdf(x: number): number {
@@ -94,79 +103,88 @@ function normalCdf(x: number): number {
 }
 
 /** Numbers of a normal distribution, cut to lie between `a` and `b`. Default: mean 0, standard deviation 1, from -2 to 2. */
-export function trunc_normal_(
-  tensor: Tensor,
-  ...rest: Rest<
-    [mean: number, std: number, a: number, b: number],
-    { mean?: number; std?: number; a?: number; b?: number } & Drawn
-  >
-): Tensor {
-  const { mean, std, a, b, generator } = bind("trunc_normal_", rest, {
-    mean: 0,
-    std: 1,
-    a: -2,
-    b: 2,
-    ...GENERATOR,
-  });
-  if (mean < a - 2 * std || mean > b + 2 * std) {
-    warn("trunc_normal_: the mean is more than two standard deviations outside of [a, b].");
-  }
-  return filled(tensor, () => {
-    // Inverse transform: equally likely shares between the two ends, then the value below which each share lies.
-    const low = normalCdf((a - mean) / std);
-    const high = normalCdf((b - mean) / std);
-    tensor.uniform_(2 * low - 1, 2 * high - 1, drawn({ generator }));
-    tensor.erfinv_();
-    tensor.mul_(std * Math.sqrt(2));
-    tensor.add_(mean);
-    tensor.clamp_({ min: a, max: b });
-  });
-}
+export const trunc_normal_ = byName(
+  ["tensor"],
+  function trunc_normal_(
+    tensor: Tensor,
+    ...rest: Rest<
+      [mean: number, std: number, a: number, b: number],
+      { mean?: number; std?: number; a?: number; b?: number } & Drawn
+    >
+  ): Tensor {
+    const { mean, std, a, b, generator } = bind("trunc_normal_", rest, {
+      mean: 0,
+      std: 1,
+      a: -2,
+      b: 2,
+      ...GENERATOR,
+    });
+    if (mean < a - 2 * std || mean > b + 2 * std) {
+      warn("trunc_normal_: the mean is more than two standard deviations outside of [a, b].");
+    }
+    return filled(tensor, () => {
+      // Inverse transform: equally likely shares between the two ends, then the value below which each share lies.
+      const low = normalCdf((a - mean) / std);
+      const high = normalCdf((b - mean) / std);
+      tensor.uniform_(2 * low - 1, 2 * high - 1, drawn({ generator }));
+      tensor.erfinv_();
+      tensor.mul_(std * Math.sqrt(2));
+      tensor.add_(mean);
+      tensor.clamp_({ min: a, max: b });
+    });
+  },
+);
 
 /** The same number everywhere. */
-export function constant_(tensor: Tensor, ...args: [val: number] | [options: { val: number }]): Tensor {
-  const { val } = bind("constant_", args, { val: REQUIRED as number });
-  return filled(tensor, () => tensor.fill_(val));
-}
+export const constant_ = byName(
+  ["tensor"],
+  function constant_(tensor: Tensor, ...args: Arguments<[val: number], ["val"]>): Tensor {
+    const { val } = bind("constant_", args, { val: REQUIRED as number });
+    return filled(tensor, () => tensor.fill_(val));
+  },
+);
 
 /** Fills with 1. */
-export function ones_(tensor: Tensor): Tensor {
+export const ones_ = byName(["tensor"], function ones_(tensor: Tensor): Tensor {
   return constant_(tensor, 1);
-}
+});
 
 /** Fills with 0. */
-export function zeros_(tensor: Tensor): Tensor {
+export const zeros_ = byName(["tensor"], function zeros_(tensor: Tensor): Tensor {
   return filled(tensor, () => tensor.zero_());
-}
+});
 
 /** Ones on the diagonal of a matrix, zeros elsewhere. */
-export function eye_(tensor: Tensor): Tensor {
+export const eye_ = byName(["tensor"], function eye_(tensor: Tensor): Tensor {
   if (tensor.ndim !== 2) throw dimensions("eye_", "2", tensor);
   return filled(tensor, () => {
     const [rows, columns] = tensor.shape as [number, number];
     tensor.copy_(torch.eye(rows, columns, { dtype: tensor.dtype, device: tensor.device }));
   });
-}
+});
 
 /** A convolution weight [out, in, …] that passes its input channels through; per group. */
-export function dirac_(tensor: Tensor, ...rest: Rest<[groups: number], { groups?: number }>): Tensor {
-  const { groups } = bind("dirac_", rest, { groups: 1 });
-  if (tensor.ndim < 3 || tensor.ndim > 5) throw dimensions("dirac_", "3, 4 or 5", tensor);
-  const [outputs, inputs, ...kernel] = tensor.shape as [number, number, ...number[]];
-  if (outputs % groups !== 0)
-    throw new InvalidArgumentError("dirac_: the first size must be divisible by groups.");
-  return filled(tensor, () => {
-    tensor.zero_();
-    const perGroup = outputs / groups;
-    for (let group = 0; group < groups; group++) {
-      for (let d = 0; d < Math.min(perGroup, inputs); d++) {
-        let at: Tensor = tensor.select(0, group * perGroup + d).select(0, d);
-        for (const size of kernel) at = at.select(0, Math.floor(size / 2));
-        at.fill_(1);
+export const dirac_ = byName(
+  ["tensor"],
+  function dirac_(tensor: Tensor, ...rest: Rest<[groups: number], { groups?: number }>): Tensor {
+    const { groups } = bind("dirac_", rest, { groups: 1 });
+    if (tensor.ndim < 3 || tensor.ndim > 5) throw dimensions("dirac_", "3, 4 or 5", tensor);
+    const [outputs, inputs, ...kernel] = tensor.shape as [number, number, ...number[]];
+    if (outputs % groups !== 0)
+      throw new InvalidArgumentError("dirac_: the first size must be divisible by groups.");
+    return filled(tensor, () => {
+      tensor.zero_();
+      const perGroup = outputs / groups;
+      for (let group = 0; group < groups; group++) {
+        for (let d = 0; d < Math.min(perGroup, inputs); d++) {
+          let at: Tensor = tensor.select(0, group * perGroup + d).select(0, d);
+          for (const size of kernel) at = at.select(0, Math.floor(size / 2));
+          at.fill_(1);
+        }
       }
-    }
-  });
-}
+    });
+  },
+);
 
 /** How many inputs reach one output, and how many outputs one input, of a weight [out, in, …]. */
 export function _calculate_fan_in_and_fan_out(tensor: Tensor): [number, number] {
@@ -179,21 +197,27 @@ export function _calculate_fan_in_and_fan_out(tensor: Tensor): [number, number] 
 type Gain = Rest<[gain: number], { gain?: number } & Drawn>;
 
 /** Glorot and Bengio (2010), equally likely numbers. Default gain: 1. */
-export function xavier_uniform_(tensor: Tensor, ...rest: Gain): Tensor {
-  const { gain, generator } = bind("xavier_uniform_", rest, { gain: 1, ...GENERATOR });
-  const [fanIn, fanOut] = _calculate_fan_in_and_fan_out(tensor);
-  const bound = Math.sqrt(3) * (gain * Math.sqrt(2 / (fanIn + fanOut)));
-  return uniform_(tensor, -bound, bound, { generator });
-}
+export const xavier_uniform_ = byName(
+  ["tensor"],
+  function xavier_uniform_(tensor: Tensor, ...rest: Gain): Tensor {
+    const { gain, generator } = bind("xavier_uniform_", rest, { gain: 1, ...GENERATOR });
+    const [fanIn, fanOut] = _calculate_fan_in_and_fan_out(tensor);
+    const bound = Math.sqrt(3) * (gain * Math.sqrt(2 / (fanIn + fanOut)));
+    return uniform_(tensor, -bound, bound, { generator });
+  },
+);
 
 /** Glorot and Bengio (2010), normal distribution. Default gain: 1. */
-export function xavier_normal_(tensor: Tensor, ...rest: Gain): Tensor {
-  const { gain, generator } = bind("xavier_normal_", rest, { gain: 1, ...GENERATOR });
-  const [fanIn, fanOut] = _calculate_fan_in_and_fan_out(tensor);
-  return normal_(tensor, 0, gain * Math.sqrt(2 / (fanIn + fanOut)), { generator });
-}
+export const xavier_normal_ = byName(
+  ["tensor"],
+  function xavier_normal_(tensor: Tensor, ...rest: Gain): Tensor {
+    const { gain, generator } = bind("xavier_normal_", rest, { gain: 1, ...GENERATOR });
+    const [fanIn, fanOut] = _calculate_fan_in_and_fan_out(tensor);
+    return normal_(tensor, 0, gain * Math.sqrt(2 / (fanIn + fanOut)), { generator });
+  },
+);
 
-interface KaimingOptions extends Drawn {
+export interface KaimingOptions extends Drawn {
   /** Negative slope of the leaky_relu that follows. Default: 0. */
   a?: number;
   /** Which variance to keep: forward "fan_in", backward "fan_out". Default: "fan_in". */
@@ -223,22 +247,28 @@ function kaimingStd(
 }
 
 /** He et al. (2015), equally likely numbers. */
-export function kaiming_uniform_(tensor: Tensor, ...rest: Kaiming): Tensor {
-  if (tensor.shape.includes(0)) return tensor;
-  const { std, generator } = kaimingStd("kaiming_uniform_", tensor, rest);
-  const bound = Math.sqrt(3) * std;
-  return uniform_(tensor, -bound, bound, { generator });
-}
+export const kaiming_uniform_ = byName(
+  ["tensor"],
+  function kaiming_uniform_(tensor: Tensor, ...rest: Kaiming): Tensor {
+    if (tensor.shape.includes(0)) return tensor;
+    const { std, generator } = kaimingStd("kaiming_uniform_", tensor, rest);
+    const bound = Math.sqrt(3) * std;
+    return uniform_(tensor, -bound, bound, { generator });
+  },
+);
 
 /** He et al. (2015), normal distribution. */
-export function kaiming_normal_(tensor: Tensor, ...rest: Kaiming): Tensor {
-  if (tensor.shape.includes(0)) return tensor;
-  const { std, generator } = kaimingStd("kaiming_normal_", tensor, rest);
-  return normal_(tensor, 0, std, { generator });
-}
+export const kaiming_normal_ = byName(
+  ["tensor"],
+  function kaiming_normal_(tensor: Tensor, ...rest: Kaiming): Tensor {
+    if (tensor.shape.includes(0)) return tensor;
+    const { std, generator } = kaimingStd("kaiming_normal_", tensor, rest);
+    return normal_(tensor, 0, std, { generator });
+  },
+);
 
 /** A (semi-)orthogonal matrix of the first size and all others, by QR decomposition. Default gain: 1. */
-export function orthogonal_(tensor: Tensor, ...rest: Gain): Tensor {
+export const orthogonal_ = byName(["tensor"], function orthogonal_(tensor: Tensor, ...rest: Gain): Tensor {
   const { gain, generator } = bind("orthogonal_", rest, { gain: 1, ...GENERATOR });
   if (tensor.ndim < 2) throw dimensions("orthogonal_", "2 or more", tensor);
   if (tensor.numel() === 0) return tensor;
@@ -254,30 +284,29 @@ export function orthogonal_(tensor: Tensor, ...rest: Gain): Tensor {
     tensor.view_as(result).copy_(result);
     tensor.mul_(gain);
   });
-}
+});
 
 /** A matrix of normal numbers with the given share of zeros in each column. Default standard deviation: 0.01. */
-export function sparse_(
-  tensor: Tensor,
-  ...args: Arguments<
-    [sparsity: number],
-    { sparsity: number; std?: number } & Drawn,
-    Rest<[std: number], { std?: number } & Drawn>
-  >
-): Tensor {
-  const defaults = { sparsity: REQUIRED as number, std: 0.01, ...GENERATOR };
-  const { sparsity, std, generator } = bind("sparse_", args, defaults);
-  if (tensor.ndim !== 2) throw dimensions("sparse_", "2", tensor);
-  const [rows, columns] = tensor.shape as [number, number];
-  const zeros = Math.ceil(sparsity * rows);
-  return filled(tensor, () => {
-    tensor.normal_(0, std, drawn({ generator }));
-    for (let column = 0; column < columns; column++) {
-      const chosen = torch.randperm(rows).narrow(0, 0, zeros);
-      tensor.select(1, column).index_fill_(0, chosen, 0);
-    }
-  });
-}
+export const sparse_ = byName(
+  ["tensor"],
+  function sparse_(
+    tensor: Tensor,
+    ...args: Arguments<[sparsity: number], ["sparsity"], [std: number], { std?: number } & Drawn>
+  ): Tensor {
+    const defaults = { sparsity: REQUIRED as number, std: 0.01, ...GENERATOR };
+    const { sparsity, std, generator } = bind("sparse_", args, defaults);
+    if (tensor.ndim !== 2) throw dimensions("sparse_", "2", tensor);
+    const [rows, columns] = tensor.shape as [number, number];
+    const zeros = Math.ceil(sparsity * rows);
+    return filled(tensor, () => {
+      tensor.normal_(0, std, drawn({ generator }));
+      for (let column = 0; column < columns; column++) {
+        const chosen = torch.randperm(rows).narrow(0, 0, zeros);
+        tensor.select(1, column).index_fill_(0, chosen, 0);
+      }
+    });
+  },
+);
 
 function dimensions(what: string, expected: string, tensor: Tensor): InvalidArgumentError {
   return new InvalidArgumentError(

@@ -1,7 +1,7 @@
 // Fully connected layers.
 
 import type { Tensor } from "../torch/index.ts";
-import { bind, type Rest } from "./arguments.ts";
+import { type Arguments, bind, REQUIRED } from "./arguments.ts";
 import { emptyParameter, FACTORY, type FactoryOptions } from "./factory.ts";
 import * as F from "./functional.ts";
 import * as init from "./init.ts";
@@ -25,13 +25,25 @@ export class Linear extends Module {
   readonly in_features: number;
   readonly out_features: number;
   /** [out_features, in_features] */
-  readonly weight: Parameter;
+  weight: Parameter;
   /** [out_features] */
-  readonly bias: Parameter | null;
+  bias: Parameter | null;
 
-  constructor(in_features: number, out_features: number, ...rest: Rest<[bias: boolean], LinearOptions>) {
+  constructor(
+    ...args: Arguments<
+      [in_features: number, out_features: number],
+      ["in_features", "out_features"],
+      [bias: boolean],
+      LinearOptions
+    >
+  ) {
     super();
-    const { bias, ...options } = bind("Linear", rest, { bias: true, ...FACTORY });
+    const { in_features, out_features, bias, ...options } = bind("Linear", args, {
+      in_features: REQUIRED as number,
+      out_features: REQUIRED as number,
+      bias: true,
+      ...FACTORY,
+    });
     this.in_features = in_features;
     this.out_features = out_features;
     this.weight = emptyParameter([out_features, in_features], options);
@@ -62,17 +74,25 @@ export class Bilinear extends Module {
   readonly in2_features: number;
   readonly out_features: number;
   /** [out_features, in1_features, in2_features] */
-  readonly weight: Parameter;
-  readonly bias: Parameter | null;
+  weight: Parameter;
+  bias: Parameter | null;
 
   constructor(
-    in1_features: number,
-    in2_features: number,
-    out_features: number,
-    ...rest: Rest<[bias: boolean], LinearOptions>
+    ...args: Arguments<
+      [in1_features: number, in2_features: number, out_features: number],
+      ["in1_features", "in2_features", "out_features"],
+      [bias: boolean],
+      LinearOptions
+    >
   ) {
     super();
-    const { bias, ...options } = bind("Bilinear", rest, { bias: true, ...FACTORY });
+    const { in1_features, in2_features, out_features, bias, ...options } = bind("Bilinear", args, {
+      in1_features: REQUIRED as number,
+      in2_features: REQUIRED as number,
+      out_features: REQUIRED as number,
+      bias: true,
+      ...FACTORY,
+    });
     this.in1_features = in1_features;
     this.in2_features = in2_features;
     this.out_features = out_features;

@@ -9,7 +9,8 @@ import { ConfigFieldError, InvalidArgumentError } from "../errors/index.ts";
 import { suggest } from "../errors/suggest.ts";
 import { type Device, type Dtype, keep, no_grad, type RemovableHandle, Tensor } from "../torch/index.ts";
 import { bind } from "./arguments.ts";
-import { ForwardHooks, type Gradients, type Replacement, wrapForward } from "./hooks.ts";
+import { type Around, ForwardHooks, type Gradients, type Replacement, wrapForward } from "./hooks.ts";
+import { countModule, isInitial, markInitial } from "./initial_values.ts";
 import { printModule, summarize } from "./module_print.ts";
 import { isFloatOrComplex, parseTo, type ToOptions } from "./module_to.ts";
 import {
@@ -66,6 +67,7 @@ export class Module {
 
   constructor() {
     announceOwner(this);
+    countModule();
   }
 
   /** What the module computes; each subclass writes its own. Hooks stand around it. */
@@ -279,6 +281,35 @@ export class Module {
     return module;
   }
 
+  /**
+   * Puts a module in the place of the one at a dotted path; the same as assigning it there.
+   *
+   * @param options.strict refuse a path where there is no module yet; default false.
+   * @example model.set_submodule("layers.0.attn", new MyAttention(config));
+   */
+  set_submodule(
+    target: string,
+    module: Module,
+    ...rest: [options?: { strict?: boolean | undefined }] | [strict: boolean]
+  ): void {
+    const { strict } = bind("set_submodule", rest, { strict: false });
+    if (target === "") throw new InvalidArgumentError("set_submodule needs the path of the module to replace.");
+    const dot = target.lastIndexOf(".");
+    const name = target.slice(dot + 1);
+    const parent = this.get_submodule(target.slice(0, Math.max(dot, 0)));
+    const present = (parent as unknown as Properties)[name];
+    if (!(module instanceof Module)) throw notA(parent, "module", name, module);
+    if (!(present instanceof Module) && (strict || name in parent)) {
+      throw new InvalidArgumentError(`${parent._get_name()} has no module '${name}' (replacing '${target}').`, {
+        suggestion: suggest(
+          name,
+          parent._own_state().children.map(([child]) => child),
+        ),
+      });
+    }
+    (parent as unknown as Properties)[name] = module;
+  }
+
   /** The parameter at a dotted path. */
   get_parameter(target: string): Parameter {
     return lookUp(this, target, "parameter", (module) => module._own_state().parameters);
@@ -365,7 +396,9 @@ export class Module {
         const { grad } = tensor;
         // The gradient must fit its tensor at each moment, so it is taken off in between.
         if (grad) tensor.grad = null;
+        const initial = isInitial(tensor);
         tensor.data = fn(tensor);
+        if (initial) markInitial(tensor);
         if (grad) tensor.grad = fn(grad);
       }
     });
@@ -445,9 +478,14 @@ export class Module {
     return this.#hooks().backwardPre.add(hook, options);
   }
 
-  /** Whether hooks stand around the forward of this module itself. */
+  /** Whether hooks stand around the forward of this module itself that a recording would not see. */
   _has_forward_hooks(): boolean {
-    return (this.#forwardHooks?.size ?? 0) > 0;
+    return this.#forwardHooks?.isOpaque ?? false;
+  }
+
+  /** Puts `around` in the place of forward, under all hooks; it is handed the forward that it stands for. */
+  _wrap_forward(around: Around): RemovableHandle {
+    return this.#hooks().around.add(around);
   }
 
   #hooks(): ForwardHooks {
@@ -504,6 +542,11 @@ export class Module {
   /** Reads this module's own part out of `state_dict`. Override to accept older layouts, then call `super`. */
   _load_from_state_dict(...context: LoadContext): void {
     loadOwnState(this, ...context);
+  }
+
+  /** Whether hooks rearrange what this module itself is about to load. */
+  _has_load_hooks(): boolean {
+    return (this.#stateDictHooks?.preLoad.size ?? 0) > 0;
   }
 
   /** Hook lists around saving and loading; made when first asked for. */

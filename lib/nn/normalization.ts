@@ -3,7 +3,7 @@
 import { InvalidArgumentError } from "../errors/index.ts";
 import type { Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
-import { bind, type Rest } from "./arguments.ts";
+import { type Arguments, bind, REQUIRED } from "./arguments.ts";
 import { emptyParameter, FACTORY, type FactoryOptions } from "./factory.ts";
 import * as F from "./functional.ts";
 import * as init from "./init.ts";
@@ -11,6 +11,8 @@ import { Module } from "./module.ts";
 import type { Parameter } from "./parameter.ts";
 import { py, pyFloat } from "./repr.ts";
 
+type Shape = [normalized_shape: number | readonly number[]];
+const SHAPE = { normalized_shape: REQUIRED as number | readonly number[] };
 const shapeOf = (shape: number | readonly number[]): readonly number[] =>
   typeof shape === "number" ? [shape] : [...shape];
 
@@ -32,15 +34,20 @@ export class LayerNorm extends Module {
   readonly normalized_shape: readonly number[];
   readonly eps: number;
   readonly elementwise_affine: boolean;
-  readonly weight: Parameter | null;
-  readonly bias: Parameter | null;
+  weight: Parameter | null;
+  bias: Parameter | null;
 
   constructor(
-    normalized_shape: number | readonly number[],
-    ...rest: Rest<[eps: number, elementwise_affine: boolean, bias: boolean], LayerNormOptions>
+    ...args: Arguments<
+      Shape,
+      ["normalized_shape"],
+      [eps: number, elementwise_affine: boolean, bias: boolean],
+      LayerNormOptions
+    >
   ) {
     super();
-    const { eps, elementwise_affine, bias, ...options } = bind("LayerNorm", rest, {
+    const { normalized_shape, eps, elementwise_affine, bias, ...options } = bind("LayerNorm", args, {
+      ...SHAPE,
       eps: 1e-5,
       elementwise_affine: true,
       bias: true,
@@ -85,14 +92,19 @@ export class RMSNorm extends Module {
   readonly normalized_shape: readonly number[];
   readonly eps: number | null;
   readonly elementwise_affine: boolean;
-  readonly weight: Parameter | null;
+  weight: Parameter | null;
 
   constructor(
-    normalized_shape: number | readonly number[],
-    ...rest: Rest<[eps: number | null, elementwise_affine: boolean], RMSNormOptions>
+    ...args: Arguments<
+      Shape,
+      ["normalized_shape"],
+      [eps: number | null, elementwise_affine: boolean],
+      RMSNormOptions
+    >
   ) {
     super();
-    const { eps, elementwise_affine, ...options } = bind("RMSNorm", rest, {
+    const { normalized_shape, eps, elementwise_affine, ...options } = bind("RMSNorm", args, {
+      ...SHAPE,
       eps: null as number | null,
       elementwise_affine: true,
       ...FACTORY,
@@ -135,16 +147,25 @@ export class GroupNorm extends Module {
   readonly num_channels: number;
   readonly eps: number;
   readonly affine: boolean;
-  readonly weight: Parameter | null;
-  readonly bias: Parameter | null;
+  weight: Parameter | null;
+  bias: Parameter | null;
 
   constructor(
-    num_groups: number,
-    num_channels: number,
-    ...rest: Rest<[eps: number, affine: boolean], GroupNormOptions>
+    ...args: Arguments<
+      [num_groups: number, num_channels: number],
+      ["num_groups", "num_channels"],
+      [eps: number, affine: boolean],
+      GroupNormOptions
+    >
   ) {
     super();
-    const { eps, affine, ...options } = bind("GroupNorm", rest, { eps: 1e-5, affine: true, ...FACTORY });
+    const { num_groups, num_channels, eps, affine, ...options } = bind("GroupNorm", args, {
+      num_groups: REQUIRED as number,
+      num_channels: REQUIRED as number,
+      eps: 1e-5,
+      affine: true,
+      ...FACTORY,
+    });
     if (num_channels % num_groups !== 0) {
       throw new InvalidArgumentError(
         `GroupNorm: num_channels ${num_channels} must be divisible by num_groups ${num_groups}.`,
@@ -174,7 +195,9 @@ export class GroupNorm extends Module {
   }
 }
 
-type LocalResponse = Rest<
+type LocalResponse = Arguments<
+  [size: number],
+  ["size"],
   [alpha: number, beta: number, k: number],
   { alpha?: number; beta?: number; k?: number }
 >;
@@ -186,9 +209,14 @@ export class LocalResponseNorm extends Module {
   readonly beta: number;
   readonly k: number;
 
-  constructor(size: number, ...rest: LocalResponse) {
+  constructor(...args: LocalResponse) {
     super();
-    const { alpha, beta, k } = bind("LocalResponseNorm", rest, { alpha: 1e-4, beta: 0.75, k: 1 });
+    const { size, alpha, beta, k } = bind("LocalResponseNorm", args, {
+      size: REQUIRED as number,
+      alpha: 1e-4,
+      beta: 0.75,
+      k: 1,
+    });
     this.size = size;
     this.alpha = alpha;
     this.beta = beta;

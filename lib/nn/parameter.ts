@@ -1,7 +1,22 @@
 // Tensors that belong to a module by their class: whatever property holds one, it is part of the module's state.
 
 import { addon } from "../addon/loader.ts";
-import { keep, no_grad, Tensor } from "../torch/index.ts";
+import { type Device, keep, no_grad, Tensor } from "../torch/index.ts";
+import { type Arguments, bind, REQUIRED } from "./arguments.ts";
+
+/** Where parameters go that are made now; undefined: where their data is. */
+let parameterDevice: Device | undefined;
+
+/** Runs `body`; the parameters that it makes lie on `device`. */
+export function withParameterDevice<T>(device: Device, body: () => T): T {
+  const outer = parameterDevice;
+  parameterDevice = device;
+  try {
+    return body();
+  } finally {
+    parameterDevice = outer;
+  }
+}
 
 /** Makes `owner` a second tensor over the memory of `data`, without history, that every memory scope spares. */
 function holdData(owner: Tensor, data: Tensor): void {
@@ -14,15 +29,30 @@ function holdData(owner: Tensor, data: Tensor): void {
  *
  * It shares the memory of `data`, without its history, and outlives every memory scope.
  *
- * @param data the values.
- * @param requires_grad whether gradients are recorded; default true.
+ * Arguments: `data`, the values; `requires_grad`, whether gradients are recorded; default true.
  *
- * @example this.scale = new nn.Parameter(torch.ones([hidden_size]));
+ * @example this.scale = new nn.Parameter(torch.ones([hidden_size]), { requires_grad: false });
  */
 export class Parameter extends Tensor {
-  constructor(data: Tensor, requires_grad = true) {
+  constructor(
+    ...args: Arguments<
+      [data: Tensor],
+      ["data"],
+      [requires_grad: boolean],
+      { requires_grad?: boolean | undefined }
+    >
+  ) {
     super();
-    holdData(this, data);
+    const { data, requires_grad } = bind("Parameter", args, {
+      data: REQUIRED as Tensor,
+      requires_grad: true,
+    });
+    if (parameterDevice === undefined || data.device === parameterDevice) holdData(this, data);
+    else {
+      const moved = data.detach().to({ device: parameterDevice });
+      holdData(this, moved);
+      moved.dispose();
+    }
     if (requires_grad) this.requires_grad = true;
   }
 

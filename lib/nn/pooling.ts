@@ -1,10 +1,14 @@
 // Pooling as modules: one value for each window, or for each of a given number of windows.
 
 import type { Tensor } from "../torch/index.ts";
-import { bind, ntuple, type Rest, type Sizes } from "./arguments.ts";
+import { type Arguments, bind, ntuple, REQUIRED, type Sizes } from "./arguments.ts";
 import * as P from "./functional/pooling.ts";
 import { Module } from "./module.ts";
 import { py } from "./repr.ts";
+
+type Kernel = [kernel_size: Sizes];
+type KernelName = ["kernel_size"];
+const KERNEL = { kernel_size: REQUIRED as Sizes };
 
 export interface MaxPoolOptions {
   /** Default: the kernel size. */
@@ -18,7 +22,9 @@ export interface MaxPoolOptions {
   /** Count windows that reach beyond the end. Default: false. */
   ceil_mode?: boolean | undefined;
 }
-type MaxPoolRest = Rest<
+type MaxPoolArguments = Arguments<
+  Kernel,
+  KernelName,
   [stride: Sizes | null, padding: Sizes, dilation: Sizes, return_indices: boolean, ceil_mode: boolean],
   MaxPoolOptions
 >;
@@ -31,17 +37,18 @@ abstract class _MaxPool extends Module {
   readonly return_indices: boolean;
   readonly ceil_mode: boolean;
 
-  constructor(kernel_size: Sizes, ...rest: MaxPoolRest) {
+  constructor(...args: MaxPoolArguments) {
     super();
-    const o = bind(new.target.name, rest, {
+    const o = bind(new.target.name, args, {
+      ...KERNEL,
       stride: null as Sizes | null,
       padding: 0 as Sizes,
       dilation: 1 as Sizes,
       return_indices: false,
       ceil_mode: false,
     });
-    this.kernel_size = kernel_size;
-    this.stride = o.stride ?? kernel_size;
+    this.kernel_size = o.kernel_size;
+    this.stride = o.stride ?? o.kernel_size;
     this.padding = o.padding;
     this.dilation = o.dilation;
     this.return_indices = o.return_indices;
@@ -84,7 +91,9 @@ export class MaxPool3d extends _MaxPool {
   }
 }
 
-type UnpoolRest = Rest<
+type UnpoolArguments = Arguments<
+  Kernel,
+  KernelName,
   [stride: Sizes | null, padding: Sizes],
   { stride?: Sizes | null | undefined; padding?: Sizes | undefined }
 >;
@@ -94,9 +103,10 @@ abstract class _MaxUnpool extends Module {
   readonly stride: readonly number[];
   readonly padding: readonly number[];
 
-  constructor(dims: number, kernel_size: Sizes, rest: UnpoolRest) {
+  constructor(dims: number, args: UnpoolArguments) {
     super();
-    const { stride, padding } = bind(new.target.name, rest, {
+    const { kernel_size, stride, padding } = bind(new.target.name, args, {
+      ...KERNEL,
       stride: null as Sizes | null,
       padding: 0 as Sizes,
     });
@@ -118,22 +128,22 @@ abstract class _MaxUnpool extends Module {
 
 /** Undoes MaxPool1d with the indices that it gave; what was not a maximum is 0. */
 export class MaxUnpool1d extends _MaxUnpool {
-  constructor(kernel_size: Sizes, ...rest: UnpoolRest) {
-    super(1, kernel_size, rest);
+  constructor(...args: UnpoolArguments) {
+    super(1, args);
   }
 }
 
 /** Undoes MaxPool2d with the indices that it gave; what was not a maximum is 0. */
 export class MaxUnpool2d extends _MaxUnpool {
-  constructor(kernel_size: Sizes, ...rest: UnpoolRest) {
-    super(2, kernel_size, rest);
+  constructor(...args: UnpoolArguments) {
+    super(2, args);
   }
 }
 
 /** Undoes MaxPool3d with the indices that it gave; what was not a maximum is 0. */
 export class MaxUnpool3d extends _MaxUnpool {
-  constructor(kernel_size: Sizes, ...rest: UnpoolRest) {
-    super(3, kernel_size, rest);
+  constructor(...args: UnpoolArguments) {
+    super(3, args);
   }
 }
 
@@ -149,7 +159,9 @@ export interface AvgPoolOptions {
   /** Divide by this instead of the number of entries. Two and three dimensions only. */
   divisor_override?: number | null | undefined;
 }
-type AvgPoolRest = Rest<
+type AvgPoolArguments = Arguments<
+  Kernel,
+  KernelName,
   [stride: Sizes | null, padding: Sizes, ceil_mode: boolean, count_include_pad: boolean],
   AvgPoolOptions
 >;
@@ -162,17 +174,18 @@ abstract class _AvgPool extends Module {
   readonly count_include_pad: boolean;
   readonly divisor_override: number | null;
 
-  constructor(kernel_size: Sizes, ...rest: AvgPoolRest) {
+  constructor(...args: AvgPoolArguments) {
     super();
-    const o = bind(new.target.name, rest, {
+    const o = bind(new.target.name, args, {
+      ...KERNEL,
       stride: null as Sizes | null,
       padding: 0 as Sizes,
       ceil_mode: false,
       count_include_pad: true,
       divisor_override: null as number | null,
     });
-    this.kernel_size = kernel_size;
-    this.stride = o.stride ?? kernel_size;
+    this.kernel_size = o.kernel_size;
+    this.stride = o.stride ?? o.kernel_size;
     this.padding = o.padding;
     this.ceil_mode = o.ceil_mode;
     this.count_include_pad = o.count_include_pad;
@@ -217,7 +230,9 @@ export class AvgPool3d extends _AvgPool {
   }
 }
 
-type LpPoolRest = Rest<
+type LpPoolArguments = Arguments<
+  [norm_type: number, kernel_size: Sizes],
+  ["norm_type", "kernel_size"],
   [stride: Sizes | null, ceil_mode: boolean],
   { stride?: Sizes | null | undefined; ceil_mode?: boolean | undefined }
 >;
@@ -228,9 +243,11 @@ abstract class _LPPool extends Module {
   readonly stride: Sizes | null;
   readonly ceil_mode: boolean;
 
-  constructor(norm_type: number, kernel_size: Sizes, ...rest: LpPoolRest) {
+  constructor(...args: LpPoolArguments) {
     super();
-    const { stride, ceil_mode } = bind(new.target.name, rest, {
+    const { norm_type, kernel_size, stride, ceil_mode } = bind(new.target.name, args, {
+      norm_type: REQUIRED as number,
+      ...KERNEL,
       stride: null as Sizes | null,
       ceil_mode: false,
     });
@@ -273,6 +290,9 @@ export class LPPool3d extends _LPPool {
   }
 }
 
+type OutputSize = [output_size: P.OutputSizes];
+const OUTPUT_SIZE = { output_size: REQUIRED as P.OutputSizes };
+
 abstract class _AdaptivePool extends Module {
   /** The size of the result; null keeps the input's. */
   readonly output_size: P.OutputSizes;
@@ -287,22 +307,28 @@ abstract class _AdaptivePool extends Module {
   }
 }
 
+abstract class _AdaptiveAvgPool extends _AdaptivePool {
+  constructor(...args: Arguments<OutputSize, ["output_size"]>) {
+    super(bind(new.target.name, args, OUTPUT_SIZE).output_size);
+  }
+}
+
 /** Means over so many windows of [batch, channels, length] that the result has the given size. */
-export class AdaptiveAvgPool1d extends _AdaptivePool {
+export class AdaptiveAvgPool1d extends _AdaptiveAvgPool {
   override forward(x: Tensor): Tensor {
     return P.adaptiveAvgPool(1, x, this.output_size);
   }
 }
 
 /** Means over so many windows of [batch, channels, height, width] that the result has the given size. */
-export class AdaptiveAvgPool2d extends _AdaptivePool {
+export class AdaptiveAvgPool2d extends _AdaptiveAvgPool {
   override forward(x: Tensor): Tensor {
     return P.adaptiveAvgPool(2, x, this.output_size);
   }
 }
 
 /** Means over so many windows of [batch, channels, depth, height, width] that the result has the given size. */
-export class AdaptiveAvgPool3d extends _AdaptivePool {
+export class AdaptiveAvgPool3d extends _AdaptiveAvgPool {
   override forward(x: Tensor): Tensor {
     return P.adaptiveAvgPool(3, x, this.output_size);
   }
@@ -312,11 +338,16 @@ abstract class _AdaptiveMaxPool extends _AdaptivePool {
   readonly return_indices: boolean;
 
   constructor(
-    output_size: P.OutputSizes,
-    ...rest: Rest<[return_indices: boolean], { return_indices?: boolean | undefined }>
+    ...args: Arguments<
+      OutputSize,
+      ["output_size"],
+      [return_indices: boolean],
+      { return_indices?: boolean | undefined }
+    >
   ) {
-    super(output_size);
-    this.return_indices = bind(new.target.name, rest, { return_indices: false }).return_indices;
+    const o = bind(new.target.name, args, { ...OUTPUT_SIZE, return_indices: false });
+    super(o.output_size);
+    this.return_indices = o.return_indices;
   }
 
   protected pool(dims: number, x: Tensor): Tensor {

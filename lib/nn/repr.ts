@@ -1,4 +1,8 @@
 // Values as Python prints them, for the texts of `extra_repr`.
+//
+// Python prints a number as it was written: Dropout(p=0) or Dropout(p=0.0). JavaScript has one kind of number, so a layer's
+// attribute has one form: with a point where torch's signature says float, as configurations have them; without where
+// programs mostly write whole numbers (Threshold, ConstantPad, LPPool).
 
 /** `1` → "1.0", `1e-5` → "1e-05": how Python prints a float. */
 export function pyFloat(value: number): string {

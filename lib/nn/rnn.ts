@@ -3,7 +3,7 @@
 import { InvalidArgumentError, ShapeError } from "../errors/index.ts";
 import type { Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
-import { bind, type Rest } from "./arguments.ts";
+import { type Arguments, bind, REQUIRED } from "./arguments.ts";
 import { emptyParameter, FACTORY, type FactoryOptions } from "./factory.ts";
 import * as init from "./init.ts";
 import { Module } from "./module.ts";
@@ -24,6 +24,8 @@ export interface RNNOptions extends FactoryOptions {
 }
 
 interface Settings extends FactoryOptions {
+  input_size: number;
+  hidden_size: number;
   num_layers: number;
   bias: boolean;
   batch_first: boolean;
@@ -31,6 +33,8 @@ interface Settings extends FactoryOptions {
   bidirectional: boolean;
 }
 const SETTINGS: Settings = {
+  input_size: REQUIRED as number,
+  hidden_size: REQUIRED as number,
   num_layers: 1,
   bias: true,
   batch_first: false,
@@ -38,7 +42,13 @@ const SETTINGS: Settings = {
   bidirectional: false,
   ...FACTORY,
 };
-type RNNRest<O = RNNOptions> = Rest<[num_layers: number, bias: boolean, batch_first: boolean], O>;
+type RNNArguments<P extends readonly unknown[], O> = Arguments<
+  [input_size: number, hidden_size: number],
+  ["input_size", "hidden_size"],
+  [num_layers: number, ...P],
+  O
+>;
+type Usual = [bias: boolean, batch_first: boolean];
 
 type WholeSequence = (
   input: Tensor,
@@ -67,14 +77,10 @@ export abstract class RNNBase extends Module {
   readonly proj_size: number;
   readonly #weights: string[] = [];
 
-  constructor(
-    gates: number,
-    input_size: number,
-    hidden_size: number,
-    settings: Settings & { proj_size?: number },
-  ) {
+  constructor(gates: number, settings: Settings & { proj_size?: number }) {
     super();
-    const { num_layers, bias, batch_first, dropout, bidirectional, proj_size = 0, ...options } = settings;
+    const { input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional } = settings;
+    const { proj_size = 0 } = settings;
     const name = new.target.name;
     for (const [key, value] of Object.entries({ input_size, hidden_size, num_layers })) {
       if (!Number.isInteger(value) || value <= 0) {
@@ -102,7 +108,7 @@ export abstract class RNNBase extends Module {
     const out = proj_size || hidden_size;
     const ways = bidirectional ? ["", "_reverse"] : [""];
     const add = (weight: string, shape: readonly number[]) => {
-      this.register_parameter(weight, emptyParameter(shape, options));
+      this.register_parameter(weight, emptyParameter(shape, settings));
       this.#weights.push(weight);
     };
     for (let layer = 0; layer < num_layers; layer++) {
@@ -188,20 +194,18 @@ export class RNN extends RNNBase {
   readonly nonlinearity: "tanh" | "relu";
 
   constructor(
-    input_size: number,
-    hidden_size: number,
-    ...rest: Rest<
-      [num_layers: number, nonlinearity: "tanh" | "relu", bias: boolean, batch_first: boolean],
+    ...args: RNNArguments<
+      [nonlinearity: "tanh" | "relu", ...Usual],
       RNNOptions & { nonlinearity?: "tanh" | "relu" | undefined }
     >
   ) {
-    const { num_layers, ...others } = SETTINGS;
-    const defaults = { num_layers, nonlinearity: "tanh" as "tanh" | "relu", ...others };
-    const { nonlinearity, ...settings } = bind("RNN", rest, defaults);
+    const { input_size, hidden_size, num_layers, ...others } = SETTINGS;
+    const first = { input_size, hidden_size, num_layers, nonlinearity: "tanh" as "tanh" | "relu" };
+    const { nonlinearity, ...settings } = bind("RNN", args, { ...first, ...others });
     if (nonlinearity !== "tanh" && nonlinearity !== "relu") {
       throw new InvalidArgumentError(`RNN: nonlinearity must be "tanh" or "relu", got "${nonlinearity}".`);
     }
-    super(1, input_size, hidden_size, settings);
+    super(1, settings);
     this.nonlinearity = nonlinearity;
   }
 
@@ -214,8 +218,8 @@ export class RNN extends RNNBase {
 
 /** The gated recurrent unit: an update gate between the former and the new state, and a reset gate before. */
 export class GRU extends RNNBase {
-  constructor(input_size: number, hidden_size: number, ...rest: RNNRest) {
-    super(3, input_size, hidden_size, bind("GRU", rest, SETTINGS));
+  constructor(...args: RNNArguments<Usual, RNNOptions>) {
+    super(3, bind("GRU", args, SETTINGS));
   }
 
   /** @returns the output of the last layer at each position, and the last state of each layer. */
@@ -230,13 +234,9 @@ export class GRU extends RNNBase {
  * @example const [output, [h, c]] = new nn.LSTM(10, 20, { batch_first: true }).forward(torch.randn([3, 5, 10]));
  */
 export class LSTM extends RNNBase {
-  constructor(
-    input_size: number,
-    hidden_size: number,
-    ...rest: RNNRest<RNNOptions & { proj_size?: number | undefined }>
-  ) {
+  constructor(...args: RNNArguments<Usual, RNNOptions & { proj_size?: number | undefined }>) {
     const { device, dtype, ...others } = SETTINGS;
-    super(4, input_size, hidden_size, bind("LSTM", rest, { ...others, proj_size: 0, device, dtype }));
+    super(4, bind("LSTM", args, { ...others, proj_size: 0, device, dtype }));
   }
 
   /** @returns the output of the last layer at each position, and the last state and cell of each layer. */

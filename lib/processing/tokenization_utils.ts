@@ -3,6 +3,8 @@
 
 import { mkdir, stat } from "node:fs/promises";
 import path from "node:path";
+import { registerForAutoClass } from "../custom_code/auto_classes.ts";
+import { gatherCode, writeCode } from "../custom_code/save_code.ts";
 import { InvalidArgumentError } from "../errors/index.ts";
 import { warn } from "../errors/warnings.ts";
 import { writeFileAtomic } from "../hub/atomic.ts";
@@ -10,7 +12,7 @@ import { pin } from "../hub/files.ts";
 import { loadingCard } from "../hub/model_card.ts";
 import type { Pushable, PushToHubOptions, SaveAndPushOptions } from "../hub/push.ts";
 import type { CommitInfo } from "../hub/upload.ts";
-import { type Json, stringifyJson } from "../json/json.ts";
+import { isRecord, type Json, stringifyJson } from "../json/json.ts";
 import { BatchEncoding, type TensorEncoding } from "./batch_encoding.ts";
 import {
   assistantMask,
@@ -94,6 +96,21 @@ export interface PreTrainedTokenizerFast {
 
 // biome-ignore lint/suspicious/noUnsafeDeclarationMerging: the call signature, made by Callable
 export class PreTrainedTokenizerFast extends TokenizerVocabulary {
+  /** The Auto class that finds this one where its code is shared; see {@link register_for_auto_class}. */
+  static _auto_class: string | null = null;
+
+  /**
+   * Says that the code of this class is to be saved beside the tokenizer's files, for `AutoTokenizer.from_pretrained` with
+   * `trust_remote_code: true`.
+   *
+   * @example
+   * MyTokenizer.register_for_auto_class();
+   */
+  static register_for_auto_class(auto_class: string | { readonly name: string } = "AutoTokenizer"): void {
+    // biome-ignore lint/complexity/noThisInStatic: the subclass is what is registered.
+    registerForAutoClass(this, auto_class);
+  }
+
   model_input_names: string[];
   padding_side: Side;
   truncation_side: Side;
@@ -481,9 +498,20 @@ export class PreTrainedTokenizerFast extends TokenizerVocabulary {
     const configFile = path.join(save_directory, "tokenizer_config.json");
     const tokenizerFile = path.join(save_directory, "tokenizer.json");
     const templates = await saveTemplates(save_directory, this.chat_template);
-    await writeFileAtomic(configFile, `${readable(stringifyJson(this.#config()))}\n`);
+    const cls = this.constructor as typeof PreTrainedTokenizerFast;
+    const code = await gatherCode(cls);
+    await writeCode(save_directory, [code]);
+    const config = { ...(this.#config() as Record<string, Json>) };
+    if (code !== undefined) {
+      // The slow class and the fast one, as the reference writes them.
+      const pair = cls.name.endsWith("Fast") ? [null, code.reference] : [code.reference, null];
+      const present = isRecord(config.auto_map) ? config.auto_map : {};
+      config.auto_map = { ...present, [cls._auto_class as string]: pair } as Json;
+    }
+    await writeFileAtomic(configFile, `${readable(stringifyJson(config))}\n`);
     await this._backend.save(tokenizerFile);
-    return [configFile, ...templates, tokenizerFile];
+    const sources = [...(code?.files.keys() ?? [])].map((name) => path.join(save_directory, name));
+    return [configFile, ...templates, tokenizerFile, ...sources];
   }
 
   /** The content of tokenizer_config.json: what was read, with the present values. */

@@ -53,6 +53,7 @@ const OTHER_VOCABULARIES = [
 const PLACE_OPTIONS = [
   ...HUB_OPTIONS,
   "trust_remote_code",
+  "code_revision",
   "use_fast",
   "legacy",
   "from_slow",

@@ -9,7 +9,9 @@
 #include <torch/version.h>
 #include <unistd.h>
 
+#include <fstream>
 #include <mutex>
+#include <string>
 
 #include "native/addon.h"
 #include "native/convert/bind.h"
@@ -126,6 +128,17 @@ double Pages(int name) {
   return static_cast<double>(sysconf(name)) * static_cast<double>(sysconf(_SC_PAGESIZE));
 }
 
+// What programs can still get: pages of files that the kernel would give up count, unlike in
+// _SC_AVPHYS_PAGES.
+double AvailableMemory() {
+  std::ifstream facts("/proc/meminfo");
+  for (std::string name; facts >> name; facts.ignore(256, '\n')) {
+    double kilobytes = 0;
+    if (name == "MemAvailable:" && facts >> kilobytes) return kilobytes * 1024;
+  }
+  return Pages(_SC_AVPHYS_PAGES);
+}
+
 napi_value DeviceRecord(Environment& environment,
                         const std::string& type,
                         double index,
@@ -149,7 +162,7 @@ std::vector<napi_value> DeviceInfo(Environment& environment) {
                                  0,
                                  "cpu",
                                  Pages(_SC_PHYS_PAGES),
-                                 Pages(_SC_AVPHYS_PAGES),
+                                 AvailableMemory(),
                                  at::get_cpu_capability()));
   for (int64_t i = 0; i < DeviceCount(at::kCUDA); ++i) {
     const CudaDeviceFacts facts = AskCudaDriver(static_cast<int>(i)).value_or(CudaDeviceFacts{});

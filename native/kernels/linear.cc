@@ -11,6 +11,7 @@
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/library.h>
 
+#include <atomic>
 #include <vector>
 
 #include "native/kernels/matvec.h"
@@ -76,6 +77,10 @@ constexpr int64_t kPiece = 32;
 // what the second thread saves of the reading is less than the microseconds of a start and an end.
 constexpr int64_t kBytesOfTeam = 256 << 10;
 constexpr int64_t kBytesPerThread = 64 << 10;
+// Threads take turns of this many bytes, or so many each where that is less: one that starts late,
+// or loses its core for a moment, leaves more to the others.
+constexpr int64_t kBytesPerTurn = 512 << 10;
+constexpr int64_t kTurns = 8;
 
 bool IsOurs(const Tensor& input, int64_t rows, at::TensorList weights) {
   const at::ScalarType type = input.scalar_type();
@@ -102,16 +107,30 @@ void Multiply(const Tensor& input, int64_t rows, const std::vector<matvec::Produ
   }
   const matvec::Input read = {
       input.const_data_ptr(), prepared ? prepared->data() : nullptr, rows, k};
+  const int64_t pieces = first_piece.back();
   const int64_t bytes_of_piece = input.element_size() * k * kPiece;
-  const int64_t grain = first_piece.back() * bytes_of_piece < kBytesOfTeam
-                            ? first_piece.back()
-                            : std::max<int64_t>(1, kBytesPerThread / bytes_of_piece);
-  at::parallel_for(0, first_piece.back(), grain, [&](int64_t begin, int64_t end) {
+  const auto run = [&](int64_t begin, int64_t end) {
     for (size_t i = 0; i < products.size(); ++i) {
       const int64_t from = (std::max(begin, first_piece[i]) - first_piece[i]) * kPiece;
       const int64_t to = std::min((std::min(end, first_piece[i + 1]) - first_piece[i]) * kPiece,
                                   products[i].output_stride);
       if (from < to) kernel.run(read, products[i], from, to);
+    }
+  };
+  const int64_t bytes = pieces * bytes_of_piece;
+  const int64_t threads =
+      bytes < kBytesOfTeam
+          ? 1
+          : std::min<int64_t>(at::get_num_threads(), (bytes - 1) / kBytesPerThread + 1);
+  if (threads == 1) return run(0, pieces);
+  const int64_t turn = std::max<int64_t>(
+      1, std::min(kBytesPerTurn, bytes / threads / kTurns) / std::max<int64_t>(1, bytes_of_piece));
+  std::atomic<int64_t> next = 0;
+  at::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
+    for (;;) {
+      const int64_t begin = next.fetch_add(turn, std::memory_order_relaxed);
+      if (begin >= pieces) break;
+      run(begin, std::min(begin + turn, pieces));
     }
   });
 }

@@ -7,7 +7,7 @@ namespace tf::matvec {
 namespace {
 
 constexpr int kLanes = 16;
-constexpr int kSums = 24;
+constexpr int kSums = 32;
 #include "native/kernels/lanes.h"
 #include "native/kernels/matvec_loops.h"
 

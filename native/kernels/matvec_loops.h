@@ -2,9 +2,6 @@
 // namespace, after lanes.h and
 //   kSums       how many sums of a tile the registers hold.
 
-// Bytes ahead of the loads; the hardware's own prefetch stops at pages.
-constexpr int64_t kAhead = 2048;
-
 struct Fp32 {
   using Element = float;
   using Weights = Lanes;
@@ -84,7 +81,6 @@ void Tile(const Input& input, const Product& product, int64_t n) {
   int64_t i = 0;
   for (; i + T::kStep <= k; i += T::kStep) {
     TF_EACH(int c = 0; c < kColumns; ++c) {
-      __builtin_prefetch(reinterpret_cast<const char*>(weight[c] + i) + kAhead);
       const typename T::Weights weights = T::Load(weight[c] + i);
       TF_EACH(int r = 0; r < kRows; ++r) T::Add(weights, x + r * k + i, sums[r][c]);
     }
@@ -103,8 +99,10 @@ void Tile(const Input& input, const Product& product, int64_t n) {
 
 template <class T, int kRows>
 void RunRows(const Input& input, const Product& product, int64_t begin, int64_t end) {
-  constexpr int kMost = kRows < 4 ? 4 : 6;
-  constexpr int kColumns = kSums / kRows < 1 ? 1 : kSums / kRows < kMost ? kSums / kRows : kMost;
+  // Eight rows of weights side by side, read without prefetching by hand, come fastest from memory
+  // (41 GB/s where four with prefetching gave 30). Powers of two leave no rest of a piece.
+  constexpr int kMost = kSums / kRows;
+  constexpr int kColumns = kMost >= 8 ? 8 : kMost >= 4 ? 4 : kMost >= 2 ? 2 : 1;
   int64_t n = begin;
   for (; n + kColumns <= end; n += kColumns) Tile<T, kRows, kColumns>(input, product, n);
   for (; n < end; ++n) Tile<T, kRows, 1>(input, product, n);

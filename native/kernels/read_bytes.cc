@@ -20,12 +20,9 @@ uint64_t
 SumWords(const uint64_t* words, int64_t count) {
   // Enough sums side by side to keep loads in flight.
   constexpr int kLanes = 16;
-  constexpr int64_t kAhead = 2048 / sizeof(uint64_t);
   uint64_t sums[kLanes] = {};
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) {
-    __builtin_prefetch(words + i + kAhead);
-    __builtin_prefetch(words + i + kAhead + kLanes / 2);
     for (int lane = 0; lane < kLanes; ++lane) sums[lane] += words[i + lane];
   }
   for (; i < count; ++i) sums[0] += words[i];
@@ -39,8 +36,14 @@ at::Tensor ReadBytes(const at::Tensor& input) {
   const auto* words = static_cast<const uint64_t*>(input.const_data_ptr());
   const auto count = static_cast<int64_t>(input.nbytes() / sizeof(uint64_t));
   std::atomic<uint64_t> sum = 0;
-  at::parallel_for(0, count, 1 << 13, [&](int64_t begin, int64_t end) {
-    sum += SumWords(words + begin, end - begin);
+  constexpr int64_t kTurn = (512 << 10) / sizeof(uint64_t);
+  std::atomic<int64_t> next = 0;
+  at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t, int64_t) {
+    for (;;) {
+      const int64_t begin = next.fetch_add(kTurn, std::memory_order_relaxed);
+      if (begin >= count) break;
+      sum += SumWords(words + begin, std::min(kTurn, count - begin));
+    }
   });
   return at::scalar_tensor(static_cast<int64_t>(sum.load()), at::kLong);
 }

@@ -137,14 +137,14 @@ napi_value CallBoxed(Environment& environment,
   return Pack(environment, op, *stack, owner);
 }
 
-// Once a function was recorded, calls are boxed: the recorder and the promises of Programs must see
-// their arguments.
+// Where a recording or the promises of Programs must see the arguments, the call is boxed.
 bool CallUnboxed(Environment& environment,
                  const OpPlan& op,
                  const napi_value* arguments,
                  size_t count,
                  at::Tensor& result) {
-  if (op.unboxed == nullptr || environment.programs() != nullptr || AnyResting()) return false;
+  if (op.unboxed == nullptr || AnyResting()) return false;
+  if (environment.programs() != nullptr && environment.programs()->Watches(op)) return false;
   bool done = false;
   RetryOutOfMemory([&] { done = op.unboxed->Run(environment, op, arguments, count, result); },
                    [&] { environment.tensors().CollectNow(); });

@@ -62,12 +62,13 @@ struct Reader {
     return true;
   }
 
-  // The table holds it for the time of the call: no operator frees a handle.
+  // The table holds it for the time of the call: no operator frees a handle. A tensor on `meta` may
+  // be one that a recording left behind, which the boxed call refuses.
   const at::Tensor* Tensor(napi_value value) {
     double number = 0;
     if (napi_get_value_double(env, value, &number) != napi_ok) return nullptr;
     const at::Tensor* tensor = tensors.Find(HandleFromNumber(number));
-    if (tensor == nullptr) return nullptr;
+    if (tensor == nullptr || tensor->is_meta()) return nullptr;
     io::CheckMapped(*tensor);
     const int64_t numel = std::min(std::max<int64_t>(tensor->numel(), 1), kHandOverElements);
     product = std::min(product * numel, kHandOverElements);

@@ -23,6 +23,16 @@ constexpr napi_type_tag kProgramTag = {0x8f2b4e6c1d3a4f57, 0xa1c09d7e5b3f2468};
                 "Await the call that uses it first, or write to a copy.");
 }
 
+// Each tensor that an argument holds, in lists too.
+template <class Visit>
+void EachTensor(const c10::IValue& value, const Visit& visit) {
+  if (value.isTensor()) {
+    visit(value.toTensor());
+  } else if (value.isList()) {
+    for (const c10::IValue& item : value.toListRef()) EachTensor(item, visit);
+  }
+}
+
 }  // namespace
 
 Programs::Programs(Environment& environment) : environment_(environment) {
@@ -40,23 +50,16 @@ bool Programs::Intercept(const OpPlan& op, torch::jit::Stack& stack) {
     recorder_->Record(op, stack);
     return true;
   }
-  for (const c10::IValue& value : stack) {
-    if (value.isTensor() && FindFakeMark(value.toTensor()) != nullptr) {
-      throw Failure(code::kTrace,
-                    "[" + op.name + "] a tensor made while a function was recorded has no values",
-                    "Return it from the recorded function instead of keeping it elsewhere.");
-    }
-  }
-  if (op.writes && !pending_.empty()) {
-    for (size_t i = 0; i < stack.size(); ++i) {
-      if (!op.arguments[i].written) continue;
-      if (stack[i].isTensor()) {
-        RefuseBusy(stack[i].toTensor(), op.name.c_str());
-      } else if (stack[i].isTensorList()) {
-        for (const at::Tensor& tensor : stack[i].toTensorVector())
-          RefuseBusy(tensor, op.name.c_str());
-      }
-    }
+  const auto refuse_fake = [&](const at::Tensor& tensor) {
+    if (FindFakeMark(tensor) == nullptr) return;
+    throw Failure(code::kTrace,
+                  "[" + op.name + "] a tensor made while a function was recorded has no values",
+                  "Return it from the recorded function instead of keeping it elsewhere.");
+  };
+  const auto refuse_busy = [&](const at::Tensor& tensor) { RefuseBusy(tensor, op.name.c_str()); };
+  for (size_t i = 0; i < stack.size(); ++i) {
+    EachTensor(stack[i], refuse_fake);
+    if (op.arguments[i].written && !pending_.empty()) EachTensor(stack[i], refuse_busy);
   }
   return false;
 }

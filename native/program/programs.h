@@ -32,6 +32,10 @@ class Programs {
   // Throws ERR_TRACE for a tensor that a recording left behind, ERR_TENSOR_BUSY for a write to what
   // a run in flight uses.
   bool Intercept(const OpPlan& op, torch::jit::Stack& stack);
+  // Whether Intercept may have to do more with the operator than to refuse a recording's tensors.
+  bool Watches(const OpPlan& op) const {
+    return (recorder_ && !suspended_) || (op.writes && !pending_.empty());
+  }
   // Throws ERR_TENSOR_BUSY.
   void RefuseBusy(const at::Tensor& tensor, const char* what) const;
   // As above, where a run in flight looks at or changes the tensor's gradient.

@@ -1,7 +1,8 @@
 // Writes lib/auto/mappings.generated.ts: which class each Auto class gives for each model_type, as lazy imports.
 //
 // Each folder of lib/models has an auto.json: { model_type: { "AutoConfig": class, "AutoModelForCausalLM": class, … } }.
-// A class is found by its `export class` in the folder's own files.
+// A class is found by its `export class` in the folder's own files. Processors are listed by their own names, from the
+// files that hold them (image_processing_*.ts, processing_*.ts, …).
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
@@ -46,6 +47,22 @@ function readTables() {
   return tables;
 }
 
+/** Files of a model folder that hold processors, by their names. */
+const PROCESSOR_FILE = /^(image_processing|video_processing|feature_extraction|processing)_/;
+
+/** [class, path of its module][] of the processors in all model folders. */
+function processors() {
+  const rows = new Map();
+  for (const folder of readdirSync(MODELS).sort()) {
+    for (const [name, file] of classesOf(folder)) {
+      if (!PROCESSOR_FILE.test(file)) continue;
+      if (rows.has(name)) throw new Error(`${folder} and ${rows.get(name)} both export ${name}`);
+      rows.set(name, `../models/${folder}/${file}`);
+    }
+  }
+  return [...rows].sort(([a], [b]) => (a < b ? -1 : 1));
+}
+
 const key = (name) => (/^[a-zA-Z_$][\w$]*$/.test(name) ? name : JSON.stringify(name));
 
 export function mappingsModule() {
@@ -57,6 +74,9 @@ export function mappingsModule() {
     );
     return `  ${auto}: {\n${lines.join("\n")}\n  },`;
   });
+  const parts = processors().map(
+    ([name, from]) => `  ${name}: async () => (await import(${JSON.stringify(from)})).${name},`,
+  );
   const names = tables
     .find(([auto]) => auto === "AutoConfig")[1]
     .map(([type, name]) => `  ${key(type)}: ${JSON.stringify(name)},`);
@@ -65,6 +85,11 @@ export function mappingsModule() {
 
 export const MAPPINGS = {
 ${sections.join("\n")}
+} as const;
+
+/** The processors that there are, by the names that files give them. */
+export const PROCESSOR_CLASSES = {
+${parts.join("\n")}
 } as const;
 
 /** Names of the configuration classes: known without importing them. */

@@ -6,6 +6,7 @@ A case names a class or function, its arguments and options, and what must come 
 tensor in the .safetensors file beside it. The order of the lists is that of the test, which draws from the same seeds.
 """
 
+import inspect
 import json
 import math
 import pathlib
@@ -296,6 +297,15 @@ def python_options(options):
     return fixed
 
 
+def positions(cls, count):
+    """The names of a layer's first arguments. Recurrent layers take theirs as *args."""
+    if issubclass(cls, nn.RNNBase):
+        names = ["input_size", "hidden_size", "num_layers", *(["nonlinearity"] if cls is nn.RNN else []), "bias"]
+    else:
+        names = [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
+    return names[:count]
+
+
 def layers():
     store, cases = Store(), []
     for seed, (cls, args, options, specs) in enumerate(LAYERS):
@@ -314,7 +324,8 @@ def layers():
         torch.manual_seed(seed)
         python_args = [tuple(a) if isinstance(a, list) else a for a in args]
         module = getattr(nn, cls)(*python_args, **python_options(options))
-        case = {"class": cls, "args": store.encode(args), "options": store.encode(options), "seed": seed, "repr": repr(module)}
+        names = positions(getattr(nn, cls), len(args))
+        case = {"class": cls, "args": store.encode(args), "names": names, "options": store.encode(options), "seed": seed, "repr": repr(module)}
         case["state"] = {key: store.put(value) for key, value in module.state_dict().items()}
         case["inputs"] = store.encode(inputs)
         case["same"] = [next(j for j, y in enumerate(inputs) if y is x) for x in inputs]

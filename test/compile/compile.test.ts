@@ -43,8 +43,18 @@ t.test("a tensor that a recording leaves behind is an error", async (t) => {
     return kept.mul(2);
   });
   t.same((await fn(torch.ones(2))).tolist(), [4, 4]);
-  t.throws(() => kept?.add(1), TraceError);
-  t.throws(() => kept?.tolist(), TraceError);
+  const left = kept as unknown as Tensor;
+  const uses: [string, () => unknown][] = [
+    ["by a call with boxed arguments", () => left.kthvalue(1)],
+    ["by one without", () => left.add(1)],
+    ["as second argument", () => torch.ones(2).mul(left)],
+    ["in a list", () => torch.cat([torch.ones(2), left])],
+    ["in a list of optional tensors", () => torch.ones(2).index(left)],
+    ["written", () => left.add_(1)],
+    ["read", () => left.tolist()],
+  ];
+  for (const [name, use] of uses) t.throws(use, TraceError, name);
+  t.same(torch.ones(2).add(1).tolist(), [2, 2], "others are computed");
   const other = torch.compile((x: Tensor) => x.add(kept as Tensor));
   t.type(await rejects(other(torch.ones(2))), TraceError);
 });
@@ -319,6 +329,7 @@ t.test("a tensor in use cannot be written", async (t) => {
   const run = fn(x);
   t.throws(() => x.add_(1), TensorBusyError);
   t.throws(() => x.view(-1).zero_(), TensorBusyError, "nor through a view");
+  t.doesNotThrow(() => torch.ones(200, 200).add_(x).mul_(x), "reading it is fine");
   t.throws(() => {
     x.data = torch.zeros(200, 200);
   }, TensorBusyError);

@@ -375,10 +375,13 @@ t.test("while a step runs", async (t) => {
   const reason = new Error("enough");
   t.equal(await rejects(step.run([batch(1)], { signal: AbortSignal.abort(reason) })), reason);
   const controller = new AbortController();
+  // Each step writes what the next reads, so the last of these has not begun when it is given up.
+  const earlier = [step(batch(0)), step(batch(0)), step(batch(0))];
   const aborted = step.run([batch(1)], { signal: controller.signal });
   const next = step(batch(2));
   controller.abort(reason);
   t.equal(await rejects(aborted), reason);
+  await Promise.all(earlier);
   t.ok((await next).isfinite().item(), "the next call goes on");
 });
 
@@ -424,7 +427,7 @@ t.test("nothing is left of a step", async (t) => {
   const run = async () => {
     using ids = batch(0);
     using loss = await step(ids);
-    t.ok(loss.isfinite().item());
+    t.ok(torch.tidy(() => loss.isfinite().item()));
   };
   await run();
   await run();

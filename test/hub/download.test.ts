@@ -1,9 +1,7 @@
-import { spawn } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
 import {
   existsSync,
   lstatSync,
-  mkdirSync,
   readdirSync,
   readFileSync,
   readlinkSync,
@@ -19,13 +17,11 @@ import t from "tap";
 import { findCheckpoint } from "#lib/hub/checkpoint.js";
 import { findFile, resolveFile } from "#lib/hub/files.js";
 import { askedToWait } from "#lib/hub/http.js";
-import { withFileLock } from "#lib/hub/lock.js";
 import { filterNames, isRepoId, splitRevision } from "#lib/hub/names.js";
 import type { ProgressEvent } from "#lib/hub/options.js";
 import { hf_hub_download, snapshot_download } from "#lib/hub/snapshot.js";
 import { xet } from "#lib/hub/xet.js";
-import { root } from "../support/fixtures.js";
-import { hubFor, runPython, TOKEN, withoutPython } from "../support/hub.js";
+import { hubFor, TOKEN } from "../support/hub.js";
 import type { Fault, HubServer } from "../support/hub_server.js";
 
 const MB = 1024 * 1024;
@@ -45,6 +41,8 @@ t.test("names and patterns", async (t) => {
   for (const good of ["gpt2", "org/name", "Org-1/na_me.v2", "a"]) t.equal(isRepoId(good), true, good);
   t.same(splitRevision("org/name@refs/pr/1"), { repo: "org/name", revision: "refs/pr/1" });
   t.same(splitRevision("./a@b"), { repo: "./a@b", revision: undefined });
+  for (const bad of [null, 5, {}])
+    t.throws(() => splitRevision(bad as unknown as string), { code: "ERR_INVALID_ARGUMENT" });
   const names = ["a.json", "b/a.json", "b/c.txt", "[x].md", "a.JSON"];
   const chosen = (allow_patterns?: string | string[], ignore_patterns?: string | string[]) =>
     filterNames(names, { allow_patterns, ignore_patterns });
@@ -421,94 +419,6 @@ t.test("resuming: our notes, an older Python's file, another process", async (t)
   t.equal(server.count("storage"), 1);
 });
 
-t.test("a process that is killed at any moment is picked up by the next one", async (t) => {
-  const { server, cache } = await hubFor(t);
-  server.create("org/m");
-  const weights = randomBytes(90 * MB);
-  server.commit("org/m", { "model.safetensors": weights, "config.json": "{}" });
-  server.fault = ({ kind }) => (kind === "storage" ? { drip: [2 * MB, 10] } : undefined);
-  const code = `import { snapshot_download } from ${JSON.stringify(path.join(root, "dist/hub/snapshot.js"))};
-    await snapshot_download("org/m"); console.log("whole");`;
-  const soak = process.env.TORCHFORMERS_SOAK !== undefined;
-  let runs = 0;
-  for (let whole = false; !whole; runs++) {
-    const child = spawn(process.execPath, ["--input-type=module", "-e", code], {
-      stdio: ["ignore", "pipe", "inherit"],
-    });
-    let out = "";
-    child.stdout.on("data", (data) => {
-      out += data;
-    });
-    const ended = new Promise((resolve) => child.once("close", resolve));
-    const wait = runs < (soak ? 40 : 4) ? 60 + Math.random() * 400 : 60_000;
-    const timer = setTimeout(() => child.kill("SIGKILL"), wait);
-    await ended;
-    clearTimeout(timer);
-    whole = out.includes("whole");
-    const blobs = path.join(cache, "models--org--m/blobs");
-    for (const name of existsSync(blobs) ? readdirSync(blobs) : []) {
-      if (!/^[0-9a-f]{64}$/.test(name)) continue;
-      t.ok(readFileSync(path.join(blobs, name)).equals(weights), "a blob under its name is whole");
-    }
-  }
-  t.ok(runs > 1, `${runs} runs`);
-  t.ok(readFileSync(await hf_hub_download("org/m", "model.safetensors")).equals(weights));
-});
-
-t.test("random faults", async (t) => {
-  const { server, cache } = await hubFor(t);
-  process.env.HF_HUB_DOWNLOAD_TIMEOUT = "0.5";
-  server.create("org/m");
-  const files: Record<string, Buffer> = {
-    "config.json": randomBytes(700),
-    "a.safetensors": randomBytes(5 * MB),
-    "b.safetensors": randomBytes(70 * MB + 17),
-    "c/d.txt": randomBytes(MB),
-  };
-  server.commit("org/m", files);
-  const runs = process.env.TORCHFORMERS_SOAK === undefined ? 25 : 500;
-  const chance = (n: number) => Math.floor(Math.random() * n);
-  const faults: (() => Fault)[] = [
-    () => ({ drop: chance(6 * MB) }),
-    () => ({ drop: -1 }),
-    () => ({ drop: 0 }),
-    () => ({ status: [429, 500, 502, 503, 504, 408][chance(6)] as number }),
-    () => ({ status: 429, headers: { "retry-after": "0" } }),
-    () => ({ status: [400, 403, 404, 416][chance(4)] as number }),
-    () => ({ length: chance(100) - 50 }),
-    () => ({ corrupt: chance(1e6) }),
-    () => ({ noRanges: true }),
-    () => ({ redirect: `${server.storageUrl}/nowhere` }),
-    () => ({ drip: [MB, 2] }),
-  ];
-  let [succeeded, failed] = [0, 0];
-  for (let run = 0; run < runs; run++) {
-    const share = Math.random() * 0.6;
-    server.fault = () => (Math.random() < share ? faults[chance(faults.length)]?.() : undefined);
-    try {
-      const folder = await snapshot_download("org/m");
-      for (const [name, content] of Object.entries(files))
-        if (!readFileSync(path.join(folder, name)).equals(content)) t.fail(`run ${run}: ${name} is wrong`);
-      succeeded++;
-    } catch (error) {
-      const { code } = error as { code?: string };
-      if (!/^ERR_(HUB|ENTRY_NOT_FOUND|REPOSITORY_NOT_FOUND|REVISION_NOT_FOUND)$/.test(code ?? ""))
-        t.fail(`run ${run}: ${(error as Error).stack}`);
-      failed++;
-    }
-    const blobs = path.join(cache, "models--org--m/blobs");
-    for (const name of existsSync(blobs) ? readdirSync(blobs) : []) {
-      if (name.includes(".")) continue;
-      const content = readFileSync(path.join(blobs, name));
-      const hash =
-        name.length === 64 ? createHash("sha256") : createHash("sha1").update(`blob ${content.length}\0`);
-      if (hash.update(content).digest("hex") !== name) t.fail(`run ${run}: wrong bytes in ${name}`);
-    }
-    if (run % 3 === 0) rmSync(cache, { recursive: true, force: true });
-  }
-  t.ok(succeeded > 0, `${succeeded} succeeded, ${failed} ended in a typed error`);
-});
-
 t.test("into a folder; through a proxy; by Xet; renamed", async (t) => {
   const { server, home, cache } = await hubFor(t);
   server.useXet = true;
@@ -577,83 +487,4 @@ t.test("into a folder; through a proxy; by Xet; renamed", async (t) => {
 
   server.renamed.set("org/old", "org/m");
   t.ok(readFileSync(await hf_hub_download("org/old", "config.json"), "utf8"), "{}");
-});
-
-t.test("one cache for Python and us", { skip: withoutPython }, async (t) => {
-  const { server, cache } = await hubFor(t);
-  server.create("org/ours");
-  server.create("org/theirs");
-  const files = {
-    "config.json": '{"model_type": "x"}',
-    "model.safetensors": randomBytes(2 * MB),
-    "a/b.txt": "hello",
-  };
-  server.commit("org/ours", files);
-  server.commit("org/theirs", files);
-  const folder = await snapshot_download("org/ours");
-  await hf_hub_download("org/ours", "none.json").catch(() => {});
-  process.env.HF_HUB_OFFLINE = "1";
-  const seen = server.seen.length;
-  const read = await runPython(`
-import json
-from huggingface_hub import snapshot_download, hf_hub_download, scan_cache_dir, try_to_load_from_cache, _CACHED_NO_EXIST
-folder = snapshot_download("org/ours")
-info = scan_cache_dir()
-print(json.dumps([folder, hf_hub_download("org/ours", "a/b.txt"), [str(w) for w in info.warnings], len(info.incomplete_files),
-  try_to_load_from_cache("org/ours", "none.json") is _CACHED_NO_EXIST]))`);
-  t.same(JSON.parse(read), [folder, path.join(folder, "a/b.txt"), [], 0, true]);
-  t.equal(server.seen.length, seen);
-
-  delete process.env.HF_HUB_OFFLINE;
-  const theirs = await runPython(`
-from huggingface_hub import snapshot_download, hf_hub_download
-print(snapshot_download("org/theirs"))
-try: hf_hub_download("org/theirs", "none.json")
-except Exception: pass`);
-  process.env.HF_HUB_OFFLINE = "1";
-  t.equal(await snapshot_download("org/theirs"), theirs);
-  t.same(contents(theirs), contents(folder));
-  t.equal(await findFile("org/theirs", "none.json"), undefined);
-  t.equal(await resolveFile("org/theirs", "a/b.txt"), path.join(theirs, "a/b.txt"));
-  delete process.env.HF_HUB_OFFLINE;
-  server.seen.length = 0;
-  await snapshot_download("org/theirs");
-  t.same(
-    server.seen.map(({ kind }) => kind),
-    ["revision"],
-    "nothing is brought again",
-  );
-
-  // Locks: each waits for the other.
-  const lock = path.join(cache, ".locks/models--org--ours/x.lock");
-  mkdirSync(path.dirname(lock), { recursive: true });
-  const holder = (seconds: number) => `
-import time
-from huggingface_hub.utils import WeakFileLock
-with WeakFileLock(${JSON.stringify(lock)}):
-    print(time.time(), flush=True)
-    time.sleep(${seconds})
-    print(time.time(), flush=True)`;
-  const first = runPython(holder(1));
-  while (!existsSync(lock)) await sleep(10);
-  await sleep(150);
-  const ours = await withFileLock(lock, undefined, async (held) => {
-    t.equal(held, true);
-    return Date.now() / 1000;
-  });
-  const [, released] = (await first).split("\n").map(Number);
-  t.ok(ours >= (released as number) - 0.01, "we wait for Python");
-  let until = 0;
-  let second: Promise<string> | undefined;
-  await withFileLock(lock, undefined, async () => {
-    second = runPython(holder(0));
-    await sleep(1500);
-    until = Date.now() / 1000;
-  });
-  const [taken] = ((await second) as string).split("\n").map(Number);
-  t.ok((taken as number) >= until - 0.01, "Python waits for us");
-  await t.rejects(
-    withFileLock(lock, AbortSignal.abort(new Error("no")), async () => {}),
-    /no/,
-  );
 });

@@ -27,7 +27,7 @@ function compare(t: Test, rounds: ReturnType<typeof measure>[]): void {
   for (const name of ["used", "held"] as const) {
     const grown = Math.min(...(later as typeof rounds).map((round) => round[name])) / first[name];
     const percent = ((grown - 1) * 100).toFixed(2);
-    t.ok(grown < ALLOWED, `memory ${name}: ${percent} % of ${(first[name] / 1e6).toFixed(0)} MB`);
+    t.ok(grown < ALLOWED, `memory ${name}: ${percent} % of ${(first[name] / 1e6).toFixed(0)} MB (${rounds.map((round) => ((round[name] / first[name] - 1) * 100).toFixed(2)).join(", ")})`);
   }
 }
 

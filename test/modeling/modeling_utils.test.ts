@@ -274,10 +274,10 @@ t.test("a user's own model", async (t) => {
   t.equal(partial.body.weight.mean().item(), 3);
 
   AutoConfig.register("test-tagger", TaggerConfig);
-  AutoModel.register(TaggerConfig, Tagger as never);
+  AutoModel.register(TaggerConfig, Tagger);
   t.ok((await AutoModel.from_pretrained(dir)) instanceof Tagger);
   t.ok((await AutoModel.from_config(new TaggerConfig())) instanceof Tagger);
-  t.throws(() => AutoModelForCausalLM.register(TaggerConfig, LlamaForCausalLM as never), {
+  t.throws(() => AutoModelForCausalLM.register(TaggerConfig, LlamaForCausalLM), {
     code: "ERR_INVALID_ARGUMENT",
   });
   await t.rejects(AutoModelForSequenceClassification.from_pretrained(dir), {

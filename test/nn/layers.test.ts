@@ -13,6 +13,10 @@ t.test("wrong input", async (t) => {
   const linear = nn.Linear as Any;
   t.throws(() => new linear(2, 3, { biass: false }), { code: "ERR_INVALID_ARGUMENT", suggestion: "bias" });
   t.throws(() => new linear(2, 3, false, { bias: true }), /by position and by name/);
+  t.throws(() => new linear(2, { in_features: 2, out_features: 3 }), /'in_features' by position and by name/);
+  t.throws(() => new linear(2), /Linear\(\) needs the argument 'out_features'/);
+  t.throws(() => new linear({ in_features: 2, out_featurs: 3 }), { suggestion: "out_features" } as Any);
+  t.throws(() => new linear(2, 3, true, "cpu", "float32", 1), /at most 5 arguments/);
   t.throws(() => new nn.Conv2d(3, 4, 3, { groups: 2 }), /in_channels 3 must be divisible by groups 2/);
   t.throws(() => new nn.Conv2d(3, 4, 3, { padding_mode: "reflected" as Any }), {
     suggestion: "reflect",
@@ -47,6 +51,16 @@ t.test("layers", async (t) => {
     for (const [key, value] of Object.entries(given.state))
       identical(t, state[key], decode(value), `${name}: initial ${key}`);
     t.equal(String(layer), given.repr, `${name}: text`);
+    const [args, names, options] = [decode(given.args), given.names as string[], decode(given.options)];
+    for (const byPosition of names.keys()) {
+      const bag = Object.fromEntries(names.map((name, i) => [name, args[i]]).slice(byPosition));
+      torch.manual_seed(given.seed);
+      const named = new (nn as Any)[given.class](...args.slice(0, byPosition), { ...bag, ...options });
+      const about = `${name}: from ${names[byPosition]} on by name`;
+      t.equal(String(named), given.repr, about);
+      for (const [key, value] of Object.entries(named.state_dict()))
+        identical(t, value as Tensor, state[key], about);
+    }
     for (const mode of ["train", "eval"]) if (given[mode]) replay(t, layer, { ...given, name, mode }, decode);
   }
 });
@@ -86,6 +100,48 @@ t.test("functions", async (t) => {
     const result = (nn.functional as Any)[name](...decode(args), decode(options));
     close(t, result, decode(output), `${name} ${JSON.stringify(args)} ${JSON.stringify(options)}`);
   }
+});
+
+t.test("functions with every argument by name", async (t) => {
+  const F = nn.functional as Any;
+  const x = torch.rand(2, 4, 6);
+  const target = torch.tensor([0, 3]);
+  const calls: [string, Any[], Any, Any][] = [
+    ["linear", [x, torch.ones(3, 6)], { input: x, weight: torch.ones(3, 6) }, {}],
+    ["embedding", [target, x.index(0)], { input: target, weight: x.index(0) }, { padding_idx: 0 }],
+    ["one_hot", [target], { tensor: target }, { num_classes: 5 }],
+    ["max_pool1d", [x, 2], { input: x, kernel_size: 2 }, { stride: 1 }],
+    ["avg_pool1d", [x, 2], { input: x, kernel_size: 2 }, {}],
+    ["pad", [x, [1, 2]], { input: x, pad: [1, 2] }, { value: 3 }],
+    ["threshold", [x, 0.5, 7], { input: x, threshold: 0.5, value: 7 }, { inplace: false }],
+    ["cross_entropy", [x.select(2, 0), target], { input: x.select(2, 0), target }, { reduction: "sum" }],
+    ["gaussian_nll_loss", [x, x.mul(2), 0.5], { input: x, target: x.mul(2), var: 0.5 }, {}],
+    ["scaled_dot_product_attention", [x, x, x], { query: x, key: x, value: x }, { is_causal: true }],
+    ["softmax", [x], { input: x }, { dim: 1 }],
+  ];
+  for (const [name, args, named, options] of calls) {
+    const expected = F[name](...args, options);
+    const keys = Object.keys(named);
+    for (const at of keys.keys()) {
+      const bag = Object.fromEntries(keys.slice(at).map((key) => [key, named[key]]));
+      t.ok(
+        torch.equal(F[name](...args.slice(0, at), { ...bag, ...options }), expected),
+        `${name} from ${keys[at]} on`,
+      );
+    }
+    t.equal(F[name].name, name);
+    t.throws(
+      () => F[name](...args.slice(0, -1)),
+      { code: "ERR_INVALID_ARGUMENT" },
+      `${name}: one is missing`,
+    );
+  }
+  t.throws(() => F.pad(x, { padd: [1, 2] }), /pad\(\) needs the argument 'pad'/);
+  t.throws(() => F.pad(x, [1, 2], { input: x }), /unknown option 'input'/);
+  t.throws(() => F.pad({ input: x, pad: [1, 2], mod: "reflect" }), { suggestion: "mode" } as Any);
+  const w = torch.zeros(2);
+  t.equal(nn.init.constant_({ tensor: w, val: 3 }), w);
+  t.same(w.tolist(), [3, 3]);
 });
 
 t.test("initial values", async (t) => {

@@ -6,6 +6,7 @@ import type { Test } from "tap";
 import * as torchformers from "torchformers";
 import { type Tensor, torch } from "torchformers";
 import { fixture } from "./fixtures.js";
+import { PREPROCESSING } from "./preprocessing_golden.js";
 
 /** One line of a golden.json. */
 export interface Check {
@@ -97,7 +98,7 @@ export async function replay(
       await t.test(check.name, async (t) => {
         const values = <T>(given: T): T => substitute(given, tensors) as T;
         const placed = <T>(given: T): T => substitute(given, tensors, device) as T;
-        const run = METHODS[check.method];
+        const run = METHODS[check.method] ?? (check.method.startsWith("get_") ? callMethod : undefined);
         if (run === undefined) throw new Error(`no such method: ${check.method}`);
         const actual = await run({
           check,
@@ -239,7 +240,16 @@ async function loadClass(check: Check, folder: string, device: string): Promise<
   return model;
 }
 
+/** `get_…` of the model; `output` is what it gives, or the pooled vector where that is an object. */
+async function callMethod(context: Context): Promise<unknown> {
+  const model = await load(context);
+  const out = torch.no_grad(() => model[context.check.method]({ ...context.inputs, ...context.options }));
+  return { output: out instanceof torch.Tensor ? out : out.pooler_output };
+}
+
 const METHODS: Record<string, (context: Context) => Promise<unknown>> = {
+  ...PREPROCESSING,
+
   async forward(context) {
     return await context.mode.forward(await load(context), { ...context.inputs, ...context.options });
   },
@@ -306,6 +316,20 @@ const METHODS: Record<string, (context: Context) => Promise<unknown>> = {
     if (options.use_cache !== false) options.mode = context.mode.generate;
     const out = await model.generate(context.inputs, options);
     return out instanceof torch.Tensor ? { sequences: out } : out;
+  },
+
+  async timm_forward({ check, root, inputs, mode }) {
+    const folder = resolve(root, check.checkpoint);
+    const { model_args } = JSON.parse(readFileSync(join(folder, "config.json"), "utf8"));
+    const { block, layers, ...options } = model_args;
+    const model = new torchformers.timm.ResNet(block, layers, options).eval();
+    model.load_state_dict(await torchformers.safetensors.load_file(join(folder, "model.safetensors")));
+    const run = (forward: (x: Tensor) => Tensor) => mode.forward({ forward }, inputs.pixel_values as Values);
+    return {
+      features: await run((x) => model.forward_features(x)),
+      pooled: await run((x) => model.forward_head(model.forward_features(x), { pre_logits: true })),
+      logits: await run((x) => model.forward(x)),
+    };
   },
 
   async logits_processor({ check, init, inputs }) {

@@ -1,11 +1,12 @@
 // What the tests of the hub share: a server, an environment of their own, Python's huggingface_hub.
 
 import { spawn, spawnSync } from "node:child_process";
-import { mkdtempSync, realpathSync } from "node:fs";
+import { mkdtempSync, readdirSync, realpathSync } from "node:fs";
+import type { Socket } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { retries } from "#lib/hub/http.js";
-import { HubServer } from "./hub_server.js";
+import { type Fault, HubServer } from "./hub_server.js";
 
 export const TOKEN = "hf_testtoken";
 
@@ -18,6 +19,11 @@ const NAMES = [
   "HUGGING_FACE_HUB_TOKEN",
   "HF_TOKEN_PATH",
   "HF_HUB_OFFLINE",
+  "HF_OIDC_RESOURCE",
+  "HF_OIDC_ID_TOKEN",
+  "GITHUB_ACTIONS",
+  "ACTIONS_ID_TOKEN_REQUEST_URL",
+  "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
   "TRANSFORMERS_OFFLINE",
   "HF_HUB_DISABLE_XET",
   "HF_HUB_DOWNLOAD_TIMEOUT",
@@ -26,6 +32,8 @@ const NAMES = [
   "http_proxy",
   "NO_PROXY",
   "no_proxy",
+  "ALL_PROXY",
+  "all_proxy",
 ];
 
 interface Test {
@@ -81,4 +89,32 @@ export async function runPython(code: string, env: NodeJS.ProcessEnv = {}): Prom
   const code_ = await new Promise((resolve) => child.once("close", resolve));
   if (code_ !== 0) throw new Error(`Python ended with ${code_}: ${stderr}`);
   return stdout.trim();
+}
+
+/** An answer, as a server would write it: a whole one if it says how long it is, or has no body. */
+export const answer =
+  (status: string, headers: Record<string, string | number>, body: string | Buffer = "") =>
+  (socket: Socket): void => {
+    const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
+    // The test's server knows nothing of this answer, so its connection cannot be used again.
+    socket.write(`HTTP/1.1 ${status}\r\nconnection: close\r\n${lines.join("")}\r\n`);
+    if (body.length > 0) socket.write(body);
+    if ("content-length" in headers || /^[23]04/.test(status)) socket.end();
+  };
+
+/** A fault of every request of a kind. */
+export const on = (kind: string, fault: Fault) => (seen: { kind: string }) =>
+  seen.kind === kind ? fault : undefined;
+
+/** No file but the cache's own, and none with a name that is a stranger there. */
+export function assertNothingElsewhere(
+  t: { same(a: unknown, b: unknown, message: string): void },
+  home: string,
+): void {
+  const names = readdirSync(home, { recursive: true, encoding: "utf8" });
+  t.same(
+    names.filter((name) => !/^hub(\/|$)/.test(name)),
+    [],
+    "nothing is written beside the cache",
+  );
 }

@@ -1,14 +1,16 @@
 // A hub to test with: the endpoints that huggingface_hub (Python), @huggingface/hub and this library use, over files in
 // memory or on the disk, with faults on demand. A second server stands for the storage that large files are redirected to.
 //
-// As a program (`node hub_server.js <folder>`) it serves each folder in a folder as a repository, and prints its address.
+// As a program (`node hub_server.js <folder> [storage]`) it serves each folder in a folder as a repository, and prints its
+// address; large files are then left to the storage of that address.
 
 import { createHash, randomBytes } from "node:crypto";
 import { createReadStream, readdirSync, readFileSync, statSync } from "node:fs";
 import http from "node:http";
-import type { AddressInfo } from "node:net";
+import type { AddressInfo, Socket } from "node:net";
 import path from "node:path";
 import { pathToFileURL } from "node:url";
+import { brotliCompressSync, constants, deflateSync, gzipSync } from "node:zlib";
 
 export interface StoredFile {
   readonly content: Buffer | { readonly file: string; readonly size: number };
@@ -46,6 +48,10 @@ export interface Fault {
   noRanges?: boolean;
   /** Done, and then the connection is cut before the answer. */
   dropAfterwards?: boolean;
+  /** Written to the connection as it is, in place of an answer. */
+  raw?: (socket: Socket) => void;
+  /** The body is packed like this, with the header that says so. */
+  packed?: "gzip" | "br" | "deflate";
 }
 
 export interface Seen {
@@ -73,6 +79,12 @@ export class HubServer {
   readonly lfs = new Map<string, Buffer>();
   /** Called for each request; what it gives goes wrong. */
   fault: (seen: Seen) => Fault | undefined = () => undefined;
+  /** What /oauth/<where> answers to the fields that came. */
+  oauth: (where: string, fields: Readonly<Record<string, string>>) => { status?: number; value: unknown } =
+    () => ({
+      status: 404,
+      value: { error: "none" },
+    });
   /** Called after an answer of "revision", before anything else: for a repository that changes meanwhile. */
   afterRevision: (() => void) | undefined;
   tokens = new Map<string, { name: string; read?: string[] }>([["hf_testtoken", { name: "tester" }]]);
@@ -189,6 +201,10 @@ export class HubServer {
     const fault = this.fault(seen);
     if (fault?.hang) return;
     if (fault?.drop === -1) return void request.socket.destroy();
+    if (fault?.raw !== undefined) {
+      request.socket.on("error", () => {});
+      return fault.raw(request.socket);
+    }
     if (fault?.redirect !== undefined)
       return void response.writeHead(302, { location: fault.redirect }).end();
     if (fault?.status !== undefined) {
@@ -279,6 +295,14 @@ export class HubServer {
         orgs: [{ name: "org" }],
         auth: { type: "access_token", accessToken: { displayName: "test", role: "write" } },
       });
+    }
+    if (parts[0] === "oauth") {
+      const text = body.toString();
+      const fields = text.startsWith("{") ? JSON.parse(text) : Object.fromEntries(new URLSearchParams(text));
+      const { status = 200, value } = this.oauth(parts[1] as string, fields);
+      return void response
+        .writeHead(status, { "content-type": "application/json" })
+        .end(JSON.stringify(value));
     }
     if (url.pathname === "/api/repos/create") {
       if (this.#user(seen.authorization) === undefined)
@@ -586,6 +610,20 @@ export class HubServer {
     const end = range?.[2] ? Math.min(size, Number(range[2]) + 1) : size;
     if (start >= size && size > 0)
       throw new Refusal(416, "no such range", { "content-range": `bytes */${size}` });
+    if (fault.packed !== undefined && Buffer.isBuffer(file.content)) {
+      const plain = file.content.subarray(start, end);
+      const quick = { params: { [constants.BROTLI_PARAM_QUALITY]: 1 } };
+      const bytes =
+        fault.packed === "br"
+          ? brotliCompressSync(plain, quick)
+          : { gzip: gzipSync, deflate: deflateSync }[fault.packed](plain, { level: 1 });
+      response.writeHead(range ? 206 : 200, {
+        "content-encoding": fault.packed,
+        "content-length": bytes.length,
+        ...(range ? { "content-range": `bytes ${start}-${end - 1}/${size}` } : {}),
+      });
+      return void response.end(bytes);
+    }
     const length = Math.max(0, end - start + (fault.length ?? 0));
     response.writeHead(range ? 206 : 200, {
       "accept-ranges": "bytes",
@@ -713,8 +751,9 @@ function* filesOfShard(shard: Buffer, xorbs: ReadonlyMap<string, Buffer>): Gener
 
 // As a program -------------------------------------------------------------------------------------------------------------
 
-async function serve(folder: string): Promise<void> {
+async function serve(folder: string, storage: string | undefined): Promise<void> {
   const server = await new HubServer().start();
+  if (storage !== undefined) server.storageUrl = storage;
   for (const name of readdirSync(folder)) {
     server.create(`org/${name}`);
     const files: Record<string, Buffer | StoredFile> = {};
@@ -735,5 +774,5 @@ async function serve(folder: string): Promise<void> {
 }
 
 if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.argv[1]).href) {
-  await serve(process.argv[2] as string);
+  await serve(process.argv[2] as string, process.argv[3]);
 }

@@ -155,10 +155,41 @@ export async function training(): Promise<unknown[]> {
   const plain: Plain = await Plain.from_pretrained("x");
   const depth: number = plain.config.depth;
 
+  new nn.Linear({ in_features: 2, out_features: 2, dtype: "bfloat16" });
+  new nn.Linear(2, { out_features: 2, bias: false });
+  new nn.Conv2d(3, 8, { kernel_size: 3, stride: 2, padding: "same" });
+  new nn.PixelShuffle({ upscale_factor: 2 });
+  new nn.Parameter(weight, { requires_grad: false });
+
+  nn.functional.max_pool2d(weight, { kernel_size: 2, stride: 2 });
+  nn.functional.cross_entropy({ input: weight, target: weight, ignore_index: 0 });
+  nn.functional.zero_pad2d(weight, { padding: [1, 1, 1, 1] });
+  nn.functional.softmax(weight, -1, { dtype: "float64" });
+  nn.init.normal_(weight, { std: 0.02 });
+
+  // @ts-expect-error it is needed
+  nn.functional.max_pool2d(weight, { stride: 2 });
+  // @ts-expect-error unknown option
+  nn.functional.cross_entropy({ input: weight, target: weight, ignore: 0 });
+  // @ts-expect-error a text is wanted
+  nn.functional.cross_entropy(weight, { target: weight, reduction: 1 });
+
   // @ts-expect-error unknown option
   new nn.Linear(2, 2, { biases: false });
   // @ts-expect-error the second size is needed
   new nn.Linear(2);
+  // @ts-expect-error by name it is needed, too
+  new nn.Linear(2, { bias: false });
+  // @ts-expect-error by name it is needed, too
+  new nn.Linear({ in_features: 2 });
+  // @ts-expect-error unknown name beside the needed ones
+  new nn.Linear({ in_features: 2, out_features: 2, biases: false });
+  // @ts-expect-error by position and by name
+  new nn.Linear(2, 2, { in_features: 2 });
+  // @ts-expect-error a number is wanted
+  new nn.PixelShuffle({ upscale_factor: "2" });
+  // @ts-expect-error this layer takes nothing else
+  new nn.PixelShuffle(2, { factor: 2 });
   // @ts-expect-error unknown option
   new optim.AdamW(gated.parameters(), { learning_rate: 1e-3 });
   // @ts-expect-error parameters, not a module

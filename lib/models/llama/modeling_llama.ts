@@ -45,10 +45,10 @@ export class LlamaRotaryEmbedding extends RotaryEmbedding {}
 
 /** Gated feed-forward: down(act(gate(x)) · up(x)). */
 export class LlamaMLP extends nn.Module {
-  readonly gate_proj: nn.Linear;
-  readonly up_proj: nn.Linear;
-  readonly down_proj: nn.Linear;
-  readonly act_fn: Activation;
+  gate_proj: nn.Linear;
+  up_proj: nn.Linear;
+  down_proj: nn.Linear;
+  act_fn: Activation;
 
   constructor({ hidden_size, intermediate_size, mlp_bias, hidden_act }: LlamaConfig) {
     super();
@@ -73,10 +73,10 @@ export class LlamaAttention extends nn.Module {
   readonly num_key_value_groups: number;
   readonly scaling: number;
   readonly is_causal: boolean;
-  readonly q_proj: nn.Linear;
-  readonly k_proj: nn.Linear;
-  readonly v_proj: nn.Linear;
-  readonly o_proj: nn.Linear;
+  q_proj: nn.Linear;
+  k_proj: nn.Linear;
+  v_proj: nn.Linear;
+  o_proj: nn.Linear;
 
   constructor(config: LlamaConfig, layer_idx: number) {
     super();
@@ -112,10 +112,10 @@ export class LlamaAttention extends nn.Module {
 
 /** Pre-norm decoder layer: attention, then feed-forward, each added to its input. */
 export class LlamaDecoderLayer extends GradientCheckpointingLayer {
-  readonly self_attn: LlamaAttention;
-  readonly mlp: LlamaMLP;
-  readonly input_layernorm: LlamaRMSNorm;
-  readonly post_attention_layernorm: LlamaRMSNorm;
+  self_attn: LlamaAttention;
+  mlp: LlamaMLP;
+  input_layernorm: LlamaRMSNorm;
+  post_attention_layernorm: LlamaRMSNorm;
 
   constructor(config: LlamaConfig, layer_idx: number) {
     super();
@@ -150,10 +150,10 @@ export class LlamaPreTrainedModel extends PreTrainedModel {
 export class LlamaModel extends LlamaPreTrainedModel {
   static override readonly forward_inputs: readonly string[] = DECODER_INPUTS;
 
-  readonly embed_tokens: nn.Embedding;
-  readonly layers: nn.ModuleList<LlamaDecoderLayer>;
-  readonly norm: LlamaRMSNorm;
-  readonly rotary_emb: LlamaRotaryEmbedding;
+  embed_tokens: nn.Embedding;
+  layers: nn.ModuleList<LlamaDecoderLayer>;
+  norm: LlamaRMSNorm;
+  rotary_emb: LlamaRotaryEmbedding;
 
   constructor(config: LlamaConfig) {
     super(config);
@@ -242,8 +242,8 @@ export class LlamaForCausalLM extends GenerationMixin(LlamaPreTrainedModel) {
     "shift_labels",
   ];
 
-  readonly model: LlamaModel;
-  readonly lm_head: nn.Linear;
+  model: LlamaModel;
+  lm_head: nn.Linear;
 
   constructor(config: LlamaConfig) {
     super(config);

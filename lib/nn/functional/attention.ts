@@ -4,7 +4,7 @@ import { InvalidArgumentError, ShapeError } from "../../errors/index.ts";
 import type { Dtype, Tensor } from "../../torch/index.ts";
 import * as torch from "../../torch/index.ts";
 import * as ops from "../../torch/nn.generated.ts";
-import { bind, type Rest } from "../arguments.ts";
+import { bind, byName, type Rest } from "../arguments.ts";
 
 export interface AttentionOptions {
   /** Booleans (true takes part), or numbers to add to the scores. */
@@ -20,24 +20,31 @@ export interface AttentionOptions {
 }
 
 /** softmax(q kᵀ · scale + mask) v, of [..., heads, length, head_dim]. */
-export function scaled_dot_product_attention(
-  query: Tensor,
-  key: Tensor,
-  value: Tensor,
-  ...rest: Rest<[attn_mask: Tensor | null, dropout_p: number, is_causal: boolean], AttentionOptions>
-): Tensor {
-  const { attn_mask, dropout_p, is_causal, scale, enable_gqa } = bind("scaled_dot_product_attention", rest, {
-    attn_mask: null as Tensor | null,
-    dropout_p: 0,
-    is_causal: false,
-    scale: null as number | null,
-    enable_gqa: false,
-  });
-  return ops.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, {
-    scale,
-    enable_gqa,
-  });
-}
+export const scaled_dot_product_attention = byName(
+  ["query", "key", "value"],
+  function scaled_dot_product_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    ...rest: Rest<[attn_mask: Tensor | null, dropout_p: number, is_causal: boolean], AttentionOptions>
+  ): Tensor {
+    const { attn_mask, dropout_p, is_causal, scale, enable_gqa } = bind(
+      "scaled_dot_product_attention",
+      rest,
+      {
+        attn_mask: null as Tensor | null,
+        dropout_p: 0,
+        is_causal: false,
+        scale: null as number | null,
+        enable_gqa: false,
+      },
+    );
+    return ops.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, {
+      scale,
+      enable_gqa,
+    });
+  },
+);
 
 /** What `nn.MultiheadAttention` passes on; torch's names. */
 export interface MultiHeadAttentionInputs {

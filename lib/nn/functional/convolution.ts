@@ -3,7 +3,7 @@
 import type { Tensor } from "../../torch/index.ts";
 import * as torch from "../../torch/index.ts";
 import * as ops from "../../torch/nn.generated.ts";
-import { bind, ntuple, type Rest, type Sizes } from "../arguments.ts";
+import { bind, byName, ntuple, type Rest, type Sizes } from "../arguments.ts";
 
 // Inputs are [batch, in, …], weights [out, in / groups, …] ([in, out / groups, …] when transposed), a bias is [out].
 /** Slides `weight` over [batch, in, length]. */
@@ -30,26 +30,32 @@ type Patches = Rest<[dilation: Sizes, padding: Sizes, stride: Sizes], PatchOptio
 const PATCHES = { dilation: 1 as Sizes, padding: 0 as Sizes, stride: 1 as Sizes };
 
 /** Patches as columns: [batch, channels, height, width] gives [batch, channels · kernel, positions]. */
-export function unfold(input: Tensor, kernel_size: Sizes, ...rest: Patches): Tensor {
-  const { dilation, padding, stride } = bind("unfold", rest, PATCHES);
-  return ops.im2col(
-    input,
-    ntuple(kernel_size, 2),
-    ntuple(dilation, 2),
-    ntuple(padding, 2),
-    ntuple(stride, 2),
-  );
-}
+export const unfold = byName(
+  ["input", "kernel_size"],
+  function unfold(input: Tensor, kernel_size: Sizes, ...rest: Patches): Tensor {
+    const { dilation, padding, stride } = bind("unfold", rest, PATCHES);
+    return ops.im2col(
+      input,
+      ntuple(kernel_size, 2),
+      ntuple(dilation, 2),
+      ntuple(padding, 2),
+      ntuple(stride, 2),
+    );
+  },
+);
 
 /** The sum of patches in their places: undoes {@link unfold} up to how often each place was covered. */
-export function fold(input: Tensor, output_size: Sizes, kernel_size: Sizes, ...rest: Patches): Tensor {
-  const { dilation, padding, stride } = bind("fold", rest, PATCHES);
-  return ops.col2im(
-    input,
-    ntuple(output_size, 2),
-    ntuple(kernel_size, 2),
-    ntuple(dilation, 2),
-    ntuple(padding, 2),
-    ntuple(stride, 2),
-  );
-}
+export const fold = byName(
+  ["input", "output_size", "kernel_size"],
+  function fold(input: Tensor, output_size: Sizes, kernel_size: Sizes, ...rest: Patches): Tensor {
+    const { dilation, padding, stride } = bind("fold", rest, PATCHES);
+    return ops.col2im(
+      input,
+      ntuple(output_size, 2),
+      ntuple(kernel_size, 2),
+      ntuple(dilation, 2),
+      ntuple(padding, 2),
+      ntuple(stride, 2),
+    );
+  },
+);

@@ -3,7 +3,7 @@
 import { InvalidArgumentError } from "../../errors/index.ts";
 import type { Tensor } from "../../torch/index.ts";
 import * as torch from "../../torch/index.ts";
-import { bind, type Rest } from "../arguments.ts";
+import { bind, byName, type Rest } from "../arguments.ts";
 
 export interface DropoutFunctionOptions {
   /** The share of entries to drop. Default: 0.5. */
@@ -27,24 +27,30 @@ function dropoutOptions(
 }
 
 /** Zeros some entries and scales up the rest, while training. Default: p 0.5, training. */
-export function dropout(input: Tensor, ...rest: Dropout): Tensor {
+export const dropout = byName(["input"], function dropout(input: Tensor, ...rest: Dropout): Tensor {
   const { p, training, inplace } = dropoutOptions("dropout", rest, true);
   return inplace ? torch.dropout_(input, p, training) : torch.dropout(input, p, training);
-}
+});
 
 /** Dropout that keeps mean and variance, for SELU. Default: p 0.5, not training. */
-export function alpha_dropout(input: Tensor, ...rest: Dropout): Tensor {
-  const { p, training, inplace } = dropoutOptions("alpha_dropout", rest, false);
-  return inplace ? torch.alpha_dropout_(input, p, training) : torch.alpha_dropout(input, p, training);
-}
+export const alpha_dropout = byName(
+  ["input"],
+  function alpha_dropout(input: Tensor, ...rest: Dropout): Tensor {
+    const { p, training, inplace } = dropoutOptions("alpha_dropout", rest, false);
+    return inplace ? torch.alpha_dropout_(input, p, training) : torch.alpha_dropout(input, p, training);
+  },
+);
 
 /** alpha_dropout of whole channels. Default: p 0.5, not training. */
-export function feature_alpha_dropout(input: Tensor, ...rest: Dropout): Tensor {
-  const { p, training, inplace } = dropoutOptions("feature_alpha_dropout", rest, false);
-  return inplace
-    ? torch.feature_alpha_dropout_(input, p, training)
-    : torch.feature_alpha_dropout(input, p, training);
-}
+export const feature_alpha_dropout = byName(
+  ["input"],
+  function feature_alpha_dropout(input: Tensor, ...rest: Dropout): Tensor {
+    const { p, training, inplace } = dropoutOptions("feature_alpha_dropout", rest, false);
+    return inplace
+      ? torch.feature_alpha_dropout_(input, p, training)
+      : torch.feature_alpha_dropout(input, p, training);
+  },
+);
 
 /** Drops channels; an input without batch dimension gets one meanwhile. */
 function channelDropout(name: string, input: Tensor, batched: number, rest: Dropout): Tensor {
@@ -62,18 +68,18 @@ function channelDropout(name: string, input: Tensor, batched: number, rest: Drop
 }
 
 /** Drops whole channels of [batch, channels, length]. */
-export function dropout1d(input: Tensor, ...rest: Dropout): Tensor {
+export const dropout1d = byName(["input"], function dropout1d(input: Tensor, ...rest: Dropout): Tensor {
   return channelDropout("dropout1d", input, 3, rest);
-}
+});
 
 /** Drops whole channels of [batch, channels, height, width]. */
-export function dropout2d(input: Tensor, ...rest: Dropout): Tensor {
+export const dropout2d = byName(["input"], function dropout2d(input: Tensor, ...rest: Dropout): Tensor {
   const { p, training, inplace } = dropoutOptions("dropout2d", rest, true);
   // Inputs of three dimensions are taken as [batch, channels, length], as torch does for old programs.
   return inplace ? torch.feature_dropout_(input, p, training) : torch.feature_dropout(input, p, training);
-}
+});
 
 /** Drops whole channels of [batch, channels, depth, height, width]. */
-export function dropout3d(input: Tensor, ...rest: Dropout): Tensor {
+export const dropout3d = byName(["input"], function dropout3d(input: Tensor, ...rest: Dropout): Tensor {
   return channelDropout("dropout3d", input, 5, rest);
-}
+});

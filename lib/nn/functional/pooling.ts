@@ -4,7 +4,7 @@ import { InvalidArgumentError } from "../../errors/index.ts";
 import type { Tensor } from "../../torch/index.ts";
 import * as torch from "../../torch/index.ts";
 import * as ops from "../../torch/nn.generated.ts";
-import { bind, ntuple, type Rest, type Sizes } from "../arguments.ts";
+import { bind, byName, ntuple, type Rest, type Sizes } from "../arguments.ts";
 
 /** A pooled tensor, and where in the input each value stood. */
 export type WithIndices = [output: Tensor, indices: Tensor];
@@ -74,19 +74,28 @@ export function maxPool(
 }
 
 /** The maximum of each window of [batch, channels, length]. */
-export function max_pool1d(input: Tensor, kernel_size: Sizes, ...rest: MaxPool): Tensor {
-  return maxPool(1, input, kernel_size, rest) as Tensor;
-}
+export const max_pool1d = byName(
+  ["input", "kernel_size"],
+  function max_pool1d(input: Tensor, kernel_size: Sizes, ...rest: MaxPool): Tensor {
+    return maxPool(1, input, kernel_size, rest) as Tensor;
+  },
+);
 
 /** The maximum of each window of [batch, channels, height, width]. */
-export function max_pool2d(input: Tensor, kernel_size: Sizes, ...rest: MaxPool): Tensor {
-  return maxPool(2, input, kernel_size, rest) as Tensor;
-}
+export const max_pool2d = byName(
+  ["input", "kernel_size"],
+  function max_pool2d(input: Tensor, kernel_size: Sizes, ...rest: MaxPool): Tensor {
+    return maxPool(2, input, kernel_size, rest) as Tensor;
+  },
+);
 
 /** The maximum of each window of [batch, channels, depth, height, width]. */
-export function max_pool3d(input: Tensor, kernel_size: Sizes, ...rest: MaxPool): Tensor {
-  return maxPool(3, input, kernel_size, rest) as Tensor;
-}
+export const max_pool3d = byName(
+  ["input", "kernel_size"],
+  function max_pool3d(input: Tensor, kernel_size: Sizes, ...rest: MaxPool): Tensor {
+    return maxPool(3, input, kernel_size, rest) as Tensor;
+  },
+);
 
 interface MaxUnpoolOptions {
   stride?: Sizes | null | undefined;
@@ -126,19 +135,28 @@ export function maxUnpool(
 }
 
 /** Puts maxima back where `max_pool1d` had found them (`indices`); 0 elsewhere. */
-export function max_unpool1d(input: Tensor, indices: Tensor, kernel_size: Sizes, ...rest: MaxUnpool): Tensor {
-  return maxUnpool(1, input, indices, kernel_size, rest);
-}
+export const max_unpool1d = byName(
+  ["input", "indices", "kernel_size"],
+  function max_unpool1d(input: Tensor, indices: Tensor, kernel_size: Sizes, ...rest: MaxUnpool): Tensor {
+    return maxUnpool(1, input, indices, kernel_size, rest);
+  },
+);
 
 /** Puts maxima back where `max_pool2d` had found them (`indices`); 0 elsewhere. */
-export function max_unpool2d(input: Tensor, indices: Tensor, kernel_size: Sizes, ...rest: MaxUnpool): Tensor {
-  return maxUnpool(2, input, indices, kernel_size, rest);
-}
+export const max_unpool2d = byName(
+  ["input", "indices", "kernel_size"],
+  function max_unpool2d(input: Tensor, indices: Tensor, kernel_size: Sizes, ...rest: MaxUnpool): Tensor {
+    return maxUnpool(2, input, indices, kernel_size, rest);
+  },
+);
 
 /** Puts maxima back where `max_pool3d` had found them (`indices`); 0 elsewhere. */
-export function max_unpool3d(input: Tensor, indices: Tensor, kernel_size: Sizes, ...rest: MaxUnpool): Tensor {
-  return maxUnpool(3, input, indices, kernel_size, rest);
-}
+export const max_unpool3d = byName(
+  ["input", "indices", "kernel_size"],
+  function max_unpool3d(input: Tensor, indices: Tensor, kernel_size: Sizes, ...rest: MaxUnpool): Tensor {
+    return maxUnpool(3, input, indices, kernel_size, rest);
+  },
+);
 
 export interface AvgPoolFunctionOptions {
   /** Default: the kernel size. */
@@ -178,19 +196,28 @@ export function avgPool(dims: number, input: Tensor, kernel_size: Sizes, rest: A
 }
 
 /** The mean of each window of [batch, channels, length]. */
-export function avg_pool1d(input: Tensor, kernel_size: Sizes, ...rest: AvgPool): Tensor {
-  return avgPool(1, input, kernel_size, rest);
-}
+export const avg_pool1d = byName(
+  ["input", "kernel_size"],
+  function avg_pool1d(input: Tensor, kernel_size: Sizes, ...rest: AvgPool): Tensor {
+    return avgPool(1, input, kernel_size, rest);
+  },
+);
 
 /** The mean of each window of [batch, channels, height, width]. */
-export function avg_pool2d(input: Tensor, kernel_size: Sizes, ...rest: AvgPool): Tensor {
-  return avgPool(2, input, kernel_size, rest);
-}
+export const avg_pool2d = byName(
+  ["input", "kernel_size"],
+  function avg_pool2d(input: Tensor, kernel_size: Sizes, ...rest: AvgPool): Tensor {
+    return avgPool(2, input, kernel_size, rest);
+  },
+);
 
 /** The mean of each window of [batch, channels, depth, height, width]. */
-export function avg_pool3d(input: Tensor, kernel_size: Sizes, ...rest: AvgPool): Tensor {
-  return avgPool(3, input, kernel_size, rest);
-}
+export const avg_pool3d = byName(
+  ["input", "kernel_size"],
+  function avg_pool3d(input: Tensor, kernel_size: Sizes, ...rest: AvgPool): Tensor {
+    return avgPool(3, input, kernel_size, rest);
+  },
+);
 
 interface LpPoolOptions {
   stride?: Sizes | null | undefined;
@@ -220,19 +247,28 @@ export function lpPool(
 }
 
 /** (Σ xᵖ)^(1/p) over windows of [batch, channels, length]. */
-export function lp_pool1d(input: Tensor, norm_type: number, kernel_size: number, ...rest: LpPool): Tensor {
-  return lpPool(1, input, norm_type, kernel_size, rest);
-}
+export const lp_pool1d = byName(
+  ["input", "norm_type", "kernel_size"],
+  function lp_pool1d(input: Tensor, norm_type: number, kernel_size: number, ...rest: LpPool): Tensor {
+    return lpPool(1, input, norm_type, kernel_size, rest);
+  },
+);
 
 /** (Σ xᵖ)^(1/p) over windows of [batch, channels, height, width]. */
-export function lp_pool2d(input: Tensor, norm_type: number, kernel_size: Sizes, ...rest: LpPool): Tensor {
-  return lpPool(2, input, norm_type, kernel_size, rest);
-}
+export const lp_pool2d = byName(
+  ["input", "norm_type", "kernel_size"],
+  function lp_pool2d(input: Tensor, norm_type: number, kernel_size: Sizes, ...rest: LpPool): Tensor {
+    return lpPool(2, input, norm_type, kernel_size, rest);
+  },
+);
 
 /** (Σ xᵖ)^(1/p) over windows of [batch, channels, depth, height, width]. */
-export function lp_pool3d(input: Tensor, norm_type: number, kernel_size: Sizes, ...rest: LpPool): Tensor {
-  return lpPool(3, input, norm_type, kernel_size, rest);
-}
+export const lp_pool3d = byName(
+  ["input", "norm_type", "kernel_size"],
+  function lp_pool3d(input: Tensor, norm_type: number, kernel_size: Sizes, ...rest: LpPool): Tensor {
+    return lpPool(3, input, norm_type, kernel_size, rest);
+  },
+);
 
 /** A number of windows per dimension; null keeps the input's size. */
 export type OutputSizes = number | readonly (number | null)[];

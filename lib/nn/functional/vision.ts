@@ -6,7 +6,7 @@ import type { Tensor } from "../../torch/index.ts";
 import * as torch from "../../torch/index.ts";
 import * as ops from "../../torch/nn.generated.ts";
 import { tensorOp } from "../../torch/resolve.ts";
-import { bind, ntuple, type Rest, type Sizes } from "../arguments.ts";
+import { bind, byName, ntuple, type Rest, type Sizes } from "../arguments.ts";
 import { adaptiveAvgPool } from "./pooling.ts";
 
 export type InterpolationMode =
@@ -68,29 +68,35 @@ const NEAREST: Readonly<Record<number, Nearest>> = {
  * @throws InvalidArgumentError when a mode does not fit the input, or not exactly one of size and scale_factor is given.
  * @example F.interpolate(image, { scale_factor: 2, mode: "bilinear", align_corners: false });
  */
-export function interpolate(
-  input: Tensor,
-  ...rest: Rest<[size: Sizes | null, scale_factor: Sizes | null, mode: InterpolationMode], InterpolateOptions>
-): Tensor {
-  const o = bind("interpolate", rest, {
-    size: null as Sizes | null,
-    scale_factor: null as Sizes | null,
-    mode: "nearest" as InterpolationMode,
-    align_corners: null as boolean | null,
-    recompute_scale_factor: null as boolean | null,
-    antialias: false,
-  });
-  const dims = input.ndim - 2;
-  checkMode(o.mode, dims, o.align_corners, o.antialias);
-  const { size, scales } = targetSize(input, o);
+export const interpolate = byName(
+  ["input"],
+  function interpolate(
+    input: Tensor,
+    ...rest: Rest<
+      [size: Sizes | null, scale_factor: Sizes | null, mode: InterpolationMode],
+      InterpolateOptions
+    >
+  ): Tensor {
+    const o = bind("interpolate", rest, {
+      size: null as Sizes | null,
+      scale_factor: null as Sizes | null,
+      mode: "nearest" as InterpolationMode,
+      align_corners: null as boolean | null,
+      recompute_scale_factor: null as boolean | null,
+      antialias: false,
+    });
+    const dims = input.ndim - 2;
+    checkMode(o.mode, dims, o.align_corners, o.antialias);
+    const { size, scales } = targetSize(input, o);
 
-  if (o.mode === "nearest") return (NEAREST[dims] as Nearest)(input, size, scales);
-  if (o.mode === "nearest-exact") return native(`_upsample_nearest_exact${dims}d`, input, size, scales);
-  if (o.mode === "area") return adaptiveAvgPool(dims, input, size as number[]);
-  const align = o.align_corners ?? false;
-  if (o.antialias) return native(`_upsample_${o.mode}2d_aa`, input, size, align, scales);
-  return (LINEAR[o.mode] as Upsample)(input, size, align, scales);
-}
+    if (o.mode === "nearest") return (NEAREST[dims] as Nearest)(input, size, scales);
+    if (o.mode === "nearest-exact") return native(`_upsample_nearest_exact${dims}d`, input, size, scales);
+    if (o.mode === "area") return adaptiveAvgPool(dims, input, size as number[]);
+    const align = o.align_corners ?? false;
+    if (o.antialias) return native(`_upsample_${o.mode}2d_aa`, input, size, align, scales);
+    return (LINEAR[o.mode] as Upsample)(input, size, align, scales);
+  },
+);
 
 /** Operators that torch keeps to itself. */
 const native = (name: string, input: Tensor, ...args: (readonly number[] | boolean | null)[]) =>
@@ -184,33 +190,39 @@ function oneOf(name: string, option: string, value: string, allowed: readonly st
 }
 
 /** Values of [batch, channels, height, width] at the places (x, y) of a grid [batch, …, 2], from -1 to 1; or in three dimensions. */
-export function grid_sample(
-  input: Tensor,
-  grid: Tensor,
-  ...rest: Rest<
-    [mode: "bilinear" | "nearest" | "bicubic", padding_mode: "zeros" | "border" | "reflection"],
-    GridSampleOptions
-  >
-): Tensor {
-  const { mode, padding_mode, align_corners } = bind("grid_sample", rest, {
-    mode: "bilinear" as string,
-    padding_mode: "zeros" as string,
-    align_corners: null as boolean | null,
-  });
-  const modeIndex = oneOf("grid_sample", "mode", mode, SAMPLE_MODES);
-  const paddingIndex = oneOf("grid_sample", "padding_mode", padding_mode, SAMPLE_PADDINGS);
-  return torch.grid_sampler(input, grid, modeIndex, paddingIndex, align_corners ?? false);
-}
+export const grid_sample = byName(
+  ["input", "grid"],
+  function grid_sample(
+    input: Tensor,
+    grid: Tensor,
+    ...rest: Rest<
+      [mode: "bilinear" | "nearest" | "bicubic", padding_mode: "zeros" | "border" | "reflection"],
+      GridSampleOptions
+    >
+  ): Tensor {
+    const { mode, padding_mode, align_corners } = bind("grid_sample", rest, {
+      mode: "bilinear" as string,
+      padding_mode: "zeros" as string,
+      align_corners: null as boolean | null,
+    });
+    const modeIndex = oneOf("grid_sample", "mode", mode, SAMPLE_MODES);
+    const paddingIndex = oneOf("grid_sample", "padding_mode", padding_mode, SAMPLE_PADDINGS);
+    return torch.grid_sampler(input, grid, modeIndex, paddingIndex, align_corners ?? false);
+  },
+);
 
 /** The grid for {@link grid_sample} of affine maps [batch, 2, 3] to an output of the size [batch, channels, height, width]. */
-export function affine_grid(
-  theta: Tensor,
-  size: readonly number[],
-  ...rest: Rest<[align_corners: boolean | null], { align_corners?: boolean | null | undefined }>
-): Tensor {
-  const { align_corners } = bind("affine_grid", rest, { align_corners: null as boolean | null });
-  return torch.affine_grid_generator(theta, size, align_corners ?? false);
-}
+export const affine_grid = byName(
+  ["theta", "size"],
+  function affine_grid(
+    theta: Tensor,
+    size: readonly number[],
+    ...rest: Rest<[align_corners: boolean | null], { align_corners?: boolean | null | undefined }>
+  ): Tensor {
+    const { align_corners } = bind("affine_grid", rest, { align_corners: null as boolean | null });
+    return torch.affine_grid_generator(theta, size, align_corners ?? false);
+  },
+);
 
 /** [batch, channels · r², height, width] to [batch, channels, height · r, width · r]. */
 export const pixel_shuffle: (input: Tensor, upscale_factor: number) => Tensor = torch.pixel_shuffle;

@@ -1,7 +1,7 @@
 // Schedulers along a cosine.
 
 import { InvalidArgumentError } from "../../errors/index.ts";
-import { type Arguments, bind, REQUIRED, type Rest } from "../../nn/arguments.ts";
+import { type Arguments, bind, REQUIRED } from "../../nn/arguments.ts";
 import { type AnyOptimizer, type LastEpoch, LRScheduler } from "./scheduler.ts";
 
 interface CosineOptions extends LastEpoch {
@@ -15,11 +15,7 @@ export class CosineAnnealingLR extends LRScheduler {
 
   constructor(
     optimizer: AnyOptimizer,
-    ...args: Arguments<
-      [T_max: number],
-      CosineOptions & { T_max: number },
-      Rest<[eta_min: number, last_epoch: number], CosineOptions>
-    >
+    ...args: Arguments<[T_max: number], ["T_max"], [eta_min: number, last_epoch: number], CosineOptions>
   ) {
     const defaults = { T_max: REQUIRED as number, eta_min: 0, last_epoch: -1 };
     const { T_max, eta_min, last_epoch } = bind("CosineAnnealingLR", args, defaults);
@@ -65,8 +61,9 @@ export class CosineAnnealingWarmRestarts extends LRScheduler {
     optimizer: AnyOptimizer,
     ...args: Arguments<
       [T_0: number],
-      WarmRestarts & { T_0: number },
-      Rest<[T_mult: number, eta_min: number, last_epoch: number], WarmRestarts>
+      ["T_0"],
+      [T_mult: number, eta_min: number, last_epoch: number],
+      WarmRestarts
     >
   ) {
     const { T_0, T_mult, eta_min, last_epoch } = bind("CosineAnnealingWarmRestarts", args, {

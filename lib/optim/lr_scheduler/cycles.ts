@@ -79,13 +79,12 @@ export class CyclicLR extends LRScheduler {
 
   constructor(
     optimizer: AnyOptimizer,
-    ...args:
-      | [base_lr: PerGroup, options: CyclicOptions & { max_lr: PerGroup }]
-      | Arguments<
-          [base_lr: PerGroup, max_lr: PerGroup],
-          CyclicOptions & { base_lr: PerGroup; max_lr: PerGroup },
-          Rest<[step_size_up: number, step_size_down: number | null], CyclicOptions>
-        >
+    ...args: Arguments<
+      [base_lr: PerGroup, max_lr: PerGroup],
+      ["base_lr", "max_lr"],
+      [step_size_up: number, step_size_down: number | null],
+      CyclicOptions
+    >
   ) {
     const o = bind("CyclicLR", args, {
       base_lr: REQUIRED as PerGroup,
@@ -203,11 +202,7 @@ export class OneCycleLR extends LRScheduler {
 
   constructor(
     optimizer: AnyOptimizer,
-    ...args: Arguments<
-      [max_lr: PerGroup],
-      OneCycleOptions & { max_lr: PerGroup },
-      Rest<[total_steps: number | null], OneCycleOptions>
-    >
+    ...args: Arguments<[max_lr: PerGroup], ["max_lr"], [total_steps: number | null], OneCycleOptions>
   ) {
     const o = bind("OneCycleLR", args, {
       max_lr: REQUIRED as PerGroup,

@@ -19,8 +19,9 @@ export type Factor = (epoch: number) => number;
 
 type ByFunctionArguments = Arguments<
   [lr_lambda: Factor | readonly Factor[]],
-  LastEpoch & { lr_lambda: Factor | readonly Factor[] },
-  LastEpochRest
+  ["lr_lambda"],
+  [last_epoch: number],
+  LastEpoch
 >;
 
 /** Schedulers by functions: one for all groups, or one each. Functions are no part of the state. */
@@ -85,7 +86,7 @@ export class MultiplicativeLR extends ByFunction {
 interface GammaOptions extends LastEpoch {
   gamma?: number | undefined;
 }
-type Gamma = Rest<[gamma: number, last_epoch: number], GammaOptions>;
+type Gamma = [gamma: number, last_epoch: number];
 
 /** Times `gamma` (default 0.1) every `step_size` steps. */
 export class StepLR extends LRScheduler {
@@ -94,7 +95,7 @@ export class StepLR extends LRScheduler {
 
   constructor(
     optimizer: AnyOptimizer,
-    ...args: Arguments<[step_size: number], GammaOptions & { step_size: number }, Gamma>
+    ...args: Arguments<[step_size: number], ["step_size"], Gamma, GammaOptions>
   ) {
     const defaults = { step_size: REQUIRED as number, gamma: 0.1, ...LAST_EPOCH };
     const { step_size, gamma, last_epoch } = bind("StepLR", args, defaults);
@@ -120,7 +121,7 @@ export class MultiStepLR extends LRScheduler {
 
   constructor(
     optimizer: AnyOptimizer,
-    ...args: Arguments<[milestones: Iterable<number>], GammaOptions & { milestones: Iterable<number> }, Gamma>
+    ...args: Arguments<[milestones: Iterable<number>], ["milestones"], Gamma, GammaOptions>
   ) {
     const defaults = { milestones: REQUIRED as Iterable<number>, gamma: 0.1, ...LAST_EPOCH };
     const { milestones, gamma, last_epoch } = bind("MultiStepLR", args, defaults);
@@ -232,7 +233,7 @@ export class ExponentialLR extends LRScheduler {
 
   constructor(
     optimizer: AnyOptimizer,
-    ...args: Arguments<[gamma: number], LastEpoch & { gamma: number }, LastEpochRest>
+    ...args: Arguments<[gamma: number], ["gamma"], [last_epoch: number], LastEpoch>
   ) {
     const defaults = { gamma: REQUIRED as number, ...LAST_EPOCH };
     const { gamma, last_epoch } = bind("ExponentialLR", args, defaults);

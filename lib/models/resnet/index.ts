@@ -1,0 +1,2 @@
+export * from "./configuration_resnet.ts";
+export * from "./modeling_resnet.ts";

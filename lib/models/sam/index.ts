@@ -1,0 +1,2 @@
+export * from "./configuration_sam.ts";
+export * from "./modeling_sam.ts";

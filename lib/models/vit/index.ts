@@ -1,0 +1,2 @@
+export * from "./configuration_vit.ts";
+export * from "./modeling_vit.ts";

@@ -1,0 +1,6 @@
+// Types only: no JavaScript needs this file.
+import type { Tensor } from "torchformers";
+
+export interface Scaled {
+  forward(x: Tensor): Tensor;
+}
