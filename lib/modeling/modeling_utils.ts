@@ -12,7 +12,7 @@ import type { CommitInfo } from "../hub/upload.ts";
 import { bind } from "../nn/arguments.ts";
 import * as nn from "../nn/index.ts";
 import { isInitial, modulesMade } from "../nn/initial_values.ts";
-import { type OffloadStats, offloadStats } from "../placement/index.ts";
+import { home_device, type OffloadStats, offloadStats } from "../placement/index.ts";
 import type { CheckpointOptions } from "../torch/checkpoint.ts";
 import type { Device, Dtype, RemovableHandle, Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
@@ -509,7 +509,7 @@ export class PreTrainedModel extends PeftAdapterMixin {
 
   /** Where the first parameter is. */
   get device(): Device {
-    for (const tensor of this.parameters()) return tensor.device;
+    for (const tensor of this.parameters()) return home_device(tensor);
     for (const tensor of this.buffers()) return tensor.device;
     return "cpu";
   }
