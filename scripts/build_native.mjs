@@ -33,6 +33,7 @@ export function outputs(sanitize = "") {
     // node-gyp-build takes the name with the most tags that fit; the core lies beside it and is required by path.
     loader: join(folder, "torchformers.napi.glibc.node"),
     core: join(folder, "torchformers_core.node"),
+    cuda: join(folder, "torchformers_cuda.so"), // where CUDA's headers were found
     stamp: join(root, sanitize ? "build/native-sanitized" : "build/native", "stamp.json"),
   };
 }
@@ -68,7 +69,7 @@ export function nativeIsFresh(libtorch) {
 
 /** Builds what is stale. At most two jobs: a file that includes ATen takes 1.5 GB of memory. */
 export async function buildNative({ libtorch, sanitize = "", clean = false, target, verbose = false }) {
-  const { build, folder, loader, core, stamp } = outputs(sanitize);
+  const { build, folder, loader, core, cuda, stamp } = outputs(sanitize);
   if (clean) rmSync(build, { recursive: true, force: true });
   mkdirSync(build, { recursive: true });
   await withLock(join(build, ".lock"), "another native build", async () => {
@@ -102,6 +103,8 @@ export async function buildNative({ libtorch, sanitize = "", clean = false, targ
     mkdirSync(folder, { recursive: true });
     install(join(build, "torchformers.node"), loader);
     install(join(build, "torchformers_core.node"), core);
+    const built = join(build, "torchformers_cuda.so");
+    if (existsSync(built)) install(built, cuda);
     writeFileSync(stamp, JSON.stringify({ hash, libtorch, sanitize }));
   });
 }

@@ -111,6 +111,9 @@ export interface LoopResult {
   /** It holds no tensors any more. */
   readonly ended: boolean;
   readonly cancelled: boolean;
+  /** On a CUDA device: how many Programs are replayed as graphs, and why others are not ("" where all are). */
+  readonly graphs: number;
+  readonly noGraph: string;
   /** At the end: what the Programs that collect gave, one after the other, without owners. */
   readonly collected: (Handle | null)[];
 }
@@ -303,6 +306,8 @@ export interface Addon {
   emptyCache(): void;
   /** Says why libtorch_cuda is not loaded, for messages; "" when it is. Once, by the loader. */
   noteCudaLibrary(absence: string): void;
+  /** Opens the library for CUDA graphs, after libtorch_cuda. Returns why there are none, or "". */
+  openCudaLibrary(path: string): string;
   /** Why no CUDA device can be used, one sentence each; empty when one can. */
   cudaReasons(): string[];
 
@@ -460,7 +465,8 @@ export interface Addon {
   /**
    * Runs Programs again and again: the first `first` of them once, as the first step, then the others as one step, until
    * `going` (one integer) is zero. `ids` (int64) is read after each step. `inputs` are written in place. The numbers are
-   * how many steps it may make before it pauses, how many in all, and milliseconds from now; a draw without a generator
+   * how many steps it may make before it pauses, how many in all, milliseconds from now, and how many may be queued before
+   * an earlier one's ids are read (Infinity: as the device needs); a draw without a generator
    * uses `generator`, or a copy of the default one that is written back at the end. false: as `runProgram`'s null.
    */
   startLoop(
@@ -471,7 +477,7 @@ export interface Addon {
     first: number,
     ids: Handle | null,
     going: Handle | null,
-    limits: readonly [limit: number, most: number, milliseconds: number],
+    limits: readonly [limit: number, most: number, milliseconds: number, ahead: number],
     generator: GeneratorHandle | null,
     quiet: boolean,
   ): boolean;

@@ -107,6 +107,7 @@ function load(): Addon {
   native.setYoungCollector(collectYoung);
   native.setSizesArray(sizes);
   native.noteCudaLibrary(absence ?? "");
+  if (absence === null) native.openCudaLibrary(join(dirname(core), "torchformers_cuda.so"));
   // Whatever ends the process: process.exit(), an exception that nobody caught, or the end of the work.
   if (isMainThread) process.once("exit", () => native.endProcess(PATIENCE));
   return native;

@@ -78,6 +78,11 @@ export interface LoopOptions {
   readonly milliseconds?: number | undefined;
   /** Draws from it. Default: from a copy of the default generator, which is written back at the end. */
   readonly generator?: Generator | undefined;
+  /**
+   * How many steps may be queued before what an earlier one gave is read; what they do after the end is not told of.
+   * None where steps draw or collect. Default: 1 on CUDA devices, 0 on the CPU.
+   */
+  readonly ahead?: number | undefined;
   /** Tells of pauses and the end only. */
   readonly quiet?: boolean | undefined;
 }
@@ -131,7 +136,7 @@ export class ProgramLoop {
       options.first.length,
       options.ids?._handle ?? null,
       options.going?._handle ?? null,
-      [number(options.limit), options.most ?? Infinity, options.milliseconds ?? Infinity],
+      [number(options.limit), options.most ?? Infinity, options.milliseconds ?? Infinity, options.ahead ?? Infinity],
       options.generator?._handle ?? null,
       options.quiet ?? false,
     );

@@ -3,7 +3,7 @@
 import { readFile, stat } from "node:fs/promises";
 import path from "node:path";
 import { CustomCodeError, RemoteCodeError } from "../errors/index.ts";
-import { listFiles } from "../hub/api.ts";
+import { listFiles } from "../hub/listing.ts";
 import { findFile, type HubOptions, kindOf } from "../hub/files.ts";
 import { assertInside } from "../hub/links.ts";
 import { type CodeFiles, findPackage, isBuiltin, packageOf } from "./code_cache.ts";

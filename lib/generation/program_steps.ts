@@ -5,6 +5,7 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { type LoopNews, ProgramLoop, type Stage } from "../compile/loop.ts";
 import { OutOfMemoryError } from "../errors/index.ts";
+import { warnOnce } from "../errors/warnings.ts";
 import type { PreTrainedModel } from "../modeling/modeling_utils.ts";
 import type { Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
@@ -259,6 +260,8 @@ async function* byItself({
     }
     if (news.paused) await goOn(news.steps, quiet ? Infinity : taken + AHEAD);
   } while (!news.ended);
+  if (news.noGraph !== "")
+    warnOnce(`The device's work is queued operator by operator, without a CUDA graph: ${news.noGraph}`);
   buffers.collect(news.collected, collected);
   const sequences = buffers.sequences(news.steps);
   return answerOf(run, sequences, buffers.cacheAfter(run, news.steps), collected);

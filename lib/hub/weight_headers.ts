@@ -3,7 +3,7 @@
 import { open } from "node:fs/promises";
 import { CheckpointError, HubError, SafetensorsFormatError } from "../errors/index.ts";
 import { isRecord } from "../json/json.ts";
-import { listFiles } from "./api.ts";
+import { listFiles } from "./listing.ts";
 import { findCheckpoint, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME } from "./checkpoint.ts";
 import { endpoint } from "./environment.ts";
 import { findFile, type HubOptions, kindOf, pin } from "./files.ts";

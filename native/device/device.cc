@@ -227,6 +227,7 @@ void InitDevices(Exports& exports) {
   exports.Function<"noteCudaLibrary", NoteCudaLibrary>();
   exports.Function<"cudaReasons", CudaReasons>();
   InitAccelerator(exports);
+  InitDeviceGraph(exports);
 }
 
 }  // namespace tf

@@ -22,5 +22,6 @@ class Exports;
 
 // The part of the devices' functions that only an accelerator has.
 void InitAccelerator(Exports& exports);
+void InitDeviceGraph(Exports& exports);
 
 }  // namespace tf

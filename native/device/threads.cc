@@ -24,7 +24,7 @@ void SetNumThreads(Environment&, int64_t count) {
 
 // The main thread, when the process is about to end.
 void EndProcess(Environment&, int64_t milliseconds) {
-  Executor::Cpu().EndProcess(std::chrono::milliseconds(milliseconds));
+  Executor::EndAll(std::chrono::milliseconds(milliseconds));
 }
 
 // -1: no limit.

@@ -1,14 +1,17 @@
 #include "native/executor/executor.h"
 
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/SequenceNumber.h>
 #include <ATen/ThreadLocalState.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <pthread.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <thread>
 
 namespace tf {
@@ -93,17 +96,62 @@ void Executor::Waiting::WaitUntilDone() {
 
 Executor& Executor::Cpu() {
   // Never destroyed: its thread may still be parked in it when the process ends.
-  static Executor* const executor = new Executor;
+  static Executor* const executor = new Executor(at::kCPU);
   return *executor;
 }
 
-Executor::Executor() {
-  std::atomic<uint32_t> started = 0;
-  std::thread thread([&] {
+namespace {
+
+// Those of CUDA devices, by index; never destroyed, as above.
+struct DeviceExecutors {
+  std::mutex mutex;
+  std::map<c10::DeviceIndex, Executor*> all;
+};
+
+DeviceExecutors& Devices() {
+  static auto* const executors = new DeviceExecutors;
+  return *executors;
+}
+
+}  // namespace
+
+Executor& Executor::Of(c10::Device device) {
+  if (!device.is_cuda()) return Cpu();
+  // Here, so that whoever asks hears why a device cannot be used.
+  at::globalContext().lazyInitDevice(at::kCUDA);
+  const std::lock_guard lock(Devices().mutex);
+  Executor*& executor = Devices().all[device.index()];
+  if (executor == nullptr) executor = new Executor(device);
+  return *executor;
+}
+
+void Executor::EndAll(std::chrono::milliseconds patience) {
+  {
+    const std::lock_guard lock(Devices().mutex);
+    for (const auto& [index, executor] : Devices().all) executor->EndProcess(patience);
+  }
+  Cpu().EndProcess(patience);
+}
+
+void Executor::Settle(c10::Device device) {
+  if (device.is_cpu()) {
     pthread_setname_np(pthread_self(), "tf-executor");
     on_executor_thread = true;
     // Asking sets torch's own default here: OMP_NUM_THREADS, MKL_NUM_THREADS, else the cores.
     AskForThreads();
+    return;
+  }
+  pthread_setname_np(pthread_self(), ("tf-" + device.str()).c_str());
+  UseOneThreadHere();
+  const c10::impl::VirtualGuardImpl guard(device.type());
+  guard.setDevice(device);
+  guard.exchangeStream(guard.getNewStream(device));
+}
+
+Executor::Executor(c10::Device device) {
+  std::atomic<uint32_t> started = 0;
+  std::thread thread([&] {
+    Settle(device);
     num_threads_.store(at::get_num_threads(), std::memory_order_relaxed);
     started.store(1, std::memory_order_release);
     started.notify_one();

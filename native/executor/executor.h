@@ -1,5 +1,8 @@
-// The CPU executor: the one thread of the process that owns an OpenMP team.
+// The threads that compute beside those that run JavaScript: one for the CPU, which alone owns an
+// OpenMP team, and one per CUDA device, which queues work on a stream of its own.
 #pragma once
+
+#include <c10/core/Device.h>
 
 #include <atomic>
 #include <chrono>
@@ -16,6 +19,9 @@ namespace tf {
 class Executor {
  public:
   static Executor& Cpu();
+  // That of a device: the CPU's for devices that have none of their own. Throws where a CUDA device
+  // cannot be used.
+  static Executor& Of(c10::Device device);
 
   // Work for the executor's thread. Whoever enqueues it keeps it alive until Run has returned.
   class Task {
@@ -40,6 +46,8 @@ class Executor {
   // with the same status and its streams flushed: libtorch's static destructors must not meet a
   // thread that computes.
   void EndProcess(std::chrono::milliseconds patience);
+  // Of all executors.
+  static void EndAll(std::chrono::milliseconds patience);
   bool ending() const { return ending_.load(std::memory_order_relaxed); }
 
   // Runs `body` on the executor's thread and waits for it; what it throws is thrown here. The
@@ -121,7 +129,9 @@ class Executor {
     F& body_;
   };
 
-  Executor();
+  explicit Executor(c10::Device device);
+  // What its thread does first.
+  static void Settle(c10::Device device);
   // Whether the executor's thread waits for this one, and would run its work meanwhile.
   bool CanHelp() const;
   void Wait(Waiting& call);

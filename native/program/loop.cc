@@ -1,6 +1,9 @@
 #include "native/program/loop.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+
+#include <algorithm>
 
 #include "native/error/guard.h"
 
@@ -9,12 +12,22 @@ namespace {
 
 // How long a stage keeps the executor when others wait for it.
 constexpr int64_t kTurn = 2'000'000;
+// How often a stage runs before it is recorded as a graph: libraries choose and allocate meanwhile.
+constexpr int kWarmUp = 2;
+
+bool Draws(const Stage& stage) {
+  return std::any_of(stage.program->code.begin(),
+                     stage.program->code.end(),
+                     [](const Instruction& instruction) { return instruction.draws; });
+}
 
 }  // namespace
 
 Loop::Loop(LoopPlan plan, std::shared_ptr<LoopMailbox> mailbox, uint64_t id)
     : mailbox_(std::move(mailbox)),
       id_(id),
+      executor_(Executor::Of(plan.device)),
+      order_(plan.device),
       plan_(std::move(plan)),
       in_first_(!plan_.first.empty()) {}
 
@@ -25,6 +38,7 @@ void Loop::Allow(int64_t limit) {
   limit_ = limit;
   if (!paused_ || news_.ended || (news_.steps >= limit_ && !cancelled_)) return;
   paused_ = news_.paused = false;
+  order_.Ask();
   Queue();
 }
 
@@ -33,6 +47,7 @@ void Loop::Replace(std::vector<Stage> first, std::vector<Stage> body) {
   plan_.body = std::move(body);
   in_first_ = !plan_.first.empty();
   interpreters_.clear();
+  graphs_.clear();
 }
 
 void Loop::Cancel() {
@@ -68,7 +83,7 @@ void Loop::Heard() {
 
 void Loop::Queue() {
   self_ = shared_from_this();
-  Executor::Cpu().Enqueue(*this);
+  executor_.Enqueue(*this);
 }
 
 void Loop::Run() noexcept {
@@ -77,7 +92,12 @@ void Loop::Run() noexcept {
   if (!mailbox_->BeginTurn()) return;
   Turn turn = Turn::kEnd;
   std::optional<Failure> failure = Capture([&] { turn = TakeTurn(); });
-  if (failure || turn == Turn::kEnd) End(std::move(failure));
+  if (failure || turn == Turn::kEnd) {
+    // What is queued still uses what End lets go of, and what it collected is looked at elsewhere.
+    const std::optional<Failure> late = Capture([&] { order_.End(collected_); });
+    if (!failure) failure = late;
+    End(std::move(failure));
+  }
   mailbox_->EndTurn();
   if (failure) return;
   if (turn == Turn::kAgain) Queue();
@@ -85,7 +105,7 @@ void Loop::Run() noexcept {
 }
 
 Loop::Turn Loop::TakeTurn() {
-  const Executor& executor = Executor::Cpu();
+  order_.Begin();
   for (;;) {
     if (!RunStage()) {
       if (cancelled_ || mailbox_->closed()) return Turn::kEnd;
@@ -93,17 +113,17 @@ Loop::Turn Loop::TakeTurn() {
     }
     Collect();
     running_ = false;
-    interpreters_[stage_]->Clear();
+    if (interpreters_[stage_]) interpreters_[stage_]->Clear();
     if (++stage_ == stages().size()) {
       const Turn turn = EndStep();
       if (turn != Turn::kAgain) return turn;
     }
-    if (executor.has_waiting()) return Turn::kAgain;
+    if (executor_.has_waiting()) return Turn::kAgain;
   }
 }
 
 bool Loop::RunStage() {
-  const Executor& executor = Executor::Cpu();
+  if (!running_ && ReplayStage()) return !cancelled_.load(std::memory_order_relaxed);
   const Stage& stage = stages()[stage_];
   interpreters_.resize(stages().size());
   std::unique_ptr<Interpreter>& interpreter = interpreters_[stage_];
@@ -117,9 +137,47 @@ bool Loop::RunStage() {
   const int64_t turn_ends = NanosecondsNow() + kTurn;
   const bool finished = interpreter->Run([&] {
     if (cancelled_.load(std::memory_order_relaxed) || mailbox_->closed()) return true;
-    return executor.has_waiting() && NanosecondsNow() >= turn_ends;
+    return executor_.has_waiting() && NanosecondsNow() >= turn_ends;
   });
   return finished && !cancelled_.load(std::memory_order_relaxed);
+}
+
+bool Loop::ReplayStage() {
+  if (!plan_.device.is_cuda() || in_first_) return false;
+  graphs_.resize(plan_.body.size());
+  StageGraph& graph = graphs_[stage_];
+  const Stage& stage = plan_.body[stage_];
+  if (graph.refused || stage.collects) return false;
+  if (!graph.graph) {
+    if (graph.runs++ < kWarmUp) return false;
+    RecordGraph(stage, graph);
+    if (graph.refused) return false;
+  }
+  graph.graph->Replay();
+  return true;
+}
+
+// Of what it computes nothing is kept but what it writes in place, so its registers may go.
+void Loop::RecordGraph(const Stage& stage, StageGraph& graph) {
+  std::string reason;
+  graph.graph = NewDeviceGraph(plan_.device, reason);
+  if (graph.graph) {
+    const std::optional<Failure> failure = Capture([&] {
+      graph.graph->Record(
+          [&] {
+            Interpreter interpreter(stage.program, stage.registers);
+            interpreter.set_generator(plan_.generator);
+            interpreter.Run([] { return false; });
+          },
+          plan_.generator);
+    });
+    if (failure) reason = failure->message;
+  }
+  graph.refused = !reason.empty();
+  if (graph.refused) graph.graph.reset();
+  const std::lock_guard lock(mutex_);
+  news_.graphs += graph.refused ? 0 : 1;
+  if (graph.refused) news_.no_graph = reason;
 }
 
 void Loop::Collect() {
@@ -137,18 +195,23 @@ Loop::Turn Loop::EndStep() {
     interpreters_.clear();
     plan_.first.clear();
   }
-  at::Tensor ids;
-  bool going = true;
-  if (plan_.ids.defined()) ids = plan_.ids.cpu().contiguous();
-  if (plan_.going.defined()) going = plan_.going.item<int64_t>() != 0;
-
-  const std::lock_guard lock(mutex_);
-  ++news_.steps;
-  if (ids.defined()) {
-    const int64_t* values = ids.const_data_ptr<int64_t>();
-    news_.ids.insert(news_.ids.end(), values, values + ids.numel());
+  ++queued_;
+  readings_.push_back(Read());
+  bool last = queued_ >= plan_.most || NanosecondsNow() > plan_.deadline;
+  bool pauses;
+  {
+    const std::lock_guard lock(mutex_);
+    pauses = queued_ >= limit_;
   }
-  if (!going || news_.steps >= plan_.most || NanosecondsNow() > plan_.deadline) return Turn::kEnd;
+  while (readings_.size() > (last || pauses ? 0 : plan_.ahead)) {
+    const Reading reading = std::move(readings_.front());
+    readings_.pop_front();
+    if (!Take(reading)) return Turn::kEnd;
+  }
+  if (last) return Turn::kEnd;
+  // Whoever looks at its tensors meanwhile finds them complete.
+  if (pauses) order_.End({});
+  const std::lock_guard lock(mutex_);
   if (news_.steps >= limit_) {
     paused_ = news_.paused = true;
     Tell();
@@ -158,6 +221,36 @@ Loop::Turn Loop::EndStep() {
   return Turn::kAgain;
 }
 
+// On the CPU the values are there; the next step may write over them.
+Loop::Reading Loop::Read() const {
+  Reading reading;
+  const auto fetch = [&](const at::Tensor& tensor) {
+    if (!tensor.defined() || tensor.is_cpu()) return plan_.ahead > 0 && tensor.defined() ? tensor.clone() : tensor;
+    const auto host = tensor.options().device(at::kCPU).pinned_memory(true);
+    return at::empty(tensor.sizes(), host).copy_(tensor, /*non_blocking=*/true);
+  };
+  reading.ids = fetch(plan_.ids);
+  reading.going = fetch(plan_.going);
+  if (plan_.device.is_cuda()) {
+    reading.arrived.emplace(plan_.device.type());
+    reading.arrived->record(c10::impl::VirtualGuardImpl(plan_.device.type()).getStream(plan_.device));
+  }
+  return reading;
+}
+
+bool Loop::Take(const Reading& reading) {
+  if (reading.arrived) reading.arrived->synchronize();
+  const at::Tensor ids = reading.ids.defined() ? reading.ids.contiguous() : reading.ids;
+  const bool going = !reading.going.defined() || reading.going.item<int64_t>() != 0;
+  const std::lock_guard lock(mutex_);
+  ++news_.steps;
+  if (ids.defined()) {
+    const int64_t* values = ids.const_data_ptr<int64_t>();
+    news_.ids.insert(news_.ids.end(), values, values + ids.numel());
+  }
+  return going;
+}
+
 void Loop::End(std::optional<Failure> failure) {
   if (failure && running_) {
     news_.instruction = interpreters_[stage_]->position();
@@ -165,6 +258,8 @@ void Loop::End(std::optional<Failure> failure) {
     news_.stage = in_first_ ? stage : -1 - stage;
   }
   interpreters_.clear();
+  graphs_.clear();
+  readings_.clear();
   // Its memory is free before anybody hears of the end.
   plan_ = LoopPlan();
   const bool cancelled = cancelled_.load(std::memory_order_relaxed);

@@ -6,12 +6,15 @@
 #include <ATen/core/Tensor.h>
 
 #include <atomic>
+#include <deque>
 #include <limits>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <vector>
 
+#include "native/device/device_graph.h"
+#include "native/device/stream_order.h"
 #include "native/error/error.h"
 #include "native/executor/executor.h"
 #include "native/program/interpreter.h"
@@ -48,6 +51,10 @@ struct LoopPlan {
   std::optional<at::Generator> generator;
   // Tells of its end and of pauses only, not of each step.
   bool quiet = false;
+  // So many steps may be queued before what an earlier one gave is read, so that the device never
+  // waits for the host; what the last ones do then is not told of. Not where steps draw, or collect.
+  size_t ahead = 0;
+  c10::Device device = c10::Device(c10::kCPU);
 };
 
 // What came since the environment looked last.
@@ -61,6 +68,9 @@ struct LoopNews {
   // Where it failed: number n of the first step's stages, or -1 - n of the others'.
   int64_t stage = 1 << 30;  // no stage
   size_t instruction = 0;
+  // On a device with graphs: so many stages are replayed, and why others are not.
+  int64_t graphs = 0;
+  std::string no_graph;
   bool any() const { return !ids.empty() || paused || ended; }
 };
 
@@ -93,12 +103,31 @@ class Loop final : public Executor::Task, public std::enable_shared_from_this<Lo
  private:
   enum class Turn { kAgain, kPark, kPause, kEnd };
 
+  // A stage of the body, recorded as a graph after some runs.
+  struct StageGraph {
+    int runs = 0;
+    bool refused = false;
+    std::unique_ptr<DeviceGraph> graph;
+  };
+  // What a step gave, on its way to the host.
+  struct Reading {
+    at::Tensor ids;
+    at::Tensor going;
+    std::optional<c10::Event> arrived;
+  };
+
   void Run() noexcept override;
   Turn TakeTurn();
   // Whether the stage under way is at its end.
   bool RunStage();
+  // Queues the stage as a graph; false where there is none, or not yet.
+  bool ReplayStage();
+  void RecordGraph(const Stage& stage, StageGraph& graph);
   // After the last stage of a step.
   Turn EndStep();
+  Reading Read() const;
+  // False when the loop ends with it.
+  bool Take(const Reading& reading);
   void Collect();
   const std::vector<Stage>& stages() const { return in_first_ ? plan_.first : plan_.body; }
   void End(std::optional<Failure> failure);
@@ -107,6 +136,8 @@ class Loop final : public Executor::Task, public std::enable_shared_from_this<Lo
 
   const std::shared_ptr<LoopMailbox> mailbox_;
   const uint64_t id_;
+  Executor& executor_;
+  StreamOrder order_;
   std::atomic<bool> cancelled_ = false;
 
   // The executor's, or the environment's while paused.
@@ -116,6 +147,9 @@ class Loop final : public Executor::Task, public std::enable_shared_from_this<Lo
   // One per stage of the step under way, kept for the next.
   std::vector<std::unique_ptr<Interpreter>> interpreters_;
   bool running_ = false;  // the stage has begun
+  std::vector<StageGraph> graphs_;
+  std::deque<Reading> readings_;
+  int64_t queued_ = 0;  // steps
   std::vector<c10::IValue> collected_;
   std::shared_ptr<Loop> self_;  // while it is in the executor's queue
 

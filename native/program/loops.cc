@@ -68,6 +68,9 @@ void Loops::Start(LoopPlan plan, uint64_t id, int64_t limit) {
     draws.any |= here.any;
     draws.only_by_default &= here.only_by_default;
   }
+  const bool collects = std::any_of(
+      plan.body.begin(), plan.body.end(), [](const Stage& stage) { return stage.collects; });
+  if (draws.any || collects) plan.ahead = 0;
   Entry entry;
   if (draws.any) {
     if (!draws.only_by_default) {
@@ -191,6 +194,8 @@ napi_value Loops::News(Loop& loop, const LoopNews& news) {
   }
   return Record(environment_,
                 {{"ids", ToJs(environment_, ids)},
+                 {"graphs", ToJs(environment_, news.graphs)},
+                 {"noGraph", ToJs(environment_, news.no_graph)},
                  {"steps", ToJs(environment_, news.steps)},
                  {"paused", ToJs(environment_, news.paused)},
                  {"ended", ToJs(environment_, news.ended)},
@@ -250,6 +255,12 @@ bool StartLoop(Environment& environment,
   if (std::isfinite(limits.at(1))) plan.most = static_cast<int64_t>(limits.at(1));
   if (std::isfinite(limits.at(2)))
     plan.deadline = NanosecondsNow() + static_cast<int64_t>(limits.at(2) * 1e6);
+  for (const Stage& stage : plan.body)
+    if (!stage.program->device.is_cpu()) plan.device = stage.program->device;
+  // On a device the next step is queued before the ids of the last are read.
+  plan.ahead = std::isfinite(limits.at(3)) ? static_cast<size_t>(limits.at(3))
+               : plan.device.is_cuda()     ? 1
+                                           : 0;
   if (generator) plan.generator = environment.generators().Get(*generator);
   plan.quiet = quiet;
   environment.Room<Loops>().Start(

@@ -73,6 +73,11 @@ void Program::Finish() {
     }
   };
   for (const Instruction& instruction : code) writes |= instruction.op->writes;
+  const auto on_device =
+      std::find_if(registers.begin(), registers.end(), [](const TensorFacts& facts) {
+        return facts.device.is_cuda();
+      });
+  if (on_device != registers.end()) device = on_device->device;
   written = WrittenRegisters(*this);
   for (auto instruction = code.rbegin(); instruction != code.rend(); ++instruction) {
     for (const Result& result : instruction->results) note(result.registers, instruction->unused);

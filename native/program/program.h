@@ -147,6 +147,8 @@ class Program {
   std::vector<bool> written;
   bool autocast = false;
   bool needs_gradients = false;  // some result may get a graph behind it
+  // Whose executor runs it: the CUDA device of its tensors, if there is one. Found by Finish.
+  c10::Device device = c10::Device(c10::kCPU);
 
   // To be called once all is there: finds the last uses, and how each instruction is run.
   void Finish();

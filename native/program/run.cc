@@ -16,10 +16,16 @@ ProgramRun::ProgramRun(std::shared_ptr<const Program> program,
                        uint64_t id,
                        bool profiled)
     : interpreter_(std::move(program), std::move(registers), profiled),
+      executor_(Executor::Of(interpreter_.program().device)),
+      order_(interpreter_.program().device),
       mailbox_(std::move(mailbox)),
       id_(id) {}
 
-void ProgramRun::Start(std::unique_ptr<ProgramRun> run) { Executor::Cpu().Enqueue(*run.release()); }
+void ProgramRun::Start(std::unique_ptr<ProgramRun> run) {
+  run->order_.Ask();
+  Executor& executor = run->executor_;
+  executor.Enqueue(*run.release());
+}
 
 void ProgramRun::Run() noexcept {
   std::unique_ptr<ProgramRun> self(this);
@@ -33,7 +39,8 @@ void ProgramRun::Run() noexcept {
     return;
   }
   const std::shared_ptr<Wake> wake = interpreter_.TakeWake();
-  const auto queue = [task = self.release()] { Executor::Cpu().Enqueue(*task); };
+  Executor& executor = executor_;
+  const auto queue = [&executor, task = self.release()] { executor.Enqueue(*task); };
   // The executor is free for others while a block is on its way.
   if (wake) {
     wake->Park(queue);
@@ -43,16 +50,21 @@ void ProgramRun::Run() noexcept {
 }
 
 bool ProgramRun::TakeTurn() {
-  const Executor& executor = Executor::Cpu();
+  order_.Begin();
   const int64_t turn_ends = NanosecondsNow() + kTurn;
   const bool finished = interpreter_.Run([&] {
     if (cancelled() || mailbox_->closed()) {
       cancelled_.store(true, std::memory_order_relaxed);
       return true;
     }
-    return executor.has_waiting() && NanosecondsNow() >= turn_ends;
+    return executor_.has_waiting() && NanosecondsNow() >= turn_ends;
   });
-  if (finished || !cancelled()) return finished;
+  if (!finished && !cancelled()) return false;
+  std::vector<c10::IValue> outputs;
+  for (const Register at : interpreter_.program().outputs)
+    if (finished && at != kNoRegister) outputs.push_back(interpreter_.registers()[at]);
+  order_.End(outputs);
+  if (finished) return true;
   interpreter_.Clear();
   return true;
 }

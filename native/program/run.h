@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "native/device/stream_order.h"
 #include "native/error/error.h"
 #include "native/executor/executor.h"
 #include "native/program/interpreter.h"
@@ -50,6 +51,8 @@ class ProgramRun final : public Executor::Task {
   bool TakeTurn();
 
   Interpreter interpreter_;
+  Executor& executor_;
+  StreamOrder order_;
   std::shared_ptr<Mailbox> mailbox_;
   const uint64_t id_;
   std::atomic<bool> cancelled_ = false;
