@@ -32,4 +32,6 @@ console.log(`replaced: the same masks: ${same(changed)}`);
 // Replaced and forgotten: the new layers hold values by chance, which is told of once, by name.
 const forgotten = await SamModel.from_pretrained(source, { dtype: "float32" });
 splitAttention(forgotten);
-console.log(`forgotten: the same masks: ${same(forgotten)}, ${forgotten.uninitialized_weights().length} weights by chance`);
+console.log(
+  `forgotten: the same masks: ${same(forgotten)}, ${forgotten.uninitialized_weights().length} weights by chance`,
+);

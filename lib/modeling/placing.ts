@@ -1,6 +1,7 @@
 // Where from_pretrained puts weights: the plan for a device_map, and what stays on the disk.
-import { type DeviceMap, placeName, placesOf } from "../big_modeling/devices.ts";
+
 import { check_device_map, isInside, placeOf } from "../big_modeling/device_map.ts";
+import { type DeviceMap, placeName, placesOf } from "../big_modeling/devices.ts";
 import { dispatch, isElsewhere, mainPlace } from "../big_modeling/dispatch.ts";
 import {
   type OffloadIndex,
@@ -27,7 +28,10 @@ export function parseDeviceMap(given: FromPretrainedOptions["device_map"]): Plan
   if (given === null || given === undefined) return undefined;
   if (typeof given === "object") return placesOf(given);
   if (PLAN_KINDS.includes(given as PlanKind)) return given as PlanKind;
-  const place = placeName(given, `device_map is one of ${PLAN_KINDS.join(", ")}, a map, or one device, which`);
+  const place = placeName(
+    given,
+    `device_map is one of ${PLAN_KINDS.join(", ")}, a map, or one device, which`,
+  );
   if (place === "meta") throw new InvalidArgumentError("device_map: 'meta' holds no weights.");
   return { "": place };
 }
@@ -62,7 +66,8 @@ export class Placing {
       this.map = planLoading(model, given, {
         max_memory: options.max_memory,
         offload_buffers: this.#offloadBuffers,
-        dtypeOf: (name, tensor) => (tensor.is_floating_point() && keepsFloat32(name) ? "float32" : tensor.dtype),
+        dtypeOf: (name, tensor) =>
+          tensor.is_floating_point() && keepsFloat32(name) ? "float32" : tensor.dtype,
       });
     } else {
       this.map = placesOf(given);
@@ -88,19 +93,26 @@ export class Placing {
    * False for one that has to be read, or can be used where it lies.
    */
   async keepOnDisk(
-    { name, tensor, weight }: { readonly name: string; readonly tensor: Tensor; readonly weight: LazyWeight<Entry> },
+    {
+      name,
+      tensor,
+      weight,
+    }: { readonly name: string; readonly tensor: Tensor; readonly weight: LazyWeight<Entry> },
     dtype: Dtype,
     read: () => Promise<void>,
   ): Promise<boolean> {
     if (this.placeOf(name) !== "disk") return false;
     const part = weight instanceof WeightPart ? (weight as WeightPart<Entry>) : undefined;
-    const isMapped = part?.is_contiguous && part.source.file.is_aligned(part.source.name) && weight.dtype === dtype;
+    const isMapped =
+      part?.is_contiguous && part.source.file.is_aligned(part.source.name) && weight.dtype === dtype;
     if (isMapped && this.main === "cpu") {
       this.#there.add(tensor);
       return false;
     }
     if (tensor.dtype !== dtype)
-      torch.no_grad(() => torch.tidy(() => (tensor.data = torch.empty(tensor.shape, { dtype, device: "meta" }))));
+      torch.no_grad(() =>
+        torch.tidy(() => (tensor.data = torch.empty(tensor.shape, { dtype, device: "meta" }))),
+      );
     if (part !== undefined) letRest(tensor, await fileView(part, dtype));
     else {
       if (this.#folder === undefined)
@@ -145,11 +157,15 @@ export class Placing {
 
   /** A part on the disk whose weights are all used where they lie needs nobody to bring it. */
   #effective(): Record<string, string> {
-    const state = [...this.#model.named_parameters({ remove_duplicate: false }), ...this.#model.named_buffers()];
+    const state = [
+      ...this.#model.named_parameters({ remove_duplicate: false }),
+      ...this.#model.named_buffers(),
+    ];
     return Object.fromEntries(
       Object.entries(this.map).map(([name, place]) => {
         const inside = state.filter(([other]) => isInside(other, name) && this.placeOf(other) === "disk");
-        const isThere = place === "disk" && this.main === "cpu" && !inside.some(([, tensor]) => isOffloaded(tensor));
+        const isThere =
+          place === "disk" && this.main === "cpu" && !inside.some(([, tensor]) => isOffloaded(tensor));
         return [name, isThere ? "cpu" : place];
       }),
     );
@@ -160,7 +176,8 @@ export class Placing {
 async function fileView(part: WeightPart<Entry>, dtype: Dtype): Promise<WeightSource> {
   const { source, view } = part;
   const isWhole = view.offset === 0 && String(view.sizes) === String(source.shape) && part.is_contiguous;
-  const viewed = (stored: Tensor) => (isWhole ? stored : stored.as_strided(view.sizes, view.strides, view.offset));
+  const viewed = (stored: Tensor) =>
+    isWhole ? stored : stored.as_strided(view.sizes, view.strides, view.offset);
   const isAligned = source.file.is_aligned(source.name);
   if (isAligned) {
     const stored = torch.no_grad(() => torch.keep(viewed(source.file.get_tensor(source.name))));
@@ -171,6 +188,7 @@ async function fileView(part: WeightPart<Entry>, dtype: Dtype): Promise<WeightSo
   const file = await safe_open(source.file.path);
   return {
     tensor: undefined,
-    read: () => torch.no_grad(() => torch.tidy(() => viewed(file.get_tensor(source.name)).to({ dtype }).contiguous())),
+    read: () =>
+      torch.no_grad(() => torch.tidy(() => viewed(file.get_tensor(source.name)).to({ dtype }).contiguous())),
   };
 }

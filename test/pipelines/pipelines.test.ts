@@ -27,7 +27,9 @@ t.test("wrong input", async (t) => {
   });
   await t.rejects(any("text-generation"), { message: /needs a model/ });
   await t.rejects(any("text-generation", "/no/such/folder"), { code: "ERR_ENTRY_NOT_FOUND" });
-  await t.rejects(any("text-generation", demo, { device: "cpu", device_map: "cpu" }), { message: /together/ });
+  await t.rejects(any("text-generation", demo, { device: "cpu", device_map: "cpu" }), {
+    message: /together/,
+  });
   await t.rejects(pipeline("text-generation", demo, { signal: AbortSignal.abort(new Error("stop")) }), {
     message: "stop",
   });
