@@ -22,19 +22,12 @@ constexpr int kYoungCollections = 2;
 // the allocators then hand out what was given back a moment ago, where freeing thousands at once
 // goes through their slow paths.
 constexpr size_t kSmallBytes = 1024;
-// So many tensors before one is freed, its memory is fetched into the processor's caches.
-constexpr size_t kAhead = 3;
 // V8 is told in batches; each report may do a step of collecting.
 constexpr int64_t kReportBytes = 1 << 20;
 // What a small tensor costs beside its values: TensorImpl, StorageImpl, slot, weak reference.
 constexpr int64_t kHandleBytes = 512;
 // How many deaths by scope are remembered, for the error message of a late use.
 constexpr size_t kDeaths = 1 << 13;
-
-template <size_t Lines>
-void FetchLines(const void* at) {
-  for (size_t i = 0; i < Lines; ++i) __builtin_prefetch(static_cast<const char*>(at) + 64 * i);
-}
 
 // Whether the reference's object is garbage.
 bool IsGone(napi_env env, napi_ref reference) {
@@ -98,16 +91,6 @@ Handle TensorTable::Add(at::Tensor tensor, napi_value owner) {
   if (!dying_.empty()) {
     Dispose(dying_.back());
     dying_.pop_back();
-    // What these will touch was last used thousands of tensors ago.
-    const size_t left = dying_.size();
-    if (left > kAhead) {
-      if (const Slot* slot = slots_.Find(dying_[left - 1 - kAhead])) {
-        FetchLines<3>(slot->tensor.unsafeGetTensorImpl());
-        FetchLines<2>(slot->storage);
-        const auto counted = storages_.find(slot->storage);
-        if (counted != storages_.end()) FetchLines<1>(&*counted);
-      }
-    }
   }
   // The reference first: making it can fail, and then nothing is to be undone.
   napi_ref reference = owner == nullptr ? nullptr : WeakReference(owner);
