@@ -49,7 +49,10 @@ const mentions = (name: string, part: string) => `${name}.`.includes(`${part}.`)
 /** Parameters tied to some inside of a part that are not inside of it. */
 export function tiedOutside(tied: PlanInput["tied"], name: string): string[] {
   return tied
-    .filter((group) => group.some((other) => mentions(other, name)) && !group.every((other) => mentions(other, name)))
+    .filter(
+      (group) =>
+        group.some((other) => mentions(other, name)) && !group.every((other) => mentions(other, name)),
+    )
     .flatMap((group) => group.filter((other) => !mentions(other, name)));
 }
 
@@ -296,7 +299,11 @@ export function warnOfBuffers({ used, buffers }: RawPlan, budget: Readonly<Budge
 }
 
 /** Tidies, and covers what the rules forgot. */
-export function finishMap(root: Part, map: ReadonlyMap<string, string>, clean = true): Record<string, string> {
+export function finishMap(
+  root: Part,
+  map: ReadonlyMap<string, string>,
+  clean = true,
+): Record<string, string> {
   return Object.fromEntries(covered(root, clean ? cleanDeviceMap(map) : map));
 }
 
@@ -336,13 +343,17 @@ export function placeOf(map: Readonly<Record<string, Place>>, name: string): Pla
 export function check_device_map(model: Module, device_map: DeviceMap): void {
   const map = placesOf(device_map);
   const tensors = Object.keys(model.state_dict({ keep_vars: true }));
-  const all = [...model.named_parameters({ remove_duplicate: false }), ...model.named_buffers({ remove_duplicate: false })];
+  const all = [
+    ...model.named_parameters({ remove_duplicate: false }),
+    ...model.named_buffers({ remove_duplicate: false }),
+  ];
   const known = new Set([
     ...[...model.named_modules({ remove_duplicate: false })].map(([name]) => name),
     ...all.map(([name]) => name),
   ]);
   const strangers = Object.keys(map).filter((name) => !known.has(name));
-  if (strangers.length > 0) warn(`The device_map names what the model does not have: ${strangers.join(", ")}.`);
+  if (strangers.length > 0)
+    warn(`The device_map names what the model does not have: ${strangers.join(", ")}.`);
   const missing = tensors.filter((name) => placeOf(map, name) === undefined);
   if (missing.length === 0) return;
   const listed = missing.length > 10 ? [...missing.slice(0, 10), `${missing.length - 10} more`] : missing;
@@ -352,11 +363,16 @@ export function check_device_map(model: Module, device_map: DeviceMap): void {
 }
 
 /** Ties whose names fall on different places: told, since one of them has to be fetched at each use. */
-export function warnOfSplitTies(tied: readonly (readonly string[])[], map: Readonly<Record<string, string>>): void {
+export function warnOfSplitTies(
+  tied: readonly (readonly string[])[],
+  map: Readonly<Record<string, string>>,
+): void {
   for (const group of tied) {
     const places = new Map(group.map((name) => [name, placeOf(map, name)]));
     if (new Set(places.values()).size < 2) continue;
     const listed = [...places].map(([name, place]) => `${name} on ${place}`).join(", ");
-    warn(`Tied parameters are on different places: ${listed}. They stay on the first, and are fetched for each use on the others.`);
+    warn(
+      `Tied parameters are on different places: ${listed}. They stay on the first, and are fetched for each use on the others.`,
+    );
   }
 }

@@ -32,7 +32,10 @@ export function loadingInput(
 ): PlanInput & { readonly budget: Budget } {
   const root = partsOf(model);
   const ties = model.all_tied_weights_keys ?? {};
-  const sizes = sizesAsTransformers(root, { tied: new Set(Object.keys(ties)), ...(dtypeOf ? { dtypeOf } : {}) });
+  const sizes = sizesAsTransformers(root, {
+    tied: new Set(Object.keys(ties)),
+    ...(dtypeOf ? { dtypeOf } : {}),
+  });
   const noSplit = classNames(no_split_module_classes ?? noSplitClasses(model));
   const groups = new Map<string, string[]>();
   for (const [target, source] of Object.entries(ties))

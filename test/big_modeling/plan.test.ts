@@ -1,8 +1,6 @@
 // Plans: sizes, limits and device maps, compared with those of the Python reference.
 import { readFileSync } from "node:fs";
 import process from "node:process";
-import { placeOf } from "#lib/big_modeling/device_map.js";
-import { type PlanKind, planLoading } from "#lib/big_modeling/plan_model.js";
 import t, { type Test } from "tap";
 import {
   calculate_maximum_sizes,
@@ -12,11 +10,13 @@ import {
   find_tied_parameters,
   get_balanced_memory,
   get_max_memory,
-  infer_auto_device_map,
   InvalidArgumentError,
+  infer_auto_device_map,
   nn,
   torch,
 } from "torchformers";
+import { placeOf } from "#lib/big_modeling/device_map.js";
+import { type PlanKind, planLoading } from "#lib/big_modeling/plan_model.js";
 import { fixture } from "../support/fixtures.js";
 
 process.env.TORCHFORMERS_LOG = "silent";
@@ -69,7 +69,10 @@ function build({ class: name, parameters, buffers, children }: Spec): nn.Module 
 function tied(model: nn.Module, ties: Case["ties"]): nn.Module {
   for (const [target, source] of Object.entries(ties)) {
     const dot = target.lastIndexOf(".");
-    const owner = model.get_submodule(target.slice(0, Math.max(dot, 0))) as unknown as Record<string, unknown>;
+    const owner = model.get_submodule(target.slice(0, Math.max(dot, 0))) as unknown as Record<
+      string,
+      unknown
+    >;
     owner[target.slice(dot + 1)] = model.get_parameter(source);
   }
   Object.defineProperty(model, "all_tied_weights_keys", { value: ties });
@@ -138,7 +141,11 @@ t.test("max_memory", async (t) => {
 t.test("a weight's bytes", async (t) => {
   const model = new nn.Linear(3, 2, { dtype: "float32" });
   t.same(compute_module_sizes(model, { dtype: "float16" }), { "": 16, weight: 12, bias: 4 });
-  t.same(compute_module_sizes(model, { special_dtypes: { bias: "float64" } }), { "": 40, weight: 24, bias: 16 });
+  t.same(compute_module_sizes(model, { special_dtypes: { bias: "float64" } }), {
+    "": 40,
+    weight: 24,
+    bias: 16,
+  });
 });
 
 for (const [i, each] of golden.cases.entries()) {
@@ -156,12 +163,24 @@ for (const [i, each] of golden.cases.entries()) {
       if (kind !== "sequential") {
         limits = get_balanced_memory(model, { max_memory, low_zero: kind === "balanced_low_0", ...options });
         const given = each.balanced[kind] as Answer;
-        t.same(limits, Object.fromEntries(Object.entries(given).map(([name, bytes]) => [/^\d/.test(name) ? `cuda:${name}` : name, bytes])), `${kind}: limits`);
+        t.same(
+          limits,
+          Object.fromEntries(
+            Object.entries(given).map(([name, bytes]) => [/^\d/.test(name) ? `cuda:${name}` : name, bytes]),
+          ),
+          `${kind}: limits`,
+        );
       }
       const found = infer_auto_device_map(model, { max_memory: limits, fallback_allocation, ...options });
       sameMap(t, found, wanted, model, `accelerate, ${kind}`);
     }
     for (const [kind, wanted] of Object.entries(each.transformers))
-      sameMap(t, planLoading(model, kind as PlanKind, { max_memory, no_split_module_classes }), wanted, model, `transformers, ${kind}`);
+      sameMap(
+        t,
+        planLoading(model, kind as PlanKind, { max_memory, no_split_module_classes }),
+        wanted,
+        model,
+        `transformers, ${kind}`,
+      );
   });
 }
