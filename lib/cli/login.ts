@@ -8,8 +8,8 @@ import { bold, interruptible, UsageError } from "./support.ts";
 
 const DETAILS = `
 The token is asked for without showing it, or read from stdin; --browser gets one by way of a browser, on this machine or
-another one. It is kept in the file that HF_TOKEN_PATH names, else in
-token below HF_HOME, readable by you only; Python uses the same.
+another one, and it is renewed before it expires. It is kept in the file that HF_TOKEN_PATH names, else in the file token
+below HF_HOME, readable by you only; Python uses the same.
 
 Examples:
   $ npx torchformers login
