@@ -4,6 +4,7 @@ import type { Command } from "commander";
 import type { User } from "../hub/api.ts";
 import { endpoint } from "../hub/environment.ts";
 import { login, login_in_browser } from "../hub/login.ts";
+import { printable } from "../hub/redact.ts";
 import { bold, interruptible, UsageError } from "./support.ts";
 
 const DETAILS = `
@@ -25,7 +26,7 @@ export function define(command: Command): void {
 
 async function run({ browser = false }: { browser?: boolean }): Promise<void> {
   const { name } = browser ? await byBrowser() : await byToken();
-  console.log(`Logged in as ${bold(name, process.stdout)}.`);
+  console.log(`Logged in as ${bold(printable(name), process.stdout)}.`);
   if (process.env["HF_TOKEN"]) console.error("HF_TOKEN is set; it is used instead of what was kept now.");
 }
 
