@@ -61,6 +61,8 @@ export interface Seen {
   readonly authorization: string | undefined;
   readonly range: string | undefined;
   readonly bytes: number;
+  /** Of the client: tells connections apart. */
+  readonly port: number | undefined;
 }
 
 const LARGE = 1024 * 1024;
@@ -199,6 +201,7 @@ export class HubServer {
       authorization: request.headers.authorization,
       range: request.headers.range,
       bytes: body.length,
+      port: request.socket.remotePort,
     };
     this.seen.push(seen);
     const fault = this.fault(seen);
