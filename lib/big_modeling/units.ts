@@ -2,7 +2,7 @@
 // a checkpoint alone.
 import type { Module } from "../nn/index.ts";
 import { dtypeBytes } from "../torch/dtype.ts";
-import type { Dtype, Tensor } from "../torch/index.ts";
+import type { Dtype } from "../torch/index.ts";
 import { noSplitClasses, type Part, partsOf, uniqueTensors } from "./module_sizes.ts";
 
 /** A block, or a part outside of blocks, that stays on one place. */
@@ -173,7 +173,7 @@ export function unitsOfModel(
   model: Module,
   shape: Shape,
   workload: Workload,
-  dtypeOf: (name: string, tensor: Tensor) => Dtype = (_name, tensor) => tensor.dtype,
+  dtypeOf: (name: string, dtype: Dtype) => Dtype = (_name, dtype) => dtype,
   tied: ReadonlySet<string> = new Set(),
 ): Unit[] {
   const root = partsOf(model);
@@ -190,7 +190,7 @@ export function unitsOfModel(
   walk(root);
   const weights = [...uniqueTensors(root, ["parameters", "buffers"], tied)].map(([name, tensor]) => {
     const parameters = tensor.numel();
-    return { name, parameters, bytes: parameters * dtypeBytes(dtypeOf(name, tensor)) };
+    return { name, parameters, bytes: parameters * dtypeBytes(dtypeOf(name, tensor.dtype)) };
   });
   const units = unitsOfWeights(weights, shape, workload, dtypeOfModel(model));
   const known = new Map(units.map((unit) => [unit.name, unit]));

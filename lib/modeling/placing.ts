@@ -10,7 +10,7 @@ import {
 } from "../big_modeling/offload_folder.ts";
 import { executionDevice } from "../big_modeling/placement.ts";
 import { parseBudget } from "../big_modeling/max_memory.ts";
-import { PLAN_KINDS, type PlanKind, planLoading, planModel } from "../big_modeling/plan_model.ts";
+import { PLAN_KINDS, type PlanKind, planLoading } from "../big_modeling/plan_model.ts";
 import { letRest } from "../big_modeling/residence.ts";
 import { sourceOf, type WeightSource } from "../big_modeling/weights_map.ts";
 import { InvalidArgumentError } from "../errors/index.ts";
@@ -60,15 +60,11 @@ export class Placing {
     this.#tied = model.all_tied_weights_keys;
     this.#buffers = new Set([...model.named_buffers({ remove_duplicate: false })].map(([name]) => name));
     if (typeof given === "string") {
-      const { max_memory, workload } = options;
-      if (workload) this.map = planModel(model, { ...workload, device_map: given, max_memory }).device_map;
-      else
-        this.map = planLoading(model, given, {
-          max_memory,
-          offload_buffers: this.#offloadBuffers,
-          dtypeOf: (name, tensor) =>
-            tensor.is_floating_point() && keepsFloat32(name) ? "float32" : tensor.dtype,
-        });
+      this.map = planLoading(model, given, {
+        max_memory: options.max_memory,
+        offload_buffers: this.#offloadBuffers,
+        dtypeOf: (name, tensor) => (tensor.is_floating_point() && keepsFloat32(name) ? "float32" : tensor.dtype),
+      });
     } else {
       this.map = placesOf(given);
       check_device_map(model, this.map);
