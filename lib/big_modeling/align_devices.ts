@@ -124,11 +124,10 @@ export class AlignDevicesHook extends ModelHook {
       // A tied weight that is resident for another module stays so.
       if (!pinned.has(tensor)) letRest(tensor, this.weights_map.source(name));
     }
-    if (place !== undefined) {
+    if (place !== undefined)
       for (const [name, buffer] of module.named_buffers({ recurse }))
         if (!given.has(name)) settle(buffer, place, name);
-      this.#feeder = new CopyFeeder(place, given);
-    } else this.#feeder = new CopyFeeder("cpu", given);
+    if (given.size > 0) this.#feeder = new CopyFeeder(place ?? "cpu", given);
     return module;
   }
 
@@ -157,10 +156,12 @@ export class AlignDevicesHook extends ModelHook {
     return sendTo(args, executionDevice(this.execution_device), this.skip_keys);
   }
 
-  override post_forward(_module: Module, output: unknown): unknown {
-    this.#inUse.pop()?.release();
+  override post_forward(_module: Module, given: unknown): unknown {
+    const feeder = this.#inUse.pop();
+    const kept = feeder?.keep?.(given) ?? given;
+    feeder?.release();
     const device = this.io_same_device ? this.#inputDevices.pop() : undefined;
-    return device === undefined ? output : sendTo(output, device, this.skip_keys);
+    return device === undefined ? kept : sendTo(kept, device, this.skip_keys);
   }
 
   override cancel_forward(_module: Module): void {
@@ -178,7 +179,7 @@ export class AlignDevicesHook extends ModelHook {
   }
 
   override get is_traceable(): boolean {
-    return this.#feeder === undefined;
+    return this.#feeder === undefined || this.#feeder.isStreamed === true;
   }
 
   override toString(): string {

@@ -77,7 +77,11 @@ interface Held {
 
 /** Brings the values of tensors and takes them away again: what hooks hold while a forward runs. */
 export interface Feeder {
+  /** A recording may leave the weights at rest: its runs bring them. Default false. */
+  readonly isStreamed?: boolean;
   acquire(): void;
+  /** What of an output must not be lost when the weights go. */
+  keep?(output: unknown): unknown;
   release(): void;
 }
 

@@ -1,6 +1,9 @@
 // PreTrainedModel: what every model of the library can do beside its forward.
 // Over 500 lines because it is one class; loading, saving, tying and resizing live in files of their own.
 import { PeftAdapterMixin } from "../adapters/adapter_mixin.ts";
+import { mainPlace } from "../big_modeling/dispatch.ts";
+import { executionDevice } from "../big_modeling/placement.ts";
+import { isOffloaded } from "../big_modeling/residence.ts";
 import { type Compiled, compile, type RunOptions } from "../compile/compile.ts";
 import type { GenerationConfig } from "../configuration/index.ts";
 import { type ConfigClass, PretrainedConfig } from "../configuration/index.ts";
@@ -14,6 +17,7 @@ import * as nn from "../nn/index.ts";
 import { isInitial, modulesMade } from "../nn/initial_values.ts";
 import { home_device, type OffloadStats, offloadStats } from "../placement/index.ts";
 import type { CheckpointOptions } from "../torch/checkpoint.ts";
+import { isFloatingDtype } from "../torch/dtype.ts";
 import type { Device, Dtype, RemovableHandle, Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
 import { ALL_ATTENTION_FUNCTIONS, attentionImplementation } from "./attention.ts";
@@ -507,17 +511,19 @@ export class PreTrainedModel extends PeftAdapterMixin {
 
   // facts -------------------------------------------------------------------------------------------------
 
-  /** Where the first parameter is. */
+  /** Where the first parameter is; of one that is offloaded, where it is computed with. */
   get device(): Device {
-    for (const tensor of this.parameters()) return home_device(tensor);
+    const main = this.hf_device_map && executionDevice(mainPlace(this.hf_device_map));
+    for (const tensor of this.parameters())
+      return main !== undefined && isOffloaded(tensor) ? main : home_device(tensor);
     for (const tensor of this.buffers()) return tensor.device;
     return "cpu";
   }
 
   /** The dtype of the first floating point parameter. */
   get dtype(): Dtype {
-    for (const tensor of this.parameters()) if (tensor.is_floating_point()) return tensor.dtype;
-    for (const tensor of this.buffers()) if (tensor.is_floating_point()) return tensor.dtype;
+    for (const tensor of this.parameters()) if (isFloatingDtype(tensor.dtype)) return tensor.dtype;
+    for (const tensor of this.buffers()) if (isFloatingDtype(tensor.dtype)) return tensor.dtype;
     return torch.get_default_dtype();
   }
 

@@ -1,7 +1,6 @@
 // Where from_pretrained puts weights: the plan for a device_map, and what stays on the disk.
-
-import { check_device_map, isInside, placeOf } from "../big_modeling/device_map.ts";
-import { type DeviceMap, placeName, placesOf } from "../big_modeling/devices.ts";
+import { type DeviceMap, type MaxMemory, placeName, placesOf } from "../big_modeling/devices.ts";
+import { check_device_map, placeOf } from "../big_modeling/device_map.ts";
 import { dispatch, isElsewhere, mainPlace } from "../big_modeling/dispatch.ts";
 import {
   type OffloadIndex,
@@ -10,8 +9,9 @@ import {
   save_offload_index,
 } from "../big_modeling/offload_folder.ts";
 import { executionDevice } from "../big_modeling/placement.ts";
+import { parseBudget } from "../big_modeling/max_memory.ts";
 import { PLAN_KINDS, type PlanKind, planLoading } from "../big_modeling/plan_model.ts";
-import { isOffloaded, letRest } from "../big_modeling/residence.ts";
+import { letRest } from "../big_modeling/residence.ts";
 import { sourceOf, type WeightSource } from "../big_modeling/weights_map.ts";
 import { InvalidArgumentError } from "../errors/index.ts";
 import { safe_open } from "../safetensors/index.ts";
@@ -28,10 +28,7 @@ export function parseDeviceMap(given: FromPretrainedOptions["device_map"]): Plan
   if (given === null || given === undefined) return undefined;
   if (typeof given === "object") return placesOf(given);
   if (PLAN_KINDS.includes(given as PlanKind)) return given as PlanKind;
-  const place = placeName(
-    given,
-    `device_map is one of ${PLAN_KINDS.join(", ")}, a map, or one device, which`,
-  );
+  const place = placeName(given, `device_map is one of ${PLAN_KINDS.join(", ")}, a map, or one device, which`);
   if (place === "meta") throw new InvalidArgumentError("device_map: 'meta' holds no weights.");
   return { "": place };
 }
@@ -47,9 +44,8 @@ export class Placing {
   readonly #buffers: ReadonlySet<string>;
   readonly #offloadBuffers: boolean;
   readonly #folder: string | undefined;
+  readonly #limits: MaxMemory | undefined;
   readonly #index: OffloadIndex = {};
-  /** Weights on the disk that are used where they lie. */
-  readonly #there = new Set<Tensor>();
 
   constructor(
     model: PreTrainedModel,
@@ -60,14 +56,14 @@ export class Placing {
     this.#model = model;
     this.#offloadBuffers = options.offload_buffers === true;
     this.#folder = options.offload_folder ?? undefined;
+    this.#limits = options.max_memory ?? undefined;
     this.#tied = model.all_tied_weights_keys;
     this.#buffers = new Set([...model.named_buffers({ remove_duplicate: false })].map(([name]) => name));
     if (typeof given === "string") {
       this.map = planLoading(model, given, {
         max_memory: options.max_memory,
         offload_buffers: this.#offloadBuffers,
-        dtypeOf: (name, tensor) =>
-          tensor.is_floating_point() && keepsFloat32(name) ? "float32" : tensor.dtype,
+        dtypeOf: (name, tensor) => (tensor.is_floating_point() && keepsFloat32(name) ? "float32" : tensor.dtype),
       });
     } else {
       this.map = placesOf(given);
@@ -90,29 +86,17 @@ export class Placing {
 
   /**
    * Leaves a weight on the disk, if that is its place: in its own file where it is a view of that, else in the offload folder.
-   * False for one that has to be read, or can be used where it lies.
+   * False for one that has to be read.
    */
   async keepOnDisk(
-    {
-      name,
-      tensor,
-      weight,
-    }: { readonly name: string; readonly tensor: Tensor; readonly weight: LazyWeight<Entry> },
+    { name, tensor, weight }: { readonly name: string; readonly tensor: Tensor; readonly weight: LazyWeight<Entry> },
     dtype: Dtype,
     read: () => Promise<void>,
   ): Promise<boolean> {
     if (this.placeOf(name) !== "disk") return false;
     const part = weight instanceof WeightPart ? (weight as WeightPart<Entry>) : undefined;
-    const isMapped =
-      part?.is_contiguous && part.source.file.is_aligned(part.source.name) && weight.dtype === dtype;
-    if (isMapped && this.main === "cpu") {
-      this.#there.add(tensor);
-      return false;
-    }
     if (tensor.dtype !== dtype)
-      torch.no_grad(() =>
-        torch.tidy(() => (tensor.data = torch.empty(tensor.shape, { dtype, device: "meta" }))),
-      );
+      torch.no_grad(() => torch.tidy(() => (tensor.data = torch.empty(tensor.shape, { dtype, device: "meta" }))));
     if (part !== undefined) letRest(tensor, await fileView(part, dtype));
     else {
       if (this.#folder === undefined)
@@ -140,44 +124,42 @@ export class Placing {
     if (this.#folder !== undefined) {
       // What the checkpoint lacks was made just now.
       for (const [name, tensor] of Object.entries(this.#model.state_dict({ keep_vars: true })))
-        if (this.placeOf(name) === "disk" && !tensor.is_meta && !this.#there.has(tensor))
+        if (this.placeOf(name) === "disk" && !tensor.is_meta)
           await this.#writeOut(name, tensor);
       await save_offload_index(this.#index, this.#folder);
     }
     const declared = (this.#model.constructor as { _skip_keys_device_placement?: string | Iterable<string> })
       ._skip_keys_device_placement;
-    dispatch(this.#model, this.#effective(), {
+    dispatch(this.#model, this.map, {
       main: this.main,
       sources: undefined,
+      room: this.#room(),
       offload_buffers: this.#offloadBuffers,
       skip_keys: declared ?? "past_key_values",
     });
-    this.#model.hf_device_map = { ...this.map };
   }
 
-  /** A part on the disk whose weights are all used where they lie needs nobody to bring it. */
-  #effective(): Record<string, string> {
-    const state = [
-      ...this.#model.named_parameters({ remove_duplicate: false }),
-      ...this.#model.named_buffers(),
-    ];
-    return Object.fromEntries(
-      Object.entries(this.map).map(([name, place]) => {
-        const inside = state.filter(([other]) => isInside(other, name) && this.placeOf(other) === "disk");
-        const isThere =
-          place === "disk" && this.main === "cpu" && !inside.some(([, tensor]) => isOffloaded(tensor));
-        return [name, isThere ? "cpu" : place];
-      }),
-    );
+  /** Bytes that the limits leave on the main device beside what stays there. */
+  #room(): number | undefined {
+    const limits = this.#limits;
+    const limit = limits && parseBudget(limits)[this.main];
+    if (limit === undefined) return undefined;
+    const stays = new Set<Tensor>();
+    for (const [name, tensor] of namesIn(this.#model)) if (this.placeOf(name) === this.main) stays.add(tensor);
+    return limit - [...stays].reduce((sum, { nbytes }) => sum + nbytes, 0);
   }
 }
+
+const namesIn = (model: PreTrainedModel): [string, Tensor][] => [
+  ...model.named_parameters({ remove_duplicate: false }),
+  ...model.named_buffers({ remove_duplicate: false }),
+];
 
 /** A view of a file's tensor as a source: mapped, and cast at each use if need be. */
 async function fileView(part: WeightPart<Entry>, dtype: Dtype): Promise<WeightSource> {
   const { source, view } = part;
   const isWhole = view.offset === 0 && String(view.sizes) === String(source.shape) && part.is_contiguous;
-  const viewed = (stored: Tensor) =>
-    isWhole ? stored : stored.as_strided(view.sizes, view.strides, view.offset);
+  const viewed = (stored: Tensor) => (isWhole ? stored : stored.as_strided(view.sizes, view.strides, view.offset));
   const isAligned = source.file.is_aligned(source.name);
   if (isAligned) {
     const stored = torch.no_grad(() => torch.keep(viewed(source.file.get_tensor(source.name))));
@@ -188,7 +170,6 @@ async function fileView(part: WeightPart<Entry>, dtype: Dtype): Promise<WeightSo
   const file = await safe_open(source.file.path);
   return {
     tensor: undefined,
-    read: () =>
-      torch.no_grad(() => torch.tidy(() => viewed(file.get_tensor(source.name)).to({ dtype }).contiguous())),
+    read: () => torch.no_grad(() => torch.tidy(() => viewed(file.get_tensor(source.name)).to({ dtype }).contiguous())),
   };
 }

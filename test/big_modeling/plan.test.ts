@@ -1,6 +1,8 @@
 // Plans: sizes, limits and device maps, compared with those of the Python reference.
 import { readFileSync } from "node:fs";
 import process from "node:process";
+import { placeOf } from "#lib/big_modeling/device_map.js";
+import { type PlanKind, planLoading } from "#lib/big_modeling/plan_model.js";
 import t, { type Test } from "tap";
 import {
   calculate_maximum_sizes,
@@ -10,23 +12,16 @@ import {
   find_tied_parameters,
   get_balanced_memory,
   get_max_memory,
-  InvalidArgumentError,
   infer_auto_device_map,
+  InvalidArgumentError,
   nn,
   torch,
 } from "torchformers";
-import { placeOf } from "#lib/big_modeling/device_map.js";
-import { type PlanKind, planLoading } from "#lib/big_modeling/plan_model.js";
 import { fixture } from "../support/fixtures.js";
+import { build, type Spec, tied } from "../support/trees.js";
 
 process.env.TORCHFORMERS_LOG = "silent";
 
-interface Spec {
-  readonly class: string;
-  readonly parameters: Readonly<Record<string, readonly [number[], torch.Dtype]>>;
-  readonly buffers: Readonly<Record<string, readonly [number[], torch.Dtype, boolean]>>;
-  readonly children: Readonly<Record<string, Spec>>;
-}
 type Answer = Readonly<Record<string, string | number>> & { readonly error?: string };
 interface Case {
   readonly tree: Spec;
@@ -46,38 +41,6 @@ interface Case {
 const golden: { sizes: Record<string, number | null>; cases: Case[] } = JSON.parse(
   readFileSync(process.env.TORCHFORMERS_PLANS ?? fixture("big_modeling/plans.json"), "utf8"),
 );
-
-const classes = new Map<string, typeof nn.Module>();
-function classOf(name: string): typeof nn.Module {
-  const made = classes.get(name) ?? { [name]: class extends nn.Module {} }[name];
-  classes.set(name, made as typeof nn.Module);
-  return made as typeof nn.Module;
-}
-
-function build({ class: name, parameters, buffers, children }: Spec): nn.Module {
-  const module = new (classOf(name))();
-  for (const [key, [shape, dtype]] of Object.entries(parameters)) {
-    const data = torch.empty(shape, { dtype, device: "meta" });
-    module.register_parameter(key, new nn.Parameter(data, data.is_floating_point()));
-  }
-  for (const [key, [shape, dtype, persistent]] of Object.entries(buffers))
-    module.register_buffer(key, torch.empty(shape, { dtype, device: "meta" }), { persistent });
-  for (const [key, child] of Object.entries(children)) module.add_module(key, build(child));
-  return module;
-}
-
-function tied(model: nn.Module, ties: Case["ties"]): nn.Module {
-  for (const [target, source] of Object.entries(ties)) {
-    const dot = target.lastIndexOf(".");
-    const owner = model.get_submodule(target.slice(0, Math.max(dot, 0))) as unknown as Record<
-      string,
-      unknown
-    >;
-    owner[target.slice(dot + 1)] = model.get_parameter(source);
-  }
-  Object.defineProperty(model, "all_tied_weights_keys", { value: ties });
-  return model;
-}
 
 /** The reference's name of a place as ours. */
 const place = (name: string | number) => (typeof name === "number" ? `cuda:${name}` : name);
@@ -141,11 +104,7 @@ t.test("max_memory", async (t) => {
 t.test("a weight's bytes", async (t) => {
   const model = new nn.Linear(3, 2, { dtype: "float32" });
   t.same(compute_module_sizes(model, { dtype: "float16" }), { "": 16, weight: 12, bias: 4 });
-  t.same(compute_module_sizes(model, { special_dtypes: { bias: "float64" } }), {
-    "": 40,
-    weight: 24,
-    bias: 16,
-  });
+  t.same(compute_module_sizes(model, { special_dtypes: { bias: "float64" } }), { "": 40, weight: 24, bias: 16 });
 });
 
 for (const [i, each] of golden.cases.entries()) {
@@ -163,24 +122,12 @@ for (const [i, each] of golden.cases.entries()) {
       if (kind !== "sequential") {
         limits = get_balanced_memory(model, { max_memory, low_zero: kind === "balanced_low_0", ...options });
         const given = each.balanced[kind] as Answer;
-        t.same(
-          limits,
-          Object.fromEntries(
-            Object.entries(given).map(([name, bytes]) => [/^\d/.test(name) ? `cuda:${name}` : name, bytes]),
-          ),
-          `${kind}: limits`,
-        );
+        t.same(limits, Object.fromEntries(Object.entries(given).map(([name, bytes]) => [/^\d/.test(name) ? `cuda:${name}` : name, bytes])), `${kind}: limits`);
       }
       const found = infer_auto_device_map(model, { max_memory: limits, fallback_allocation, ...options });
       sameMap(t, found, wanted, model, `accelerate, ${kind}`);
     }
     for (const [kind, wanted] of Object.entries(each.transformers))
-      sameMap(
-        t,
-        planLoading(model, kind as PlanKind, { max_memory, no_split_module_classes }),
-        wanted,
-        model,
-        `transformers, ${kind}`,
-      );
+      sameMap(t, planLoading(model, kind as PlanKind, { max_memory, no_split_module_classes }), wanted, model, `transformers, ${kind}`);
   });
 }
