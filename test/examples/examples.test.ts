@@ -27,16 +27,6 @@ async function startHub(folder: string): Promise<NodeJS.ProcessEnv> {
 
 Object.assign(process.env, await startHub(t.testdir()));
 
-/** The files of several fixtures in one folder, as links. */
-function linkCheckpoint(folder: string, ...fixtures: string[]): void {
-  mkdirSync(folder, { recursive: true });
-  for (const name of fixtures) {
-    for (const entry of readdirSync(fixture(name), { withFileTypes: true }))
-      if (entry.isFile() && !entry.name.startsWith("golden."))
-        symlinkSync(join(fixture(name), entry.name), join(folder, entry.name));
-  }
-}
-
 const node = (...args: string[]) => {
   const { status, stdout, stderr } = spawnSync(process.execPath, args, { cwd: root, encoding: "utf8" });
   return { status, stdout, stderr };
@@ -55,24 +45,18 @@ t.test("examples", async (t) => {
     training: /[▁-█]{60}\nloss 0\.\d+ -> 0\.000\d+ in 300 steps/,
     workers: /tensor\(\[\[ 0\., +2\., +4\.\][\s\S]*tensor\(\[ 4\.4721, 14\.1421\]\)/,
   };
-  expected["image-classification"] =
-    /wide\.jpg LABEL_0 0\.511, LABEL_4 0\.424\n.*square\.png LABEL_0 0\.542, LABEL_2 0\.249/;
   const folders = readdirSync(join(root, "examples"), { withFileTypes: true }).filter((entry) =>
     entry.isDirectory(),
   );
   t.same(folders.map(({ name }) => name).sort(), Object.keys(expected), "each is run here");
-  const output = t.testdir({ vit: {} });
-  linkCheckpoint(join(output, "vit"), "models/vit", "preprocessing/image-vit");
-  const pictures = ["wide.jpg", "square.png"].map((name) => fixture(`preprocessing/assets/${name}`));
+  const output = t.testdir();
   for (const [name, stdout] of Object.entries(expected)) {
     const args =
       name === "hub"
         ? ["org/demo-llama", "tester/sent"]
         : name === "custom-model" || name === "fine-tuning"
           ? [fixture("demo-llama"), join(output, name)]
-          : name === "image-classification"
-            ? [join(output, "vit"), ...pictures]
-            : [];
+          : [];
     t.match(example(name, ...args), { status: 0, stdout }, name);
   }
   t.match(
@@ -112,13 +96,6 @@ t.test("README.md and the guides", async (t) => {
   const folder = t.testdir({ test: { fixtures: {} } });
   for (const link of ["model", "test/fixtures/demo-llama"])
     symlinkSync(fixture("demo-llama"), join(folder, link));
-  linkCheckpoint(join(folder, "vit"), "models/vit", "preprocessing/image-vit");
-  linkCheckpoint(join(folder, "sam"), "models/sam");
-  symlinkSync(
-    fixture("preprocessing/processor-sam/processor_config.json"),
-    join(folder, "sam/processor_config.json"),
-  );
-  symlinkSync(fixture("preprocessing/assets/wide.jpg"), join(folder, "photo.jpg"));
   for (const file of files) {
     const program = file.replace(/\.ts$/, ".js");
     const { status, stdout, stderr } = spawnSync(process.execPath, [program], {
