@@ -1,10 +1,11 @@
 // The plan behind `from_pretrained(…, { device_map: "auto" })`: transformers' planner over the ties that a model declares.
 import type { Module } from "../nn/index.ts";
 import type { Dtype, Tensor } from "../torch/index.ts";
-import { finishMap, type PlanInput, planParts, warnOfBuffers, warnOfSplitTies } from "./device_map.ts";
+import { finishMap, planParts, warnOfBuffers, warnOfSplitTies } from "./device_map.ts";
 import type { MaxMemory } from "./devices.ts";
 import { availableMemory, type Budget, balanced, classNames, roomAsTransformers } from "./max_memory.ts";
 import { noSplitClasses, partsOf, sizesAsTransformers } from "./module_sizes.ts";
+import type { PlanInput } from "./plan_parts.ts";
 
 export const PLAN_KINDS = ["auto", "balanced", "balanced_low_0", "sequential"] as const;
 export type PlanKind = (typeof PLAN_KINDS)[number];

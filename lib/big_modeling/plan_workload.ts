@@ -222,8 +222,13 @@ function streamed(input: WorkloadPlanInput, accelerators: readonly PlaceFacts[])
 }
 
 function countThatStay(bytes: readonly number[], room: number): number {
-  let left = room;
-  return bytes.filter((size) => size <= left && ((left -= size), true)).length;
+  let [left, count] = [room, 0];
+  for (const size of bytes) {
+    if (size > left) continue;
+    left -= size;
+    count++;
+  }
+  return count;
 }
 
 /** So many of the items, evenly over all of them. */

@@ -234,9 +234,7 @@ std::vector<Handle> RestingBlock(Environment& environment, StreamerRef ref, int6
 
 bool IsResting(Environment&, const at::Tensor& tensor) { return FindRest(tensor) != nullptr; }
 
-std::string DeviceOfUse(Environment&, const at::Tensor& tensor) {
-  return HomeDevice(tensor).str();
-}
+std::string DeviceOfUse(Environment&, const at::Tensor& tensor) { return HomeDevice(tensor).str(); }
 
 // Where a resting tensor's values come from.
 std::optional<Handle> RestingSource(Environment& environment, const at::Tensor& tensor) {

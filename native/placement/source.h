@@ -23,8 +23,8 @@ struct Source {
 };
 
 // Reads a file's part ahead of its use, in large pieces: they are in the page cache and in this
-// process's page tables when it returns. Large parts are read by two threads, which a disk is faster
-// with. A file that became shorter is a MappingFault. Stops early when `stop` says so.
+// process's page tables when it returns. Large parts are read by two threads, which a disk is
+// faster with. A file that became shorter is a MappingFault. Stops early when `stop` says so.
 class FileReader {
  public:
   FileReader();

@@ -1,7 +1,5 @@
 // The configuration of models that timm builds, as timm's repositories and transformers write it.
-
 import { type ConfigKwargs, PretrainedConfig } from "../../configuration/index.ts";
-import { put } from "../../json/json.ts";
 
 /**
  * Configuration of a model of timm. timm's own config.json is read too.
@@ -47,7 +45,7 @@ export class TimmWrapperConfig extends PretrainedConfig {
     if (label_names !== undefined) this.label_names = label_names;
     if (pretrained_cfg !== undefined) {
       const { num_classes: _, ...others } = pretrained_cfg;
-      put(this, "pretrained_cfg", others);
+      Object.assign(this, { pretrained_cfg: others });
     }
     this.post_init();
   }

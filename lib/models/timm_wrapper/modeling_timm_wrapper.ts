@@ -5,8 +5,8 @@ import { ForSequenceClassificationLoss } from "../../modeling/loss.ts";
 import { defineOutput, ImageClassifierOutput } from "../../modeling/modeling_outputs.ts";
 import { PreTrainedModel } from "../../modeling/modeling_utils.ts";
 import { PrefixChange } from "../../modeling/weight_transforms.ts";
-import { buildModel } from "../../timm/create_model.ts";
-import type { ResNet } from "../../timm/resnet.ts";
+import type { ResNet } from "../../timm/index.ts";
+import { buildModel } from "../../timm/index.ts";
 import type { Tensor } from "../../torch/index.ts";
 import { TimmWrapperConfig } from "./configuration_timm_wrapper.ts";
 
