@@ -160,7 +160,8 @@ export async function loadConfig(
 ): Promise<PretrainedConfig | [PretrainedConfig, Record<string, unknown>]> {
   const { name, options: pinned } = await pin(dirOrRepo, options);
   const { dict, file, unused } = await PretrainedConfig.get_config_dict(name, pinned);
-  const known = dict.model_type === undefined ? undefined : await configClass(modelTypeOf(dict, file));
+  const isNamed = dict.model_type !== undefined || "pretrained_cfg" in dict;
+  const known = !isNamed ? undefined : await configClass(modelTypeOf(dict, file));
   const remote = await remoteClass({
     auto: "AutoConfig",
     auto_map: dict.auto_map,
