@@ -1,5 +1,8 @@
 // The hub: a download against Python's snapshot_download, loading by name against loading by path, and what a download
 // does to the event loop. Both sides use one loopback server, taking turns. HUB_MB sets the size (default 2000).
+//
+// Files come from hub_storage.py, by sendfile. HUB_STORAGE=node lets the hub of the tests send them: on two cores that
+// measures a server in Node, which takes as long as either client.
 import { spawn, spawnSync } from "node:child_process";
 import { randomFillSync } from "node:crypto";
 import {

@@ -22,6 +22,7 @@ export * as optim from "./optim/index.ts";
 export * as safetensors from "./safetensors/index.ts";
 export * as hub from "./hub/index.ts";
 export type { PushToHubOptions } from "./hub/push.ts";
+export { type Inspection, inspect_repo } from "./custom_code/inspect_repo.ts";
 
 // placement
 export {
@@ -106,10 +107,6 @@ export {
   type PreprocessorLoadOptions,
 } from "./processing/preprocessor.ts";
 export { type ProcessorCallOptions, ProcessorMixin } from "./processing/processing_utils.ts";
-export * from "./models/convnext/image_processing_convnext.ts";
-export * from "./models/sam/processing_sam.ts";
-export { SamImageProcessor, SamImageProcessorPil } from "./models/sam/image_processing_sam.ts";
-export * from "./models/vit/image_processing_vit.ts";
 
 // models
 export type { AutoModelClass } from "./auto/auto_factory.ts";
@@ -121,9 +118,11 @@ export type {
 } from "./modeling/from_pretrained.ts";
 export { type ModelClass, PreTrainedModel } from "./modeling/modeling_utils.ts";
 export type { SavePretrainedOptions } from "./modeling/save_pretrained.ts";
+export * from "./models/convnext/index.ts";
 export * from "./models/llama/index.ts";
 export * from "./models/resnet/index.ts";
 export * from "./models/sam/index.ts";
+export * from "./models/timm_wrapper/index.ts";
 export * from "./models/vit/index.ts";
 
 // adapters

@@ -239,7 +239,9 @@ const subpaths = () => {
 function* publicImports(files) {
   const known = subpaths();
   const cache = new Map();
-  const models = files.filter(({ name }) => /^lib\/models\/[^/]+\/(modeling|configuration)_\w+\.ts$/.test(name));
+  const models = files.filter(({ name }) =>
+    /^lib\/models\/[^/]+\/(modeling|configuration)_\w+\.ts$/.test(name),
+  );
   for (const { path, name, text } of models) {
     const source = ts.createSourceFile(path, text, ts.ScriptTarget.ES2023, true);
     for (const node of source.statements.filter(ts.isImportDeclaration)) {

@@ -10,7 +10,8 @@ import { findOnPath, isMain, root } from "./support.mjs";
 
 /** Debian 12, Ubuntu 22.04 and RHEL 9 have at least these. Kept in step with lib/addon/platform.ts. */
 const NEWEST = { GLIBC: "2.34", GLIBCXX: "3.4.29" };
-const SHIPPED = /^(dist|lib|prebuilds|templates)\/|^(package\.json|README\.md|LICENSE|THIRD_PARTY\.md|CHANGELOG\.md)$/;
+const SHIPPED =
+  /^(dist|lib|prebuilds|templates)\/|^(package\.json|README\.md|LICENSE|THIRD_PARTY\.md|CHANGELOG\.md)$/;
 const NEEDED = [
   "dist/index.js",
   "dist/index.d.ts",

@@ -3,6 +3,7 @@
 //
 //   node scripts/test_native.mjs [--files N] [--plain] [--addon]
 //
+// Without --addon the same suite runs on the addon as it is, where it has been built.
 // Needs g++ alone (libasan comes with it); --addon needs libtorch and its headers.
 
 import { spawn, spawnSync } from "node:child_process";
@@ -10,6 +11,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } fro
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { outputs } from "./build_native.mjs";
 import { fail, findOnPath, root } from "./support.mjs";
 
 const { values: options } = parseArgs({
@@ -123,12 +125,15 @@ function seeds() {
   return paths.map((path) => join(bad, path)).filter((path) => existsSync(path));
 }
 
-/** A small suite of the addon under sanitizers, whose runtime must be in the process before Node. */
-function testAddon() {
+/** What crosses the border between JavaScript and the addon, in every shape. */
+const suite = join(root, "test/native/sanitized.mjs");
+const built = () => existsSync(outputs().core) && existsSync(join(root, "dist/index.js"));
+
+/** The suite under sanitizers, whose runtime must be in the process before Node. */
+function testSanitizedAddon() {
   const library = (name) =>
     spawnSync(compiler, [`-print-file-name=${name}`], { encoding: "utf8" }).stdout.trim();
-  const suite = join(root, "test/native/sanitized.mjs");
-  const built = spawnSync(
+  const build = spawnSync(
     process.execPath,
     [join(root, "scripts/build_native.mjs"), "--sanitize", "address,undefined"],
     {
@@ -136,7 +141,7 @@ function testAddon() {
       stdio: "inherit",
     },
   );
-  if (built.status !== 0) fail("The addon does not build with sanitizers.");
+  if (build.status !== 0) fail("The addon does not build with sanitizers.");
   test("the addon under sanitizers", process.execPath, ["--expose-gc", suite], {
     LD_PRELOAD: [library("libasan.so"), library("libubsan.so")].join(":"),
     // Node and libtorch are not built with sanitizers: leaks and container annotations across them are not ours.
@@ -154,7 +159,8 @@ try {
   test("rooms that parse bytes and write files", join(folder, "test_io"), [bad, scratch]);
   test("blocks that take turns on a device", join(folder, "test_placement"), [scratch]);
   test("mutated safetensors files", join(folder, "fuzz_safetensors"), [options.files, scratch, ...seeds()]);
-  if (options.addon) testAddon();
+  if (options.addon) testSanitizedAddon();
+  else if (built()) test("the addon, as it is", process.execPath, ["--expose-gc", suite]);
 } finally {
   rmSync(scratch, { recursive: true, force: true });
 }

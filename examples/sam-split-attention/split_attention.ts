@@ -1,5 +1,12 @@
 // SAM's attention with query, key and value as three layers instead of one, so that each can be treated on its own.
-import { nn, SamModel, SamVisionAttention, type SamConfig, type SamVisionConfig, type Tensor } from "torchformers";
+import {
+  nn,
+  type SamConfig,
+  SamModel,
+  SamVisionAttention,
+  type SamVisionConfig,
+  type Tensor,
+} from "torchformers";
 
 const F = nn.functional;
 

@@ -86,6 +86,8 @@ export async function writeAdapter(
     readonly inference_mode?: boolean | undefined;
     readonly auto_mapping?: unknown;
     readonly save_peft_format?: boolean | undefined;
+    /** Writes what else belongs into the folder, in the same step. */
+    readonly also?: ((folder: string) => Promise<void>) | undefined;
   },
 ): Promise<void> {
   const {
@@ -93,6 +95,7 @@ export async function writeAdapter(
     inference_mode,
     auto_mapping,
     save_peft_format = true,
+    also,
     ...state
   } = options;
   if (typeof directory !== "string" || directory === "")
@@ -118,6 +121,7 @@ export async function writeAdapter(
     await replaceInFolder(directory, {
       write: async (folder) => {
         await config.save_pretrained(folder);
+        await also?.(folder);
         await save_file(named, path.join(folder, ADAPTER_WEIGHTS_NAME), { metadata: { format: "pt" } });
       },
       replaces: (name) => name === ADAPTER_WEIGHTS_NAME,

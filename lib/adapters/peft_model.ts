@@ -26,6 +26,8 @@ type AnyModule = nn.Module;
 // biome-ignore lint/suspicious/noExplicitAny: the arguments are those of the wrapped module's own forward.
 type Forward = (...args: any[]) => any;
 type ForwardOf<M> = M extends { forward: infer F extends Forward } ? F : Forward;
+/** A method that the wrapped module has. */
+type MethodOf<M, Name extends string> = M extends Record<Name, infer F> ? F : never;
 
 /** Modules that are trained and saved as a whole for a task, in PEFT's wrappers. */
 const HEADS: Readonly<Record<string, readonly string[]>> = {
@@ -130,6 +132,24 @@ export class PeftModel<M extends AnyModule = AnyModule> extends nn.Module {
 
   override forward(...args: Parameters<ForwardOf<M>>): ReturnType<ForwardOf<M>> {
     return (this.base_model.model.forward as Forward)(...args);
+  }
+
+  /** The wrapped model's own, where it generates. */
+  get generate(): MethodOf<M, "generate"> {
+    return this.#method("generate");
+  }
+
+  /** The wrapped model's own, where it generates. */
+  get stream(): MethodOf<M, "stream"> {
+    return this.#method("stream");
+  }
+
+  #method<Name extends string>(name: Name): MethodOf<M, Name> {
+    const model = this.base_model.model as unknown as Record<string, unknown>;
+    const method = model[name];
+    if (typeof method !== "function")
+      throw new InvalidArgumentError(`${this.base_model.model._get_name()} has no method '${name}'.`);
+    return method.bind(model) as MethodOf<M, Name>;
   }
 
   /** Adds an adapter, which is not active until `set_adapter`. */

@@ -418,6 +418,8 @@ export interface Addon {
   /** Tensors without memory that stand for a block's, without owners. */
   restingBlock(streamer: StreamerHandle, block: number): Handle[];
   isResting(handle: Handle): boolean;
+  /** Where a tensor is when it is computed with: its device, unless it rests. */
+  homeDevice(handle: Handle): string;
   /** Where a resting tensor's values come from, without an owner; null for any other tensor. */
   restingSource(handle: Handle): Handle | null;
   streamerNumbers(streamer: StreamerHandle): StreamerNumbers;

@@ -160,7 +160,8 @@ export async function loadConfig(
 ): Promise<PretrainedConfig | [PretrainedConfig, Record<string, unknown>]> {
   const { name, options: pinned } = await pin(dirOrRepo, options);
   const { dict, file, unused } = await PretrainedConfig.get_config_dict(name, pinned);
-  const known = dict.model_type === undefined ? undefined : await configClass(modelTypeOf(dict, file));
+  const isNamed = dict.model_type !== undefined || "pretrained_cfg" in dict;
+  const known = !isNamed ? undefined : await configClass(modelTypeOf(dict, file));
   const remote = await remoteClass({
     auto: "AutoConfig",
     auto_map: dict.auto_map,
@@ -199,6 +200,7 @@ export function assertRemoteClass(cls: unknown, base: AnyClass, source: string):
 
 function modelTypeOf(dict: Readonly<Record<string, unknown>>, file: string): string {
   const { model_type, layer_types } = dict;
+  if (model_type === undefined && "pretrained_cfg" in dict) return "timm_wrapper"; // a file of timm's own
   if (model_type === undefined) {
     throw new ConfigError(`${file}: 'model_type' is missing, so the model is not known.`, {
       hint: `Add "model_type", one of: ${CONFIG_MAPPING.keys().join(", ")}.`,

@@ -12,6 +12,7 @@ export const MAPPINGS = {
     sam_mask_decoder: async () => (await import("../models/sam/configuration_sam.ts")).SamMaskDecoderConfig,
     sam_prompt_encoder: async () => (await import("../models/sam/configuration_sam.ts")).SamPromptEncoderConfig,
     sam_vision_model: async () => (await import("../models/sam/configuration_sam.ts")).SamVisionConfig,
+    timm_wrapper: async () => (await import("../models/timm_wrapper/configuration_timm_wrapper.ts")).TimmWrapperConfig,
     vit: async () => (await import("../models/vit/configuration_vit.ts")).ViTConfig,
   },
   AutoModel: {
@@ -19,6 +20,7 @@ export const MAPPINGS = {
     resnet: async () => (await import("../models/resnet/modeling_resnet.ts")).ResNetModel,
     sam: async () => (await import("../models/sam/modeling_sam.ts")).SamModel,
     sam_vision_model: async () => (await import("../models/sam/modeling_sam.ts")).SamVisionModel,
+    timm_wrapper: async () => (await import("../models/timm_wrapper/modeling_timm_wrapper.ts")).TimmWrapperModel,
     vit: async () => (await import("../models/vit/modeling_vit.ts")).ViTModel,
   },
   AutoModelForCausalLM: {
@@ -26,6 +28,7 @@ export const MAPPINGS = {
   },
   AutoModelForImageClassification: {
     resnet: async () => (await import("../models/resnet/modeling_resnet.ts")).ResNetForImageClassification,
+    timm_wrapper: async () => (await import("../models/timm_wrapper/modeling_timm_wrapper.ts")).TimmWrapperForImageClassification,
     vit: async () => (await import("../models/vit/modeling_vit.ts")).ViTForImageClassification,
   },
   AutoModelForMaskGeneration: {
@@ -64,5 +67,6 @@ export const CONFIG_CLASS_NAMES: Readonly<Record<string, string>> = {
   sam_mask_decoder: "SamMaskDecoderConfig",
   sam_prompt_encoder: "SamPromptEncoderConfig",
   sam_vision_model: "SamVisionConfig",
+  timm_wrapper: "TimmWrapperConfig",
   vit: "ViTConfig",
 };

@@ -276,7 +276,10 @@ export interface AttachOnBlocksOptions extends Omit<AttachOptions, "execution_de
 }
 
 /** Gives the blocks that `execution_device` and `offload` name their hooks. */
-export function attach_align_device_hook_on_blocks(module: Module, options: AttachOnBlocksOptions = {}): void {
+export function attach_align_device_hook_on_blocks(
+  module: Module,
+  options: AttachOnBlocksOptions = {},
+): void {
   const bound = bind("attach_align_device_hook_on_blocks", [options], {
     ...ATTACH,
     execution_device: undefined as AttachOnBlocksOptions["execution_device"],
@@ -285,13 +288,19 @@ export function attach_align_device_hook_on_blocks(module: Module, options: Atta
   const { skip_keys, preload_module_classes, offload_buffers } = bound;
   const weights_map = bound.weights_map ? asWeightsMap(bound.weights_map) : undefined;
   const common = { weights_map, offload_buffers, skip_keys, preload_module_classes };
-  const isMap = <T>(value: unknown): value is Readonly<Record<string, T>> => typeof value === "object" && value !== null;
+  const isMap = <T>(value: unknown): value is Readonly<Record<string, T>> =>
+    typeof value === "object" && value !== null;
 
   // One device and one answer: one hook, or one per module.
   if (!isMap<Place>(bound.execution_device) && !isMap<boolean>(bound.offload)) {
     const execution_device = bound.execution_device as Place | undefined;
     if (bound.offload) {
-      attach_align_device_hook(module, { ...common, execution_device, offload: true, module_name: bound.module_name });
+      attach_align_device_hook(module, {
+        ...common,
+        execution_device,
+        offload: true,
+        module_name: bound.module_name,
+      });
     } else {
       add_hook_to_module(
         module,

@@ -16,7 +16,8 @@ type Names = string | Iterable<string> | null;
 
 /** Moves a module's weights for good. */
 function moveTo(module: Module, place: string): void {
-  for (const [name, tensor] of [...module.named_parameters(), ...module.named_buffers()]) settle(tensor, place, name);
+  for (const [name, tensor] of [...module.named_parameters(), ...module.named_buffers()])
+    settle(tensor, place, name);
 }
 
 /** Where a module is: of its first parameter. */
@@ -34,14 +35,20 @@ export class CpuOffload extends ModelHook {
 
   /** @param options.execution_device default: the first CUDA device, else the CPU. */
   constructor(
-    options: { execution_device?: Place | null | undefined; prev_module_hook?: UserCpuOffloadHook | null | undefined } = {},
+    options: {
+      execution_device?: Place | null | undefined;
+      prev_module_hook?: UserCpuOffloadHook | null | undefined;
+    } = {},
   ) {
     super();
     const { execution_device, prev_module_hook } = bind("CpuOffload", [options], {
       execution_device: undefined as Place | null | undefined,
       prev_module_hook: undefined as UserCpuOffloadHook | null | undefined,
     });
-    this.execution_device = placeName(execution_device ?? (torch.cuda.is_available() ? 0 : "cpu"), "execution_device");
+    this.execution_device = placeName(
+      execution_device ?? (torch.cuda.is_available() ? 0 : "cpu"),
+      "execution_device",
+    );
     this.prev_module_hook = prev_module_hook ?? undefined;
   }
 
@@ -109,7 +116,12 @@ export function cpu_offload<M extends Module>(
   const device = execution_device ?? placeOfModule(model);
   const values = state_dict ?? onCpu(model.state_dict());
   add_hook_to_module(model, new AlignDevicesHook({ io_same_device: true }), true);
-  attach_align_device_hook(model, { ...rest, execution_device: device, offload: true, weights_map: mapOf(values) });
+  attach_align_device_hook(model, {
+    ...rest,
+    execution_device: device,
+    offload: true,
+    weights_map: mapOf(values),
+  });
   return model;
 }
 
@@ -133,7 +145,10 @@ const onCpu = (state: Readonly<Record<string, Tensor>>): Record<string, Tensor> 
  */
 export function cpu_offload_with_hook<M extends Module>(
   model: M,
-  options: { execution_device?: Place | null | undefined; prev_module_hook?: UserCpuOffloadHook | null | undefined } = {},
+  options: {
+    execution_device?: Place | null | undefined;
+    prev_module_hook?: UserCpuOffloadHook | null | undefined;
+  } = {},
 ): [model: M, hook: UserCpuOffloadHook] {
   const hook = new CpuOffload(options);
   add_hook_to_module(model, hook, true);

@@ -15,65 +15,11 @@ import {
   modulesIn,
   type Part,
   partsOf,
-  type Sizes,
   sizeOf,
   sizesAsAccelerate,
   uniqueTensors,
 } from "./module_sizes.ts";
-
-/** What a plan is made from. */
-export interface PlanInput {
-  readonly root: Part;
-  readonly sizes: Sizes;
-  /** Place → bytes, in the order in which places are filled. */
-  readonly budget: Readonly<Budget>;
-  readonly noSplit: ReadonlySet<string>;
-  /** Groups of names of one parameter. */
-  readonly tied: readonly (readonly string[])[];
-  readonly rules: "accelerate" | "transformers";
-  /** When nothing fits on a place, look for anything that does. accelerate only. */
-  readonly fallback?: boolean | undefined;
-  /** Names, relative to their block, of parameters that may leave an accelerator which the block does not fit on. transformers only. */
-  readonly noPlacement?: ReadonlySet<string> | undefined;
-  /** What is told of each step. */
-  readonly tell?: ((line: string) => void) | undefined;
-}
-
-/** Whether `name` is `part` or inside of it. */
-export const isInside = (name: string, part: string): boolean =>
-  part === "" || name === part || name.startsWith(`${part}.`);
-
-/** The reference asks for the text anywhere in the name. */
-const mentions = (name: string, part: string) => `${name}.`.includes(`${part}.`);
-
-/** Parameters tied to some inside of a part that are not inside of it. */
-export function tiedOutside(tied: PlanInput["tied"], name: string): string[] {
-  return tied
-    .filter((group) => group.some((other) => mentions(other, name)) && !group.every((other) => mentions(other, name)))
-    .flatMap((group) => group.filter((other) => !mentions(other, name)));
-}
-
-/** Bytes of a part with those that hold parameters tied to it, and these parts, among those that wait. */
-export function withTies(
-  { sizes, rules }: Pick<PlanInput, "sizes" | "rules">,
-  part: Part,
-  outside: readonly string[],
-  waiting: readonly Part[],
-): { bytes: number; holders: Part[] } {
-  let bytes = sizeOf(sizes, part.name);
-  const holders: Part[] = [];
-  for (const name of outside) {
-    const holder = waiting.find((other) => isInside(name, other.name));
-    if (holder === undefined) continue;
-    if (rules === "accelerate") bytes += sizeOf(sizes, holder.name) - sizeOf(sizes, name);
-    else if (!holders.includes(holder)) bytes += sizeOf(sizes, holder.name);
-    if (!holders.includes(holder)) holders.push(holder);
-  }
-  return { bytes, holders };
-}
-
-/** Own parameters and children of a module that is split, as the reference splits it: buffers follow no rule of their own. */
-export const splitPart = ({ parameters, children }: Part): Part[] => [...parameters, ...children];
+import { isInside, type PlanInput, splitPart, tiedOutside, withTies } from "./plan_parts.ts";
 
 /** What a plan says, before it is tidied: each part that was placed, in order. */
 export interface RawPlan {
@@ -296,7 +242,11 @@ export function warnOfBuffers({ used, buffers }: RawPlan, budget: Readonly<Budge
 }
 
 /** Tidies, and covers what the rules forgot. */
-export function finishMap(root: Part, map: ReadonlyMap<string, string>, clean = true): Record<string, string> {
+export function finishMap(
+  root: Part,
+  map: ReadonlyMap<string, string>,
+  clean = true,
+): Record<string, string> {
   return Object.fromEntries(covered(root, clean ? cleanDeviceMap(map) : map));
 }
 
@@ -336,13 +286,17 @@ export function placeOf(map: Readonly<Record<string, Place>>, name: string): Pla
 export function check_device_map(model: Module, device_map: DeviceMap): void {
   const map = placesOf(device_map);
   const tensors = Object.keys(model.state_dict({ keep_vars: true }));
-  const all = [...model.named_parameters({ remove_duplicate: false }), ...model.named_buffers({ remove_duplicate: false })];
+  const all = [
+    ...model.named_parameters({ remove_duplicate: false }),
+    ...model.named_buffers({ remove_duplicate: false }),
+  ];
   const known = new Set([
     ...[...model.named_modules({ remove_duplicate: false })].map(([name]) => name),
     ...all.map(([name]) => name),
   ]);
   const strangers = Object.keys(map).filter((name) => !known.has(name));
-  if (strangers.length > 0) warn(`The device_map names what the model does not have: ${strangers.join(", ")}.`);
+  if (strangers.length > 0)
+    warn(`The device_map names what the model does not have: ${strangers.join(", ")}.`);
   const missing = tensors.filter((name) => placeOf(map, name) === undefined);
   if (missing.length === 0) return;
   const listed = missing.length > 10 ? [...missing.slice(0, 10), `${missing.length - 10} more`] : missing;
@@ -352,11 +306,16 @@ export function check_device_map(model: Module, device_map: DeviceMap): void {
 }
 
 /** Ties whose names fall on different places: told, since one of them has to be fetched at each use. */
-export function warnOfSplitTies(tied: readonly (readonly string[])[], map: Readonly<Record<string, string>>): void {
+export function warnOfSplitTies(
+  tied: readonly (readonly string[])[],
+  map: Readonly<Record<string, string>>,
+): void {
   for (const group of tied) {
     const places = new Map(group.map((name) => [name, placeOf(map, name)]));
     if (new Set(places.values()).size < 2) continue;
     const listed = [...places].map(([name, place]) => `${name} on ${place}`).join(", ");
-    warn(`Tied parameters are on different places: ${listed}. They stay on the first, and are fetched for each use on the others.`);
+    warn(
+      `Tied parameters are on different places: ${listed}. They stay on the first, and are fetched for each use on the others.`,
+    );
   }
 }

@@ -6,14 +6,21 @@ import { parseTo } from "../nn/module_to.ts";
 import type { Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
 import { AlignDevicesHook, attach_align_device_hook_on_blocks, pin } from "./align_devices.ts";
-import { check_device_map, isInside, placeOf } from "./device_map.ts";
+import { check_device_map, placeOf } from "./device_map.ts";
 import { type DeviceMap, type Place, placeName, placesOf } from "./devices.ts";
 import { add_hook_to_module, GUARDED, hookOf, type ModelHook, SequentialHook } from "./hooks.ts";
 import { noSplitClasses } from "./module_sizes.ts";
 import { hasOffloadIndex, type OffloadIndex, offload_state_dict } from "./offload_folder.ts";
+import { isInside } from "./plan_parts.ts";
 import { isOffloaded, letRest, settle, sourceFor } from "./residence.ts";
 import { stopStreaming, streamBlocks } from "./streaming.ts";
-import { OffloadedWeightsLoader, prefixed, sourceOf, type WeightSource, type WeightsMap } from "./weights_map.ts";
+import {
+  OffloadedWeightsLoader,
+  prefixed,
+  sourceOf,
+  type WeightSource,
+  type WeightsMap,
+} from "./weights_map.ts";
 
 type Names = string | Iterable<string> | null;
 
@@ -80,7 +87,8 @@ export async function dispatch_model<M extends Module>(
 export function dispatch<M extends Module>(
   model: M,
   given: Readonly<Record<string, string>>,
-  options: Prepared & Pick<DispatchOptions, "offload_buffers" | "skip_keys" | "preload_module_classes" | "force_hooks">,
+  options: Prepared &
+    Pick<DispatchOptions, "offload_buffers" | "skip_keys" | "preload_module_classes" | "force_hooks">,
 ): M {
   const { main, sources, offload_buffers = false, skip_keys } = options;
   if (isDistributed(given) || options.force_hooks) {
@@ -88,7 +96,9 @@ export function dispatch<M extends Module>(
     const map = disjoint(model, given);
     const names = Object.keys(map);
     const offload = Object.fromEntries(names.map((name) => [name, isElsewhere(map[name] as string, main)]));
-    const execution = Object.fromEntries(names.map((name) => [name, offload[name] ? main : (map[name] as string)]));
+    const execution = Object.fromEntries(
+      names.map((name) => [name, offload[name] ? main : (map[name] as string)]),
+    );
     const all = namesOf(model);
     const weights_map = valuesOf(all, map, main, sources);
     for (const [name, tensor] of all)
@@ -117,7 +127,8 @@ export function dispatch<M extends Module>(
     refuseMoves(model);
   } else {
     const [place] = Object.values(given) as [string];
-    for (const [name, tensor] of [...model.named_parameters(), ...model.named_buffers()]) settle(tensor, place, name);
+    for (const [name, tensor] of [...model.named_parameters(), ...model.named_buffers()])
+      settle(tensor, place, name);
   }
   (model as { hf_device_map?: Readonly<Record<string, string>> }).hf_device_map = { ...given };
   return model;
@@ -175,18 +186,18 @@ export const isElsewhere = (place: string, main: string): boolean =>
  * A tensor under several names that fall on different places stays on the first place that computes; only if all of them are
  * offloaded is it too.
  */
-function pinShared(
-  all: Named,
-  map: Readonly<Record<string, string>>,
-  main: string,
-): () => void {
+function pinShared(all: Named, map: Readonly<Record<string, string>>, main: string): () => void {
   const places = new Map<Tensor, string[]>();
   for (const [name, tensor] of all) {
     const place = placeOf(map, name);
     if (place !== undefined) places.set(tensor, [...(places.get(tensor) ?? []), String(place)]);
   }
   const shared = [...places].filter(([, each]) => new Set(each).size > 1);
-  for (const [tensor, each] of shared) pin(tensor, each.find((place) => !isElsewhere(place, main)));
+  for (const [tensor, each] of shared)
+    pin(
+      tensor,
+      each.find((place) => !isElsewhere(place, main)),
+    );
   return () => {
     for (const [tensor] of shared) pin(tensor, undefined);
   };
@@ -221,15 +232,20 @@ function valuesOf(
     source(name) {
       const source = lookUp(name);
       if (source !== undefined) return source;
-      throw new InvalidArgumentError(`${name} is on the meta device, and there are no values for it to be offloaded.`, {
-        hint: "Load a checkpoint with load_checkpoint_and_dispatch, or give a state_dict or an offload_index.",
-      });
+      throw new InvalidArgumentError(
+        `${name} is on the meta device, and there are no values for it to be offloaded.`,
+        {
+          hint: "Load a checkpoint with load_checkpoint_and_dispatch, or give a state_dict or an offload_index.",
+        },
+      );
     },
   };
 }
 
 const cpuCopy = (tensor: Tensor): Tensor =>
-  torch.no_grad(() => torch.keep(tensor.device === "cpu" ? tensor.detach() : tensor.detach().to({ device: "cpu" })));
+  torch.no_grad(() =>
+    torch.keep(tensor.device === "cpu" ? tensor.detach() : tensor.detach().to({ device: "cpu" })),
+  );
 
 /** Entries of the map may be single tensors: the module that owns them gets a hook for them. */
 function hookOwners(
@@ -307,7 +323,9 @@ function refuseMoves(model: Module): void {
       if (device || away)
         throw new InvalidArgumentError(
           `${model.constructor.name}.${name}(): the model is dispatched over several devices${away ? ", with weights that are offloaded," : ""} and cannot be ${device ? "moved" : "cast"}.`,
-          { hint: "Load it again with another device_map or dtype, or call remove_hook_from_submodules(model) first." },
+          {
+            hint: "Load it again with another device_map or dtype, or call remove_hook_from_submodules(model) first.",
+          },
         );
       return inherited.apply(this, args);
     };

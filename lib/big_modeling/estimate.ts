@@ -98,7 +98,9 @@ function facts({ gpus, max_memory }: EstimateOptions): PlaceFacts[] {
   const limited = found.flatMap((each) => {
     const limit = limits?.[each.place];
     if (limits === undefined) return [each];
-    return limit === undefined ? [] : [{ ...each, memory: gpus === undefined ? limit : Math.min(limit, each.memory) }];
+    return limit === undefined
+      ? []
+      : [{ ...each, memory: gpus === undefined ? limit : Math.min(limit, each.memory) }];
   });
   const ram = limits === undefined ? cpu.memory * 0.9 : (limits.cpu ?? 0);
   return [...limited, { ...cpu, place: "cpu", memory: ram }];

@@ -1,6 +1,6 @@
 // accelerate's fallback_allocation: a place that would stay empty gets whatever fits.
-import { type PlanInput, splitPart, tiedOutside, withTies } from "./device_map.ts";
 import type { Part } from "./module_sizes.ts";
+import { type PlanInput, splitPart, tiedOutside, withTies } from "./plan_parts.ts";
 
 /** The first of the waiting parts, or of their parts, that fits into `room` bytes, and what waits without it. */
 export function fallbackPart(

@@ -35,10 +35,17 @@ export {
   load_checkpoint_in_model,
 } from "./load_checkpoint.ts";
 export { type BalanceOptions, get_balanced_memory, get_max_memory } from "./max_memory.ts";
-export { calculate_maximum_sizes, compute_module_sizes, find_tied_parameters, type SizeOptions } from "./module_sizes.ts";
-export { type OffloadEntry, type OffloadIndex, offload_state_dict, offload_weight, save_offload_index } from "./offload_folder.ts";
+export {
+  calculate_maximum_sizes,
+  compute_module_sizes,
+  find_tied_parameters,
+  type SizeOptions,
+} from "./module_sizes.ts";
+export {
+  type OffloadEntry,
+  type OffloadIndex,
+  offload_state_dict,
+  offload_weight,
+  save_offload_index,
+} from "./offload_folder.ts";
 export { OffloadedWeightsLoader } from "./weights_map.ts";
-export { planModel, type WorkloadOptions } from "./plan_model.ts";
-export type { PlacedUnit, PlacePeak, WorkloadPlan } from "./plan_workload.ts";
-export type { Workload } from "./units.ts";
-export { type Estimate, type EstimateOptions, estimate } from "./estimate.ts";

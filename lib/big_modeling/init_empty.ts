@@ -18,7 +18,11 @@ export const init_empty_weights = <T>(build: () => T, options: InitOptions = {})
   init_on_device("meta", build, options);
 
 /** Builds a model whose parameters are on a device. */
-export function init_on_device<T>(device: Device, build: () => T, { include_buffers = false }: InitOptions = {}): T {
+export function init_on_device<T>(
+  device: Device,
+  build: () => T,
+  { include_buffers = false }: InitOptions = {},
+): T {
   if (!include_buffers) return withParameterDevice(device, build);
   const before = torch.get_default_device();
   torch.set_default_device(device);

@@ -46,10 +46,14 @@ const DEFAULTS = {
 };
 
 /** The safetensors files of a checkpoint: a file, an index of several, or a folder with either. */
-async function checkpointFiles(checkpoint: string): Promise<{ files: readonly string[]; of?: ReadonlyMap<string, string> }> {
+async function checkpointFiles(
+  checkpoint: string,
+): Promise<{ files: readonly string[]; of?: ReadonlyMap<string, string> }> {
   const found = await stat(checkpoint).catch(() => undefined);
   if (found === undefined)
-    throw new EntryNotFoundError(`There is no checkpoint ${checkpoint}: give a safetensors file, its index, or a folder.`);
+    throw new EntryNotFoundError(
+      `There is no checkpoint ${checkpoint}: give a safetensors file, its index, or a folder.`,
+    );
   const indexed = async (folder: string, name: string) => {
     const { files, weight_map } = await findCheckpoint(folder, { transformers_weights: name });
     return { files, ...(weight_map ? { of: weight_map } : {}) };
@@ -61,8 +65,11 @@ async function checkpointFiles(checkpoint: string): Promise<{ files: readonly st
   const names = await readdir(checkpoint);
   const indices = names.filter((name) => name.endsWith(".safetensors.index.json"));
   if (!names.includes("model.safetensors") && indices.length > 1)
-    throw new CheckpointError(`${checkpoint} holds several indices: ${indices.join(", ")}. Name one of them.`);
-  if (!names.includes("model.safetensors") && indices[0] !== undefined) return indexed(checkpoint, indices[0]);
+    throw new CheckpointError(
+      `${checkpoint} holds several indices: ${indices.join(", ")}. Name one of them.`,
+    );
+  if (!names.includes("model.safetensors") && indices[0] !== undefined)
+    return indexed(checkpoint, indices[0]);
   return findCheckpoint(checkpoint);
 }
 
@@ -112,7 +119,11 @@ export async function load_checkpoint_in_model(
     for (const file of opened) if (!kept.has(file)) file.close();
   }
   // One tensor under several names needs one of them.
-  const there = new Set(Object.keys(state).filter((name) => !missing.has(name)).map((name) => state[name]));
+  const there = new Set(
+    Object.keys(state)
+      .filter((name) => !missing.has(name))
+      .map((name) => state[name]),
+  );
   for (const name of missing) if (there.has(state[name])) missing.delete(name);
   report(model, checkpoint, { missing, unexpected, mismatched }, bound.strict);
   if (bound.offload_folder) await save_offload_index(index, bound.offload_folder);
@@ -126,7 +137,8 @@ export async function load_checkpoint_in_model(
     torch.no_grad(() =>
       torch.tidy(() => {
         if (where === "disk" && (bound.offload_buffers || !buffers.has(name))) {
-          if (wanted !== tensor.dtype) tensor.data = torch.empty(tensor.shape, { dtype: wanted, device: "meta" });
+          if (wanted !== tensor.dtype)
+            tensor.data = torch.empty(tensor.shape, { dtype: wanted, device: "meta" });
           const source = fileSource(file, name, wanted);
           if (source.tensor === undefined) kept.add(file);
           else torch.keep(source.tensor);
@@ -156,7 +168,11 @@ function wantedDtype(name: string, tensor: Tensor, { dtype, keep_in_fp32_modules
 function report(
   model: Module,
   checkpoint: string,
-  found: { missing: Set<string>; unexpected: string[]; mismatched: [string, readonly number[], readonly number[]][] },
+  found: {
+    missing: Set<string>;
+    unexpected: string[];
+    mismatched: [string, readonly number[], readonly number[]][];
+  },
   strict: boolean,
 ): void {
   const { missing, unexpected, mismatched } = found;
@@ -168,7 +184,8 @@ function report(
       lists,
     );
   }
-  const short = (names: readonly string[]) => names.slice(0, 10).join(", ") + (names.length > 10 ? ", …" : "");
+  const short = (names: readonly string[]) =>
+    names.slice(0, 10).join(", ") + (names.length > 10 ? ", …" : "");
   if (strict && (missing.size > 0 || unexpected.length > 0))
     throw new CheckpointError(
       `strict: ${checkpoint} does not have exactly the tensors of ${model.constructor.name}. Missing: ${short([...missing]) || "none"}. Unexpected: ${short(unexpected) || "none"}.`,
@@ -210,11 +227,22 @@ export async function load_checkpoint_and_dispatch<M extends Module>(
   });
   const { dtype, offload_buffers, strict, offload_folder } = bound;
   const device_map = planned(model, bound);
-  await load_checkpoint_in_model(model, checkpoint, { device_map, dtype, offload_buffers, strict, offload_folder });
+  await load_checkpoint_in_model(model, checkpoint, {
+    device_map,
+    dtype,
+    offload_buffers,
+    strict,
+    offload_folder,
+  });
   if (!device_map) return model;
   const { skip_keys, force_hooks } = bound;
   const preload_module_classes = bound.preload_module_classes ?? bound.no_split_module_classes;
-  return dispatch_model(model, device_map, { offload_buffers, skip_keys, preload_module_classes, force_hooks });
+  return dispatch_model(model, device_map, {
+    offload_buffers,
+    skip_keys,
+    preload_module_classes,
+    force_hooks,
+  });
 }
 
 /** The map itself, or the one that a kind of plan gives. */
@@ -222,7 +250,9 @@ function planned(model: Module, options: LoadAndDispatchOptions): DeviceMap | nu
   const { device_map, no_split_module_classes, offload_buffers } = options;
   if (typeof device_map !== "string") return device_map;
   if (!PLAN_KINDS.includes(device_map))
-    throw new InvalidArgumentError(`device_map is one of ${PLAN_KINDS.join(", ")}, or a map, got '${device_map}'.`);
+    throw new InvalidArgumentError(
+      `device_map is one of ${PLAN_KINDS.join(", ")}, or a map, got '${device_map}'.`,
+    );
   const shared = { no_split_module_classes, dtype: options.dtype ?? undefined };
   const max_memory =
     device_map === "sequential"

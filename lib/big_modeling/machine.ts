@@ -3,12 +3,7 @@
 import { InvalidArgumentError } from "../errors/index.ts";
 import { nearest } from "../errors/suggest.ts";
 import * as torch from "../torch/index.ts";
-import { PlacementDevice } from "../placement/index.ts";
 import { convert_file_size_to_int } from "./byte_sizes.ts";
-import type { MaxMemory } from "./devices.ts";
-import { parseBudget } from "./max_memory.ts";
-import { limitedPlaces } from "./placement.ts";
-import type { PlaceFacts } from "./plan_workload.ts";
 
 /** One place that computes. */
 export interface Processor {
@@ -106,24 +101,6 @@ function fastest(work: () => void): number {
     best = Math.min(best, (performance.now() - start) / 1000);
   }
   return best;
-}
-
-/** Every place of this machine with what a plan may use of it: limits, or all that is free. The CPU's share of RAM is nine tenths. */
-export function placesHere(max_memory?: MaxMemory | null): PlaceFacts[] {
-  const limits = max_memory ? parseBudget(max_memory) : undefined;
-  const cpu = cpuHere();
-  const found: PlaceFacts[] = [
-    ...gpusHere().map((each, i) => ({ ...each, place: `cuda:${i}` })),
-    ...limitedPlaces().map(([place, free]) => {
-      const { bandwidth } = new PlacementDevice(place);
-      return { ...cpu, name: place, place, memory: free, link: bandwidth > 0 ? bandwidth : cpu.bandwidth };
-    }),
-  ].flatMap((each) => {
-    if (limits === undefined) return [each];
-    const limit = limits[each.place];
-    return limit === undefined ? [] : [{ ...each, memory: limit }];
-  });
-  return [...found, { ...cpu, place: "cpu", memory: limits === undefined ? cpu.memory * 0.9 : (limits.cpu ?? 0) }];
 }
 
 /** Limits as the command line takes them: "0=10GiB,cpu=30GiB". */

@@ -104,11 +104,23 @@ export function get_balanced_memory(model: Module, options: BalanceOptions = {})
   const sizes = sizesAsAccelerate(root, { dtype, special_dtypes });
   const budget = get_max_memory(max_memory);
   const isFree = max_memory === undefined || max_memory === null;
-  return balanced(budget, sizes, roomAsAccelerate(root, sizes, classNames(no_split_module_classes)), low_zero, isFree);
+  return balanced(
+    budget,
+    sizes,
+    roomAsAccelerate(root, sizes, classNames(no_split_module_classes)),
+    low_zero,
+    isFree,
+  );
 }
 
 /** Changes a budget so that accelerators share the model; `room` bytes are added to each share. */
-export function balanced(budget: Budget, sizes: Sizes, room: number, lowZero: boolean, isFree: boolean): Budget {
+export function balanced(
+  budget: Budget,
+  sizes: Sizes,
+  room: number,
+  lowZero: boolean,
+  isFree: boolean,
+): Budget {
   const all = Object.keys(budget).filter(isAccelerator);
   const used = all.filter((place) => (budget[place] as number) > 0);
   const first = used[0];
@@ -160,6 +172,8 @@ export function roomAsTransformers(root: Part, sizes: Sizes, noSplit: ReadonlySe
 
 /** Names that are no other name's beginning. */
 function leaves(names: readonly string[]): Set<string> {
-  const parents = new Set(names.filter((name) => name.includes(".")).map((name) => name.slice(0, name.lastIndexOf("."))));
+  const parents = new Set(
+    names.filter((name) => name.includes(".")).map((name) => name.slice(0, name.lastIndexOf("."))),
+  );
   return new Set(names.filter((name) => name !== "" && !parents.has(name)));
 }

@@ -90,10 +90,17 @@ export function sizesAsAccelerate(root: Part, options: SizeOptions = {}): Map<st
 /** The same as transformers counts it: targets of ties are left out. */
 export function sizesAsTransformers(
   root: Part,
-  { tied = new Set<string>(), buffersOnly = false, dtypeOf = (_name: string, tensor: Tensor) => tensor.dtype } = {},
+  {
+    tied = new Set<string>(),
+    buffersOnly = false,
+    dtypeOf = (_name: string, tensor: Tensor) => tensor.dtype,
+  } = {},
 ): Map<string, number> {
   const kinds: Kind[] = buffersOnly ? ["buffers"] : ["parameters", "buffers"];
-  return addUp(uniqueTensors(root, kinds, tied), (name, tensor) => tensor.numel() * dtypeBytes(dtypeOf(name, tensor)));
+  return addUp(
+    uniqueTensors(root, kinds, tied),
+    (name, tensor) => tensor.numel() * dtypeBytes(dtypeOf(name, tensor)),
+  );
 }
 
 type Kind = "parameters" | "buffers";
@@ -130,7 +137,8 @@ function addUp(
   for (const [name, tensor] of tensors) {
     const bytes = bytesOf(name, tensor);
     add("", bytes);
-    for (let dot = name.indexOf("."); dot >= 0; dot = name.indexOf(".", dot + 1)) add(name.slice(0, dot), bytes);
+    for (let dot = name.indexOf("."); dot >= 0; dot = name.indexOf(".", dot + 1))
+      add(name.slice(0, dot), bytes);
     add(name, bytes);
   }
   return sizes;
@@ -191,7 +199,9 @@ export function noSplitClasses(model: Module): readonly string[] {
  *
  * @example const [total, [largest, names]] = calculate_maximum_sizes(model);
  */
-export function calculate_maximum_sizes(model: Module): [total: number, largest: [bytes: number, names: string[]]] {
+export function calculate_maximum_sizes(
+  model: Module,
+): [total: number, largest: [bytes: number, names: string[]]] {
   const root = partsOf(model);
   const sizes = sizesAsAccelerate(root);
   const { size, names } = largestLayer(firstParts(root), sizes, new Set(noSplitClasses(model)));

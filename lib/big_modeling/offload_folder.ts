@@ -91,7 +91,10 @@ function cannotWrite(name: string, folder: string, error: NodeJS.ErrnoException)
 }
 
 /** Adds entries to a folder's index.json. */
-export async function save_offload_index(index: Readonly<OffloadIndex>, offload_folder: string): Promise<void> {
+export async function save_offload_index(
+  index: Readonly<OffloadIndex>,
+  offload_folder: string,
+): Promise<void> {
   if (Object.keys(index).length === 0) return;
   const file = path.join(offload_folder, OFFLOAD_INDEX_NAME);
   const known = (await exists(file)) ? await readOffloadIndex(offload_folder) : {};
@@ -108,7 +111,8 @@ const exists = (file: string) =>
     () => false,
   );
 
-export const hasOffloadIndex = (folder: string): Promise<boolean> => exists(path.join(folder, OFFLOAD_INDEX_NAME));
+export const hasOffloadIndex = (folder: string): Promise<boolean> =>
+  exists(path.join(folder, OFFLOAD_INDEX_NAME));
 
 /**
  * Writes the tensors of a state dict, with their index, into a folder.
@@ -120,7 +124,8 @@ export async function offload_state_dict(
   state_dict: Readonly<Record<string, Tensor>>,
 ): Promise<void> {
   const index: OffloadIndex = {};
-  for (const [name, tensor] of Object.entries(state_dict)) await offload_weight(tensor, name, save_dir, index);
+  for (const [name, tensor] of Object.entries(state_dict))
+    await offload_weight(tensor, name, save_dir, index);
   await save_offload_index(index, save_dir);
 }
 
@@ -153,7 +158,11 @@ function checkEntry(file: string, name: string, entry: unknown): void {
  *
  * @throws FileError when the file is gone or is not of the size that the index says.
  */
-export function readOffloadedWeight(folder: string, name: string, { dtype, shape = [] }: OffloadEntry): Tensor {
+export function readOffloadedWeight(
+  folder: string,
+  name: string,
+  { dtype, shape = [] }: OffloadEntry,
+): Tensor {
   const file = fileOf(folder, name);
   const kind: Dtype = asDtype(dtype as string);
   const bytes = shape.reduce((product, size) => product * size, 1) * dtypeBytes(kind);
@@ -161,7 +170,8 @@ export function readOffloadedWeight(folder: string, name: string, { dtype, shape
   try {
     descriptor = openSync(file, "r");
     const { size } = fstatSync(descriptor);
-    if (size !== bytes) throw new FileError(`${file} has ${size} bytes, and '${name}' has ${bytes}: it was changed.`);
+    if (size !== bytes)
+      throw new FileError(`${file} has ${size} bytes, and '${name}' has ${bytes}: it was changed.`);
     const buffer = new ArrayBuffer(bytes);
     const into = new Uint8Array(buffer);
     for (let at = 0; at < bytes; ) {
@@ -172,7 +182,9 @@ export function readOffloadedWeight(folder: string, name: string, { dtype, shape
     return torch.from_buffer(buffer, { dtype: kind, shape });
   } catch (error) {
     if (error instanceof FileError) throw error;
-    throw new FileError(`The offloaded weight '${name}' cannot be read: ${(error as Error).message}.`, { cause: error });
+    throw new FileError(`The offloaded weight '${name}' cannot be read: ${(error as Error).message}.`, {
+      cause: error,
+    });
   } finally {
     if (descriptor !== undefined) closeSync(descriptor);
   }

@@ -1,14 +1,11 @@
 // The plan behind `from_pretrained(…, { device_map: "auto" })`: transformers' planner over the ties that a model declares.
 import type { Module } from "../nn/index.ts";
-import { dtypeBytes } from "../torch/dtype.ts";
 import type { Dtype, Tensor } from "../torch/index.ts";
-import { finishMap, type PlanInput, planParts, warnOfBuffers, warnOfSplitTies } from "./device_map.ts";
+import { finishMap, planParts, warnOfBuffers, warnOfSplitTies } from "./device_map.ts";
 import type { MaxMemory } from "./devices.ts";
 import { availableMemory, type Budget, balanced, classNames, roomAsTransformers } from "./max_memory.ts";
-import { placesHere } from "./machine.ts";
 import { noSplitClasses, partsOf, sizesAsTransformers } from "./module_sizes.ts";
-import { planWorkload, type WorkloadPlan } from "./plan_workload.ts";
-import { activationBytes, shapeOf, unitsOfModel, type Workload } from "./units.ts";
+import type { PlanInput } from "./plan_parts.ts";
 
 export const PLAN_KINDS = ["auto", "balanced", "balanced_low_0", "sequential"] as const;
 export type PlanKind = (typeof PLAN_KINDS)[number];
@@ -36,7 +33,10 @@ export function loadingInput(
 ): PlanInput & { readonly budget: Budget } {
   const root = partsOf(model);
   const ties = model.all_tied_weights_keys ?? {};
-  const sizes = sizesAsTransformers(root, { tied: new Set(Object.keys(ties)), ...(dtypeOf ? { dtypeOf } : {}) });
+  const sizes = sizesAsTransformers(root, {
+    tied: new Set(Object.keys(ties)),
+    ...(dtypeOf ? { dtypeOf } : {}),
+  });
   const noSplit = classNames(no_split_module_classes ?? noSplitClasses(model));
   const groups = new Map<string, string[]>();
   for (const [target, source] of Object.entries(ties))
@@ -63,38 +63,4 @@ export function planLoading(
   const map = finishMap(input.root, plan.map, input.noPlacement === undefined);
   warnOfSplitTies(input.tied, map);
   return map;
-}
-
-export interface WorkloadOptions extends Pick<LoadingPlanOptions, "max_memory" | "dtypeOf">, Workload {
-  /** "auto", "balanced" and "balanced_low_0" share the work, "sequential" fills one accelerator after the other. Default "auto". */
-  readonly device_map?: PlanKind | undefined;
-  /** Bytes per second from the disk. Default 2e9. */
-  readonly disk?: number | undefined;
-}
-
-/**
- * Plans a model for a batch and a length: caches and activations count, places are filled again, and what does not fit is streamed
- * between what stays. Tells peaks and the speed that the weights' way allows. The model may be on the meta device.
- *
- * @throws OutOfMemoryError when caches and activations alone do not fit.
- * @example
- * const plan = planModel(model, { batch: 8, length: 4096, max_memory: { 0: "24GiB", cpu: "64GiB" } });
- * plan.device_map; // for dispatch_model, or from_pretrained
- */
-export function planModel(model: Plannable & { readonly config?: object }, options: WorkloadOptions = {}): WorkloadPlan {
-  const { batch = 1, length = 2048, max_memory, device_map = "auto", disk = 2e9 } = options;
-  const shape = shapeOf(model.config ?? {});
-  const tied = new Set(Object.keys(model.all_tied_weights_keys ?? {}));
-  const units = unitsOfModel(model, shape, { batch, length }, options.dtypeOf, tied);
-  const [first] = model.parameters();
-  const bytes = first === undefined ? 4 : dtypeBytes(options.dtypeOf?.("", first) ?? first.dtype);
-  return planWorkload({
-    units,
-    places: placesHere(max_memory),
-    disk,
-    activations: shape.hidden > 0 ? activationBytes(shape, { batch, length }, bytes) : 0,
-    batch,
-    length,
-    kind: device_map === "sequential" ? "sequential" : "balanced",
-  });
 }

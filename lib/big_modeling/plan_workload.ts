@@ -85,14 +85,19 @@ const mapOf = (units: readonly PlacedUnit[]): Record<string, string> => {
   const places = new Set(units.map(({ place }) => place));
   const only = [...places][0];
   if (places.size === 1 && only !== undefined) return { "": only };
-  return Object.fromEntries(units.filter(({ bytes, tiedTo }) => bytes > 0 || tiedTo).map(({ name, place }) => [name, place]));
+  return Object.fromEntries(
+    units.filter(({ bytes, tiedTo }) => bytes > 0 || tiedTo).map(({ name, place }) => [name, place]),
+  );
 };
 
 /** Bytes of a unit where it stays: a tied one weighs nothing beside its table. */
 const load = ({ bytes, cache }: Unit) => bytes + cache;
 
 /** All units on accelerators, each as full as the others if need be; undefined when they do not fit. */
-function resident({ units, activations, kind = "balanced" }: WorkloadPlanInput, places: readonly PlaceFacts[]): string[] | undefined {
+function resident(
+  { units, activations, kind = "balanced" }: WorkloadPlanInput,
+  places: readonly PlaceFacts[],
+): string[] | undefined {
   const rooms = places.map(({ memory }) => memory - activations);
   const total = units.reduce((sum, unit) => sum + load(unit), 0);
   if (kind === "sequential") return fill(units, places, rooms);
@@ -101,14 +106,31 @@ function resident({ units, activations, kind = "balanced" }: WorkloadPlanInput, 
   if (fill(units, places, rooms) === undefined) return undefined;
   for (let i = 0; i < 24 && high > low * 1.001; i++) {
     const middle = (low + high) / 2;
-    if (fill(units, places, rooms.map((room) => Math.min(room, middle)))) high = middle;
+    if (
+      fill(
+        units,
+        places,
+        rooms.map((room) => Math.min(room, middle)),
+      )
+    )
+      high = middle;
     else low = middle;
   }
-  return fill(units, places, rooms.map((room) => Math.min(room, high))) ?? fill(units, places, rooms);
+  return (
+    fill(
+      units,
+      places,
+      rooms.map((room) => Math.min(room, high)),
+    ) ?? fill(units, places, rooms)
+  );
 }
 
 /** In order, each place until it is full; what does not fit goes wherever there is room still. */
-function fill(units: readonly Unit[], places: readonly PlaceFacts[], rooms: readonly number[]): string[] | undefined {
+function fill(
+  units: readonly Unit[],
+  places: readonly PlaceFacts[],
+  rooms: readonly number[],
+): string[] | undefined {
   const left = [...rooms];
   const where = new Map<string, number>();
   let current = 0;
@@ -119,7 +141,8 @@ function fill(units: readonly Unit[], places: readonly PlaceFacts[], rooms: read
       continue;
     }
     while (current < left.length - 1 && (left[current] as number) < load(unit)) current++;
-    const fits = (left[current] as number) >= load(unit) ? current : left.findIndex((room) => room >= load(unit));
+    const fits =
+      (left[current] as number) >= load(unit) ? current : left.findIndex((room) => room >= load(unit));
     if (fits < 0) return undefined;
     left[fits] = (left[fits] as number) - load(unit);
     where.set(unit.name, fits);
@@ -174,17 +197,23 @@ function streamed(input: WorkloadPlanInput, accelerators: readonly PlaceFacts[])
     room -= at.unit.bytes;
   };
   // The head and what is small first: the table of embeddings is only looked up.
-  const outside = mine.filter(({ unit }) => !unit.isBlock).sort((a, b) => b.unit.activeBytes - a.unit.activeBytes);
+  const outside = mine
+    .filter(({ unit }) => !unit.isBlock)
+    .sort((a, b) => b.unit.activeBytes - a.unit.activeBytes);
   for (const at of outside) if (at.unit.bytes <= room) stays(at);
   const blocks = mine.filter(({ unit }) => unit.isBlock);
-  const count = countThatStay(blocks.map(({ unit }) => unit.bytes), room);
+  const count = countThatStay(
+    blocks.map(({ unit }) => unit.bytes),
+    room,
+  );
   for (const at of spread(blocks, count)) if (at.unit.bytes <= room) stays(at);
 
   const cpu = input.places.find(({ place }) => place === "cpu");
   let host = cpu?.memory ?? 0;
   for (const [i, unit] of units.entries()) {
     if (where[i] !== undefined) continue;
-    const table = unit.tiedTo === undefined ? undefined : where[units.findIndex(({ name }) => name === unit.tiedTo)];
+    const table =
+      unit.tiedTo === undefined ? undefined : where[units.findIndex(({ name }) => name === unit.tiedTo)];
     const place = table ?? (unit.bytes <= host ? "cpu" : "disk");
     if (place === "cpu") host -= unit.bytes;
     where[i] = place;
@@ -193,13 +222,20 @@ function streamed(input: WorkloadPlanInput, accelerators: readonly PlaceFacts[])
 }
 
 function countThatStay(bytes: readonly number[], room: number): number {
-  let left = room;
-  return bytes.filter((size) => size <= left && ((left -= size), true)).length;
+  let [left, count] = [room, 0];
+  for (const size of bytes) {
+    if (size > left) continue;
+    left -= size;
+    count++;
+  }
+  return count;
 }
 
 /** So many of the items, evenly over all of them. */
 function spread<T>(items: readonly T[], count: number): T[] {
-  return items.filter((_, i) => Math.floor(((i + 1) * count) / items.length) > Math.floor((i * count) / items.length));
+  return items.filter(
+    (_, i) => Math.floor(((i + 1) * count) / items.length) > Math.floor((i * count) / items.length),
+  );
 }
 
 function predict(
@@ -219,7 +255,16 @@ function predict(
       const work = computing.has(place) ? activations : 0;
       // On the CPU what lies on the disk is used where it is mapped.
       const slots = place === main && main !== "cpu" ? SLOTS * largest : 0;
-      return { place, name, memory, weights, cache, activations: work, slots, peak: weights + cache + work + slots };
+      return {
+        place,
+        name,
+        memory,
+        weights,
+        cache,
+        activations: work,
+        slots,
+        peak: weights + cache + work + slots,
+      };
     })
     .filter(({ place, peak }) => peak > 0 || isAccelerator(place));
 
@@ -229,7 +274,10 @@ function predict(
     for (const unit of units) {
       const on = facts.get(unit.computes);
       if (on === undefined) continue;
-      compute += Math.max((unit.activeBytes + unit.cache) / on.bandwidth, (2 * unit.active * tokens) / on.flops);
+      compute += Math.max(
+        (unit.activeBytes + unit.cache) / on.bandwidth,
+        (2 * unit.active * tokens) / on.flops,
+      );
       if (unit.place === "disk") copies += unit.bytes / Math.min(disk, on.link || disk);
       else if (unit.place !== unit.computes) copies += unit.bytes / on.link;
     }

@@ -45,12 +45,16 @@ export function letRest(tensor: Tensor, source: WeightSource): void {
 export function settle(tensor: Tensor, place: string, name: string): void {
   const source = sources.get(tensor);
   if (tensor.is_meta && place !== "meta" && source === undefined)
-    throw new InvalidArgumentError(`${name} is on the meta device and has no values that could go to ${place}.`, {
-      hint: "Load a checkpoint, or call to_empty({ device }) and initialise it.",
-    });
+    throw new InvalidArgumentError(
+      `${name} is on the meta device and has no values that could go to ${place}.`,
+      {
+        hint: "Load a checkpoint, or call to_empty({ device }) and initialise it.",
+      },
+    );
   if (homeOf(tensor) === place) return;
   tidily(() => {
-    const value = tensor.is_meta && source !== undefined ? (offloadedValue(tensor) as Tensor) : tensor.detach();
+    const value =
+      tensor.is_meta && source !== undefined ? (offloadedValue(tensor) as Tensor) : tensor.detach();
     const { grad } = tensor;
     if (grad) tensor.grad = null;
     tensor.data = bringTo(place, value);
@@ -117,12 +121,18 @@ export class CopyFeeder implements Feeder {
 }
 
 /** A tensor's values on a place, without gradients; undefined when it is there already. */
-function valueOn(place: string, tensor: Tensor, name: string): { tensor: Tensor; isShared: boolean } | undefined {
+function valueOn(
+  place: string,
+  tensor: Tensor,
+  name: string,
+): { tensor: Tensor; isShared: boolean } | undefined {
   const source = tensor.is_meta ? sources.get(tensor) : undefined;
   if (source === undefined) {
     if (tensor.is_meta)
       throw new InvalidArgumentError(`${name} is on the meta device, and nobody knows its values.`);
-    return homeOf(tensor) === place ? undefined : { tensor: torch.keep(moved(place, tensor)), isShared: false };
+    return homeOf(tensor) === place
+      ? undefined
+      : { tensor: torch.keep(moved(place, tensor)), isShared: false };
   }
   const value = source.tensor ?? source.read();
   try {

@@ -1,6 +1,7 @@
 // Arguments and results on their way between devices.
-import { isOptions } from "../torch/options.ts";
+
 import { type Device, Tensor } from "../torch/index.ts";
+import { isOptions } from "../torch/options.ts";
 import { tensorsIn } from "../torch/tensor_tree.ts";
 
 /** Where the first tensor in some arguments is; undefined without one. */
@@ -26,10 +27,10 @@ export function sendTo(value: unknown, device: Device, skip: ReadonlySet<string>
     if (skip.has(key)) continue;
     const moved = sendTo(value[key], device, skip);
     if (moved === value[key]) continue;
-    copy ??= Object.create(
-      Object.getPrototypeOf(value),
-      Object.getOwnPropertyDescriptors(value),
-    ) as Record<string, unknown>;
+    copy ??= Object.create(Object.getPrototypeOf(value), Object.getOwnPropertyDescriptors(value)) as Record<
+      string,
+      unknown
+    >;
     copy[key] = moved;
   }
   return copy ?? value;

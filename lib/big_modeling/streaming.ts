@@ -1,7 +1,13 @@
 // Offloaded blocks that are streamed: brought ahead of their use, over a few slots that take turns, for eager code and for Programs.
 import { OutOfMemoryError } from "../errors/index.ts";
 import type { Module } from "../nn/index.ts";
-import { attachStreamer, type Block, BlockStreamer, detachStreamers, PlacementDevice } from "../placement/index.ts";
+import {
+  attachStreamer,
+  type Block,
+  BlockStreamer,
+  detachStreamers,
+  PlacementDevice,
+} from "../placement/index.ts";
 import type { Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
 import { mapTensors } from "../torch/tensor_tree.ts";
@@ -26,7 +32,9 @@ export function streamBlocks(
   if (!place.startsWith("limited") && place !== "cpu") return;
   const able = hooks.flatMap(([name, hook]) => {
     const tensors = sourcesOf(hook);
-    return tensors === undefined || tensors.size === 0 ? [] : [{ hook, block: { name, tensors } satisfies Block }];
+    return tensors === undefined || tensors.size === 0
+      ? []
+      : [{ hook, block: { name, tensors } satisfies Block }];
   });
   if (able.length === 0) return;
   const blocks = able.map(({ block }) => block);
@@ -36,7 +44,8 @@ export function streamBlocks(
   for (const [i, { hook }] of able.entries()) {
     const resting = streamer.resting(i);
     torch.no_grad(() => {
-      for (const [name, tensor] of hook.offloaded) if (resting.has(name)) tensor.data = resting.get(name) as Tensor;
+      for (const [name, tensor] of hook.offloaded)
+        if (resting.has(name)) tensor.data = resting.get(name) as Tensor;
     });
     for (const tensor of resting.values()) tensor.dispose();
     hook.useFeeder(new StreamFeeder(streamer, i, hook, place));
@@ -53,7 +62,12 @@ function sourcesOf(hook: AlignDevicesHook): Map<string, Tensor> | undefined {
     const source = tensor.is_meta ? sourceFor(tensor)?.tensor : undefined;
     // Resident under another name: nothing to bring.
     if (!tensor.is_meta) continue;
-    if (source === undefined || source.dtype !== tensor.dtype || source.device !== "cpu" || !source.is_contiguous())
+    if (
+      source === undefined ||
+      source.dtype !== tensor.dtype ||
+      source.device !== "cpu" ||
+      !source.is_contiguous()
+    )
       return undefined;
     found.set(name, source);
   }
@@ -61,8 +75,13 @@ function sourcesOf(hook: AlignDevicesHook): Map<string, Tensor> | undefined {
 }
 
 /** As many slots as there is room for, two at most: one is computed with while the next is filled. */
-function makeStreamer(place: string, blocks: readonly Block[], room: number | undefined): BlockStreamer | undefined {
-  if (place === "cpu") return new BlockStreamer("cpu", blocks, room === undefined ? {} : { memory: Math.max(1, room) });
+function makeStreamer(
+  place: string,
+  blocks: readonly Block[],
+  room: number | undefined,
+): BlockStreamer | undefined {
+  if (place === "cpu")
+    return new BlockStreamer("cpu", blocks, room === undefined ? {} : { memory: Math.max(1, room) });
   const device = new PlacementDevice(place);
   const size = ({ tensors }: Block) =>
     [...(tensors as Map<string, Tensor>).values()].reduce(

@@ -2,7 +2,7 @@
 // a checkpoint alone.
 import type { Module } from "../nn/index.ts";
 import { dtypeBytes } from "../torch/dtype.ts";
-import type { Dtype, Tensor } from "../torch/index.ts";
+import type { Dtype } from "../torch/index.ts";
 import { noSplitClasses, type Part, partsOf, uniqueTensors } from "./module_sizes.ts";
 
 /** A block, or a part outside of blocks, that stays on one place. */
@@ -47,7 +47,10 @@ export interface Shape {
 /** The shape that a config's fields describe, under the names that model families give them. */
 export function shapeOf(config: object): Shape {
   const text = (config as Record<string, unknown>).text_config;
-  const fields = (typeof text === "object" && text !== null ? { ...config, ...text } : config) as Record<string, unknown>;
+  const fields = (typeof text === "object" && text !== null ? { ...config, ...text } : config) as Record<
+    string,
+    unknown
+  >;
   const number = (names: readonly string[], otherwise: number): number => {
     for (const name of names) if (typeof fields[name] === "number") return fields[name];
     return otherwise;
@@ -73,7 +76,12 @@ export function shapeOf(config: object): Shape {
 }
 
 /** Bytes of keys and values of one layer. */
-function cacheBytes(shape: Shape, layer: number, { batch = 1, length = 2048 }: Workload, bytes: number): number {
+function cacheBytes(
+  shape: Shape,
+  layer: number,
+  { batch = 1, length = 2048 }: Workload,
+  bytes: number,
+): number {
   const type = shape.layerTypes?.[layer];
   if (type?.includes("linear") || type === "conv" || type === "mamba") return 0;
   const isWindowed = shape.window !== undefined && (type === undefined || type.includes("sliding"));
@@ -122,8 +130,10 @@ export function unitsOfWeights(
   const share = usedExperts(shape, batch);
   const units = [...rows].map(([name, { layer, weights }]): Unit & { layer: number | undefined } => {
     const isTable = layer === undefined && TABLE.test(name);
-    const sum = (count: (weight: NamedWeight) => number) => weights.reduce((total, each) => total + count(each), 0);
-    const part = ({ name }: NamedWeight) => (isTable ? 0 : /experts\./.test(name) && !/shared_expert/.test(name) ? share : 1);
+    const sum = (count: (weight: NamedWeight) => number) =>
+      weights.reduce((total, each) => total + count(each), 0);
+    const part = ({ name }: NamedWeight) =>
+      isTable ? 0 : /experts\./.test(name) && !/shared_expert/.test(name) ? share : 1;
     return {
       name,
       layer,
@@ -132,7 +142,10 @@ export function unitsOfWeights(
       parameters: sum(({ parameters }) => parameters),
       active: sum((each) => each.parameters * part(each)),
       activeBytes: sum((each) => each.bytes * part(each)),
-      cache: layer !== undefined && layer < shape.layers ? cacheBytes(shape, layer, workload, dtypeBytes(cacheDtype)) : 0,
+      cache:
+        layer !== undefined && layer < shape.layers
+          ? cacheBytes(shape, layer, workload, dtypeBytes(cacheDtype))
+          : 0,
     };
   });
   const first = units.filter(({ isBlock, name }) => !isBlock && TABLE.test(name));
@@ -173,7 +186,7 @@ export function unitsOfModel(
   model: Module,
   shape: Shape,
   workload: Workload,
-  dtypeOf: (name: string, tensor: Tensor) => Dtype = (_name, tensor) => tensor.dtype,
+  dtypeOf: (name: string, dtype: Dtype) => Dtype = (_name, dtype) => dtype,
   tied: ReadonlySet<string> = new Set(),
 ): Unit[] {
   const root = partsOf(model);
@@ -190,7 +203,7 @@ export function unitsOfModel(
   walk(root);
   const weights = [...uniqueTensors(root, ["parameters", "buffers"], tied)].map(([name, tensor]) => {
     const parameters = tensor.numel();
-    return { name, parameters, bytes: parameters * dtypeBytes(dtypeOf(name, tensor)) };
+    return { name, parameters, bytes: parameters * dtypeBytes(dtypeOf(name, tensor.dtype)) };
   });
   const units = unitsOfWeights(weights, shape, workload, dtypeOfModel(model));
   const known = new Map(units.map((unit) => [unit.name, unit]));

@@ -25,7 +25,8 @@ export const sourceOf = (tensor: Tensor): WeightSource => ({ tensor, read: () =>
 
 /** Tensors by name as a map. */
 export function mapOf(tensors: Readonly<Record<string, Tensor>> | ReadonlyMap<string, Tensor>): WeightsMap {
-  const all = tensors instanceof Map ? (tensors as ReadonlyMap<string, Tensor>) : new Map(Object.entries(tensors));
+  const all =
+    tensors instanceof Map ? (tensors as ReadonlyMap<string, Tensor>) : new Map(Object.entries(tensors));
   return {
     has: (name) => all.has(name),
     source: (name) => sourceOf(known(all.get(name), name)),
@@ -111,12 +112,15 @@ async function openIndex(
   for (const [name, entry] of Object.entries(index)) {
     const { safetensors_file, weight_name = name, dtype } = entry;
     if (safetensors_file === undefined) {
-      if (folder === undefined) throw new CheckpointError(`'${name}' lies in an offload folder, and none is named.`);
+      if (folder === undefined)
+        throw new CheckpointError(`'${name}' lies in an offload folder, and none is named.`);
       sources.set(name, { tensor: undefined, read: () => readOffloadedWeight(folder, name, entry) });
       continue;
     }
     if (!isAbsolute(safetensors_file) && safetensors_file.split(/[\\/]/).includes(".."))
-      throw new CheckpointError(`The offload index leads out of its folder: '${safetensors_file}' for '${name}'.`);
+      throw new CheckpointError(
+        `The offload index leads out of its folder: '${safetensors_file}' for '${name}'.`,
+      );
     const file = files.get(safetensors_file) ?? (await safe_open(resolve(safetensors_file)));
     files.set(safetensors_file, file);
     sources.set(name, fileSource(file, weight_name, dtype === undefined ? undefined : asDtype(dtype)));

@@ -117,7 +117,7 @@ async function verify(name: string | undefined, { cacheDir, json = false }: Flag
     bad += wrong.length + missing.length;
     if (json) continue;
     const state = wrong.length + missing.length === 0 ? "whole" : "damaged";
-    console.log(`${repo} ${commit.slice(0, 12)}: ${checked} files, ${state}`);
+    console.log(`${repo} ${commit.slice(0, 12)}: ${checked} ${checked === 1 ? "file" : "files"}, ${state}`);
     for (const file of wrong) console.log(`  wrong bytes: ${file}`);
     for (const file of missing) console.log(`  missing: ${file}`);
   }

@@ -40,8 +40,7 @@ async function run(model: string | undefined, folder: string | undefined, flags:
     else for (const name of ejectableModels()) console.log(name);
     return;
   }
-  if (model === undefined)
-    throw new UsageError("Which model?", `Models: ${ejectableModels().join(", ")}`);
+  if (model === undefined) throw new UsageError("Which model?", `Models: ${ejectableModels().join(", ")}`);
   const name = flags.name ?? `my-${model}`;
   const files = ejectModel(model, name);
   const target = folder ?? name;

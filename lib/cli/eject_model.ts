@@ -11,7 +11,9 @@ const modelsFolder = path.join(packageRoot, "lib/models");
 
 /** The names of the models that can be copied. */
 export const ejectableModels = (): string[] =>
-  readdirSync(modelsFolder).filter((name) => existsSync(path.join(modelsFolder, name, `modeling_${name}.ts`)));
+  readdirSync(modelsFolder).filter((name) =>
+    existsSync(path.join(modelsFolder, name, `modeling_${name}.ts`)),
+  );
 
 /** A file to write: its name in the folder, and its text. */
 export interface EjectedFile {
@@ -51,7 +53,10 @@ export function ejectModel(model: string, name: string): EjectedFile[] {
   };
   take(`configuration_${model}.ts`);
   take(`modeling_${model}.ts`);
-  const files = [...sources].map(([file, text]) => ({ name: file, text: renamed(outside(text), model, name) }));
+  const files = [...sources].map(([file, text]) => ({
+    name: file,
+    text: renamed(outside(text), model, name),
+  }));
   const classes = autoClasses(model);
   return [
     ...files,
@@ -176,11 +181,19 @@ const SMALL: Readonly<Record<string, unknown>> = {
   depths: [1, 1],
 };
 
-function parityTest(model: string, classes: ReadonlyMap<string, string>, sources: ReadonlyMap<string, string>): string {
+function parityTest(
+  model: string,
+  classes: ReadonlyMap<string, string>,
+  sources: ReadonlyMap<string, string>,
+): string {
   const configText = sources.get(`configuration_${model}.ts`) as string;
   const isComposite = /static override readonly sub_configs/.test(configText);
-  const sizes = Object.entries(SMALL).filter(([field]) => new RegExp(`^ {2}declare ${field}[?!]?:`, "m").test(configText));
-  const takesImages = /main_input_name[^=]*= "pixel_values"/.test(sources.get(`modeling_${model}.ts`) as string);
+  const sizes = Object.entries(SMALL).filter(([field]) =>
+    new RegExp(`^ {2}declare ${field}[?!]?:`, "m").test(configText),
+  );
+  const takesImages = /main_input_name[^=]*= "pixel_values"/.test(
+    sources.get(`modeling_${model}.ts`) as string,
+  );
   const config = classes.get("AutoConfig") as string;
   const cls =
     classes.get("AutoModelForCausalLM") ??

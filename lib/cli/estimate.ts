@@ -63,7 +63,9 @@ async function run(model: string, flags: Flags): Promise<void> {
     return;
   }
   const { plan, parameters, bytes, dtypes } = result;
-  console.log(`${bold(model, process.stdout)}: ${count(parameters)} parameters, ${formatBytes(bytes)} (${dtypes.join(", ")})`);
+  console.log(
+    `${bold(model, process.stdout)}: ${count(parameters)} parameters, ${formatBytes(bytes)} (${dtypes.join(", ")})`,
+  );
   console.log(`${flags.batch} × ${flags.length} tokens\n`);
   console.log(picture(plan));
   console.log(table(plan.peaks));
@@ -74,7 +76,8 @@ async function run(model: string, flags: Flags): Promise<void> {
   );
 }
 
-const count = (n: number) => (n >= 1e9 ? `${(n / 1e9).toFixed(1)} billion` : n >= 1e6 ? `${(n / 1e6).toFixed(1)} million` : String(n));
+const count = (n: number) =>
+  n >= 1e9 ? `${(n / 1e9).toFixed(1)} billion` : n >= 1e6 ? `${(n / 1e6).toFixed(1)} million` : String(n);
 const figure = (n: number) => (n >= 100 ? n.toFixed(0) : n >= 1 ? n.toFixed(1) : n.toPrecision(2));
 
 /** A place's letter and colour: what each cell of the picture shows. */
@@ -104,7 +107,9 @@ function picture({ units }: WorkloadPlan): string {
   }
   const width = Math.min(28, Math.max(...rows.map(([first]) => stackOf(first as PlacedUnit).length)));
   for (const row of rows) {
-    const name = stackOf(row[0] as PlacedUnit).slice(-width).padEnd(width);
+    const name = stackOf(row[0] as PlacedUnit)
+      .slice(-width)
+      .padEnd(width);
     for (let i = 0; i < row.length; i += 50) {
       const cells = row.slice(i, i + 50).map(({ place }) => cell(place));
       lines.push(`  ${i === 0 ? name : " ".repeat(width)}  ${cells.join("")}`);
@@ -130,5 +135,7 @@ function table(peaks: readonly PlacePeak[]): string {
   });
   const all = [["", "weights", "cache", "work", "peak"], ...rows];
   const widths = all[0]?.map((_, i) => Math.max(...all.map((row) => (row[i] as string).length))) ?? [];
-  return all.map((row) => `  ${row.map((text, i) => text.padEnd(widths[i] as number)).join("  ")}`.trimEnd()).join("\n");
+  return all
+    .map((row) => `  ${row.map((text, i) => text.padEnd(widths[i] as number)).join("  ")}`.trimEnd())
+    .join("\n");
 }

@@ -37,12 +37,17 @@ async function run(name: string, flags: Flags): Promise<void> {
   if (!/^[a-z][a-z0-9]*(?:-[a-z0-9]+)*$/.test(name))
     throw new UsageError(`'${name}' cannot be the name: use small letters, digits and -, such as my-model.`);
   if (existsSync(path.join(packageRoot, "lib/models", name.replaceAll("-", "_"))))
-    throw new UsageError(`'${name}' is a model of the library.`, `To change it, copy it: npx torchformers eject ${name}`);
+    throw new UsageError(
+      `'${name}' is a model of the library.`,
+      `To change it, copy it: npx torchformers eject ${name}`,
+    );
   const folder = flags.folder ?? name;
   if (!flags.force && existsSync(folder) && readdirSync(folder).length > 0)
     throw new UsageError(`${folder} is not empty.`, "Give another --folder, or --force.");
 
-  const { version } = JSON.parse(readFileSync(path.join(packageRoot, "package.json"), "utf8")) as { version: string };
+  const { version } = JSON.parse(readFileSync(path.join(packageRoot, "package.json"), "utf8")) as {
+    version: string;
+  };
   const pascal = name.replace(/(?:^|-)(\w)/g, (_, letter: string) => letter.toUpperCase());
   const named = (text: string) =>
     text
@@ -51,7 +56,9 @@ async function run(name: string, flags: Flags): Promise<void> {
       .replaceAll("my_model", name.replaceAll("-", "_"))
       .replaceAll('"torchformers": "^0.1.0"', `"torchformers": "^${version}"`);
   const { writeFileAtomic } = await import("../hub/atomic.ts");
-  const files = readdirSync(template, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
+  const files = readdirSync(template, { recursive: true, withFileTypes: true }).filter((entry) =>
+    entry.isFile(),
+  );
   const written: string[] = [];
   for (const entry of files) {
     const source = path.join(entry.parentPath, entry.name);

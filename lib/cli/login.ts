@@ -4,12 +4,13 @@ import type { Command } from "commander";
 import type { User } from "../hub/api.ts";
 import { endpoint } from "../hub/environment.ts";
 import { login, login_in_browser } from "../hub/login.ts";
+import { printable } from "../hub/redact.ts";
 import { bold, interruptible, UsageError } from "./support.ts";
 
 const DETAILS = `
 The token is asked for without showing it, or read from stdin; --browser gets one by way of a browser, on this machine or
-another one. It is kept in the file that HF_TOKEN_PATH names, else in
-token below HF_HOME, readable by you only; Python uses the same.
+another one, and it is renewed before it expires. It is kept in the file that HF_TOKEN_PATH names, else in the file token
+below HF_HOME, readable by you only; Python uses the same.
 
 Examples:
   $ npx torchformers login
@@ -25,7 +26,7 @@ export function define(command: Command): void {
 
 async function run({ browser = false }: { browser?: boolean }): Promise<void> {
   const { name } = browser ? await byBrowser() : await byToken();
-  console.log(`Logged in as ${bold(name, process.stdout)}.`);
+  console.log(`Logged in as ${bold(printable(name), process.stdout)}.`);
   if (process.env["HF_TOKEN"]) console.error("HF_TOKEN is set; it is used instead of what was kept now.");
 }
 

@@ -49,6 +49,11 @@ const COMMANDS: readonly CommandEntry[] = [
     summary: "bring a repository of the hub, or some of its files",
     load: () => import("./download.ts"),
   },
+  {
+    name: "inspect",
+    summary: "list the code, native code and pickles of a model before you trust it",
+    load: () => import("./inspect.ts"),
+  },
   { name: "upload", summary: "send a folder to the hub", load: () => import("./upload.ts") },
   {
     name: "cache",

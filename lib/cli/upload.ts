@@ -1,6 +1,7 @@
 // torchformers upload: sends a folder as one commit.
 
 import type { Command } from "commander";
+import { printable } from "../hub/redact.ts";
 import { create_repo, upload_folder } from "../hub/upload.ts";
 import { ProgressBar, showBytes } from "./progress.ts";
 import { interruptible, printJson } from "./support.ts";
@@ -62,7 +63,7 @@ async function run(folder: string, name: string, flags: Flags): Promise<void> {
     });
     bar.finish();
     if (flags.json) printJson(info);
-    else console.log(info.pr_url ?? info.url);
+    else console.log(printable(String(info.pr_url ?? info.url)));
   } finally {
     bar.finish();
   }

@@ -3,6 +3,7 @@
 import type { Command } from "commander";
 import { whoami } from "../hub/api.ts";
 import { endpoint } from "../hub/environment.ts";
+import { printable } from "../hub/redact.ts";
 import { printJson } from "./support.ts";
 
 export function define(command: Command): void {
@@ -13,8 +14,10 @@ export function define(command: Command): void {
       const role = auth?.accessToken?.role;
       if (json)
         return printJson({ name, fullname, orgs: orgs.map((org) => org.name), role, endpoint: endpoint() });
-      console.log(name);
-      if (orgs.length > 0) console.log(`organizations: ${orgs.map((org) => org.name).join(", ")}`);
-      if (role !== undefined) console.log(`the token may: ${role}`);
+      console.log(printable(name));
+      if (orgs.length > 0) {
+        console.log(`organizations: ${printable(orgs.map((org) => org.name).join(", "))}`);
+      }
+      if (role !== undefined) console.log(`the token may: ${printable(String(role))}`);
     });
 }

@@ -136,7 +136,12 @@ export class ProgramLoop {
       options.first.length,
       options.ids?._handle ?? null,
       options.going?._handle ?? null,
-      [number(options.limit), options.most ?? Infinity, options.milliseconds ?? Infinity, options.ahead ?? Infinity],
+      [
+        number(options.limit),
+        options.most ?? Infinity,
+        options.milliseconds ?? Infinity,
+        options.ahead ?? Infinity,
+      ],
       options.generator?._handle ?? null,
       options.quiet ?? false,
     );

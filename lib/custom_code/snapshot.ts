@@ -3,9 +3,9 @@
 import { readFile, stat } from "node:fs/promises";
 import path from "node:path";
 import { CustomCodeError, RemoteCodeError } from "../errors/index.ts";
-import { listFiles } from "../hub/listing.ts";
 import { findFile, type HubOptions, kindOf } from "../hub/files.ts";
 import { assertInside } from "../hub/links.ts";
+import { listFiles } from "../hub/listing.ts";
 import { type CodeFiles, findPackage, isBuiltin, packageOf } from "./code_cache.ts";
 import { lexModule, scriptName, stripTypes, withSpecifiers } from "./modules.ts";
 import type { ClassReference } from "./references.ts";

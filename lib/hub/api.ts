@@ -166,5 +166,6 @@ export async function whoami(options: Pick<HubOptions, "token" | "signal"> = {})
   const { value } = await hubJson(`${endpoint()}/api/whoami-v2`, { token, signal: options.signal });
   const user = (value ?? {}) as Partial<User>;
   if (typeof user.name !== "string") throw new HubError("The hub does not say who the token belongs to.");
-  return { type: "user", orgs: [], ...user, name: user.name };
+  const orgs = (Array.isArray(user.orgs) ? user.orgs : []).filter((org) => typeof org?.name === "string");
+  return { ...user, type: typeof user.type === "string" ? user.type : "user", orgs, name: user.name };
 }

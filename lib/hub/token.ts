@@ -30,7 +30,7 @@ export async function tokenFor(option: TokenOption): Promise<string | undefined>
   if (isImplicit && isTrue(process.env.HF_HUB_DISABLE_IMPLICIT_TOKEN)) return undefined;
   const token = typeof option === "string" ? cleanToken(option) : await get_token();
   if (token === undefined && option === true) {
-    throw new InvalidArgumentError("token: true asks for a token, and there is none.", {
+    throw new InvalidArgumentError("A token is needed, and there is none.", {
       hint: `Run \`npx torchformers login\`, or set HF_TOKEN. Tokens are made at ${endpoint()}/settings/tokens.`,
     });
   }

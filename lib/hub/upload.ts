@@ -252,7 +252,9 @@ async function commit(
     const { done, value } = await steps.next();
     if (done) {
       for (const { path: name } of files) progress.done(name);
-      if (value === undefined) throw new HubError(`'${repo}': the hub did not say which commit it made.`);
+      if (typeof value?.commit.oid !== "string") {
+        throw new HubError(`'${repo}': the hub did not say which commit it made.`);
+      }
       return { repo, oid: value.commit.oid, url: value.commit.url, pr_url: value.pullRequestUrl };
     }
     if (value.event !== "fileProgress" || value.state !== "uploading") continue;

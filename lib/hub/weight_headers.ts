@@ -3,11 +3,11 @@
 import { open } from "node:fs/promises";
 import { CheckpointError, HubError, SafetensorsFormatError } from "../errors/index.ts";
 import { isRecord } from "../json/json.ts";
-import { listFiles } from "./listing.ts";
 import { findCheckpoint, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME } from "./checkpoint.ts";
 import { endpoint } from "./environment.ts";
 import { findFile, type HubOptions, kindOf, pin } from "./files.ts";
 import { hubRequest, readBytes } from "./http.ts";
+import { listFiles } from "./listing.ts";
 import { isRepoId, splitRevision } from "./names.ts";
 import { tokenFor } from "./token.ts";
 
@@ -81,7 +81,9 @@ async function rangeReader(repo: string, file: string, options: HubOptions): Pro
     const response = await hubRequest(address, { headers, token, repo, signal: options.signal });
     if (response.status !== 206) {
       response.message.destroy();
-      throw new HubError(`The hub sends no parts of ${file} (${repo}): it answered ${response.status} to a range.`);
+      throw new HubError(
+        `The hub sends no parts of ${file} (${repo}): it answered ${response.status} to a range.`,
+      );
     }
     return (await readBytes(response, count)).subarray(0, count);
   };
@@ -106,22 +108,31 @@ async function header(file: string, read: ReadRange): Promise<WeightHeader[]> {
   if (first.length < 8) throw bad("it is shorter than 8 bytes");
   const length = Number(first.readBigUInt64LE(0));
   if (length > LONGEST) throw bad(`its header has ${length} bytes`);
-  const rest = 8 + length > first.length ? await read(first.length, 8 + length - first.length) : Buffer.alloc(0);
+  const rest =
+    8 + length > first.length ? await read(first.length, 8 + length - first.length) : Buffer.alloc(0);
   const text = Buffer.concat([first, rest]).subarray(8, 8 + length);
   if (text.length < length) throw bad("its header is cut off");
   let parsed: unknown;
   try {
     parsed = JSON.parse(text.toString("utf8"));
   } catch (error) {
-    throw new CheckpointError(`${file} is not a safetensors file: ${(error as Error).message}`, { cause: error });
+    throw new CheckpointError(`${file} is not a safetensors file: ${(error as Error).message}`, {
+      cause: error,
+    });
   }
   if (!isRecord(parsed)) throw bad("its header is no object");
   return Object.entries(parsed)
     .filter(([name]) => name !== "__metadata__")
     .map(([name, entry]) => {
       const { dtype, shape, data_offsets } = entry as Partial<Record<string, unknown>>;
-      const isRange = Array.isArray(data_offsets) && data_offsets.length === 2 && data_offsets.every(Number.isSafeInteger);
-      if (typeof dtype !== "string" || !Array.isArray(shape) || !shape.every(Number.isSafeInteger) || !isRange)
+      const isRange =
+        Array.isArray(data_offsets) && data_offsets.length === 2 && data_offsets.every(Number.isSafeInteger);
+      if (
+        typeof dtype !== "string" ||
+        !Array.isArray(shape) ||
+        !shape.every(Number.isSafeInteger) ||
+        !isRange
+      )
         throw bad(`'${name}' has no dtype, shape and data_offsets`);
       return { name, dtype, shape: shape as number[], bytes: data_offsets[1] - data_offsets[0] };
     });

@@ -1,7 +1,6 @@
 // What `from_pretrained` is told: its options, and what follows from them before any weight is read.
 
 import type { DeviceMap, MaxMemory, Place } from "../big_modeling/devices.ts";
-import type { Workload } from "../big_modeling/units.ts";
 import type { PretrainedConfig } from "../configuration/index.ts";
 import { InvalidArgumentError, UnsupportedQuantizationError } from "../errors/index.ts";
 import type { CheckpointFiles } from "../hub/checkpoint.ts";
@@ -28,11 +27,6 @@ export interface FromPretrainedOptions extends HubOptions {
   readonly device_map?: Place | DeviceMap | null | undefined;
   /** Place → bytes or a size such as "10GiB": what a plan may use. Default: what is free. */
   readonly max_memory?: MaxMemory | null | undefined;
-  /**
-   * What a plan is made for: sequences at once, and tokens of each. With it, caches and activations are counted and places are
-   * filled again; without it the plan is the reference's, of weights alone.
-   */
-  readonly workload?: Workload | null | undefined;
   /** Folder for weights that stay on the disk and that no file of the checkpoint holds as they are needed. */
   readonly offload_folder?: string | null | undefined;
   /** Offload buffers too. Default false. */
@@ -63,7 +57,6 @@ export const OWN_OPTIONS = [
   "attn_implementation",
   "device_map",
   "max_memory",
-  "workload",
   "offload_folder",
   "offload_buffers",
   "variant",

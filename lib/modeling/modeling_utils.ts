@@ -15,7 +15,7 @@ import type { CommitInfo } from "../hub/upload.ts";
 import { bind } from "../nn/arguments.ts";
 import * as nn from "../nn/index.ts";
 import { isInitial, modulesMade } from "../nn/initial_values.ts";
-import { type OffloadStats, offloadStats } from "../placement/index.ts";
+import { home_device, type OffloadStats, offloadStats } from "../placement/index.ts";
 import type { CheckpointOptions } from "../torch/checkpoint.ts";
 import { isFloatingDtype } from "../torch/dtype.ts";
 import type { Device, Dtype, RemovableHandle, Tensor } from "../torch/index.ts";
@@ -514,7 +514,8 @@ export class PreTrainedModel extends PeftAdapterMixin {
   /** Where the first parameter is; of one that is offloaded, where it is computed with. */
   get device(): Device {
     const main = this.hf_device_map && executionDevice(mainPlace(this.hf_device_map));
-    for (const tensor of this.parameters()) return main !== undefined && isOffloaded(tensor) ? main : tensor.device;
+    for (const tensor of this.parameters())
+      return main !== undefined && isOffloaded(tensor) ? main : home_device(tensor);
     for (const tensor of this.buffers()) return tensor.device;
     return "cpu";
   }
@@ -687,7 +688,15 @@ function isNorm(module: nn.Module): boolean {
 
 /** Prototypes whose forward runs in a scope already. */
 const scoped = new WeakSet<object>();
+/** The forward that runs in a scope → the one that a class has. */
+const written = new WeakMap<object, object>();
 let depth = 0;
+
+/** The source of a model's forward, as its class was written. */
+export function sourceOfForward(model: PreTrainedModel): string {
+  const { forward } = Object.getPrototypeOf(model) as PreTrainedModel;
+  return Function.prototype.toString.call(written.get(forward) ?? forward);
+}
 
 /**
  * Makes the forward of a class run in a memory scope where no gradients are recorded: what a forward leaves behind is
@@ -720,5 +729,6 @@ function runInScope(prototype: object): void {
       enumerable: false,
     });
     Object.defineProperty(inScope, "name", { value: "forward" });
+    written.set(inScope, forward);
   }
 }

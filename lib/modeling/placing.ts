@@ -1,7 +1,9 @@
 // Where from_pretrained puts weights: the plan for a device_map, and what stays on the disk.
-import { type DeviceMap, type MaxMemory, placeName, placesOf } from "../big_modeling/devices.ts";
+
 import { check_device_map, placeOf } from "../big_modeling/device_map.ts";
+import { type DeviceMap, type MaxMemory, placeName, placesOf } from "../big_modeling/devices.ts";
 import { dispatch, isElsewhere, mainPlace } from "../big_modeling/dispatch.ts";
+import { parseBudget } from "../big_modeling/max_memory.ts";
 import {
   type OffloadIndex,
   offload_weight,
@@ -9,8 +11,7 @@ import {
   save_offload_index,
 } from "../big_modeling/offload_folder.ts";
 import { executionDevice } from "../big_modeling/placement.ts";
-import { parseBudget } from "../big_modeling/max_memory.ts";
-import { PLAN_KINDS, type PlanKind, planLoading, planModel } from "../big_modeling/plan_model.ts";
+import { PLAN_KINDS, type PlanKind, planLoading } from "../big_modeling/plan_model.ts";
 import { letRest } from "../big_modeling/residence.ts";
 import { sourceOf, type WeightSource } from "../big_modeling/weights_map.ts";
 import { InvalidArgumentError } from "../errors/index.ts";
@@ -28,7 +29,10 @@ export function parseDeviceMap(given: FromPretrainedOptions["device_map"]): Plan
   if (given === null || given === undefined) return undefined;
   if (typeof given === "object") return placesOf(given);
   if (PLAN_KINDS.includes(given as PlanKind)) return given as PlanKind;
-  const place = placeName(given, `device_map is one of ${PLAN_KINDS.join(", ")}, a map, or one device, which`);
+  const place = placeName(
+    given,
+    `device_map is one of ${PLAN_KINDS.join(", ")}, a map, or one device, which`,
+  );
   if (place === "meta") throw new InvalidArgumentError("device_map: 'meta' holds no weights.");
   return { "": place };
 }
@@ -60,15 +64,12 @@ export class Placing {
     this.#tied = model.all_tied_weights_keys;
     this.#buffers = new Set([...model.named_buffers({ remove_duplicate: false })].map(([name]) => name));
     if (typeof given === "string") {
-      const { max_memory, workload } = options;
-      if (workload) this.map = planModel(model, { ...workload, device_map: given, max_memory }).device_map;
-      else
-        this.map = planLoading(model, given, {
-          max_memory,
-          offload_buffers: this.#offloadBuffers,
-          dtypeOf: (name, tensor) =>
-            tensor.is_floating_point() && keepsFloat32(name) ? "float32" : tensor.dtype,
-        });
+      this.map = planLoading(model, given, {
+        max_memory: options.max_memory,
+        offload_buffers: this.#offloadBuffers,
+        dtypeOf: (name, tensor) =>
+          tensor.is_floating_point() && keepsFloat32(name) ? "float32" : tensor.dtype,
+      });
     } else {
       this.map = placesOf(given);
       check_device_map(model, this.map);
@@ -93,14 +94,20 @@ export class Placing {
    * False for one that has to be read.
    */
   async keepOnDisk(
-    { name, tensor, weight }: { readonly name: string; readonly tensor: Tensor; readonly weight: LazyWeight<Entry> },
+    {
+      name,
+      tensor,
+      weight,
+    }: { readonly name: string; readonly tensor: Tensor; readonly weight: LazyWeight<Entry> },
     dtype: Dtype,
     read: () => Promise<void>,
   ): Promise<boolean> {
     if (this.placeOf(name) !== "disk") return false;
     const part = weight instanceof WeightPart ? (weight as WeightPart<Entry>) : undefined;
     if (tensor.dtype !== dtype)
-      torch.no_grad(() => torch.tidy(() => (tensor.data = torch.empty(tensor.shape, { dtype, device: "meta" }))));
+      torch.no_grad(() =>
+        torch.tidy(() => (tensor.data = torch.empty(tensor.shape, { dtype, device: "meta" }))),
+      );
     if (part !== undefined) letRest(tensor, await fileView(part, dtype));
     else {
       if (this.#folder === undefined)
@@ -128,8 +135,7 @@ export class Placing {
     if (this.#folder !== undefined) {
       // What the checkpoint lacks was made just now.
       for (const [name, tensor] of Object.entries(this.#model.state_dict({ keep_vars: true })))
-        if (this.placeOf(name) === "disk" && !tensor.is_meta)
-          await this.#writeOut(name, tensor);
+        if (this.placeOf(name) === "disk" && !tensor.is_meta) await this.#writeOut(name, tensor);
       await save_offload_index(this.#index, this.#folder);
     }
     const declared = (this.#model.constructor as { _skip_keys_device_placement?: string | Iterable<string> })
@@ -149,7 +155,8 @@ export class Placing {
     const limit = limits && parseBudget(limits)[this.main];
     if (limit === undefined) return undefined;
     const stays = new Set<Tensor>();
-    for (const [name, tensor] of namesIn(this.#model)) if (this.placeOf(name) === this.main) stays.add(tensor);
+    for (const [name, tensor] of namesIn(this.#model))
+      if (this.placeOf(name) === this.main) stays.add(tensor);
     return limit - [...stays].reduce((sum, { nbytes }) => sum + nbytes, 0);
   }
 }
@@ -163,7 +170,8 @@ const namesIn = (model: PreTrainedModel): [string, Tensor][] => [
 async function fileView(part: WeightPart<Entry>, dtype: Dtype): Promise<WeightSource> {
   const { source, view } = part;
   const isWhole = view.offset === 0 && String(view.sizes) === String(source.shape) && part.is_contiguous;
-  const viewed = (stored: Tensor) => (isWhole ? stored : stored.as_strided(view.sizes, view.strides, view.offset));
+  const viewed = (stored: Tensor) =>
+    isWhole ? stored : stored.as_strided(view.sizes, view.strides, view.offset);
   const isAligned = source.file.is_aligned(source.name);
   if (isAligned) {
     const stored = torch.no_grad(() => torch.keep(viewed(source.file.get_tensor(source.name))));
@@ -174,6 +182,7 @@ async function fileView(part: WeightPart<Entry>, dtype: Dtype): Promise<WeightSo
   const file = await safe_open(source.file.path);
   return {
     tensor: undefined,
-    read: () => torch.no_grad(() => torch.tidy(() => viewed(file.get_tensor(source.name)).to({ dtype }).contiguous())),
+    read: () =>
+      torch.no_grad(() => torch.tidy(() => viewed(file.get_tensor(source.name)).to({ dtype }).contiguous())),
   };
 }

@@ -151,7 +151,10 @@ async function writeActiveAdapter(
       `${model.constructor.name} has ${others.length > 0 ? `${others.length + 1} active adapters` : "no active adapter"}, and one is saved at a time.`,
       { hint: "Choose it with set_adapter(name)." },
     );
-  await writeAdapter(model, directory, { adapter_name, state_dict, save_peft_format });
+  const also = async (folder: string) => {
+    if (model.can_generate()) await model.generation_config.save_pretrained(folder);
+  };
+  await writeAdapter(model, directory, { adapter_name, state_dict, save_peft_format, also });
 }
 
 const pad = (n: number) => String(n).padStart(5, "0");

@@ -293,19 +293,23 @@ export class Module {
     ...rest: [options?: { strict?: boolean | undefined }] | [strict: boolean]
   ): void {
     const { strict } = bind("set_submodule", rest, { strict: false });
-    if (target === "") throw new InvalidArgumentError("set_submodule needs the path of the module to replace.");
+    if (target === "")
+      throw new InvalidArgumentError("set_submodule needs the path of the module to replace.");
     const dot = target.lastIndexOf(".");
     const name = target.slice(dot + 1);
     const parent = this.get_submodule(target.slice(0, Math.max(dot, 0)));
     const present = (parent as unknown as Properties)[name];
     if (!(module instanceof Module)) throw notA(parent, "module", name, module);
     if (!(present instanceof Module) && (strict || name in parent)) {
-      throw new InvalidArgumentError(`${parent._get_name()} has no module '${name}' (replacing '${target}').`, {
-        suggestion: suggest(
-          name,
-          parent._own_state().children.map(([child]) => child),
-        ),
-      });
+      throw new InvalidArgumentError(
+        `${parent._get_name()} has no module '${name}' (replacing '${target}').`,
+        {
+          suggestion: suggest(
+            name,
+            parent._own_state().children.map(([child]) => child),
+          ),
+        },
+      );
     }
     (parent as unknown as Properties)[name] = module;
   }

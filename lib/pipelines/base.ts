@@ -4,7 +4,7 @@
 import { InvalidArgumentError } from "../errors/index.ts";
 import { suggest } from "../errors/suggest.ts";
 import { isPlain } from "../json/json.ts";
-import type { PreTrainedModel } from "../modeling/modeling_utils.ts";
+import { type PreTrainedModel, sourceOfForward } from "../modeling/modeling_utils.ts";
 import { Callable } from "../processing/callable.ts";
 import type { BaseImageProcessor } from "../processing/image/image_processing_utils.ts";
 import type { ProcessorMixin } from "../processing/processing_utils.ts";
@@ -268,8 +268,7 @@ export async function runModel(
 function takesObject(model: PreTrainedModel): boolean {
   const cls = model.constructor as typeof PreTrainedModel;
   if (cls.forward_inputs !== undefined) return true;
-  const source = Function.prototype.toString.call(Object.getPrototypeOf(model).forward);
-  const first = /\(\s*(\{|[\w$]+|\))/.exec(source)?.[1] ?? "";
+  const first = /\(\s*(\{|[\w$]+|\))/.exec(sourceOfForward(model))?.[1] ?? "";
   return first === "{" || first === ")" || BAGS.test(first);
 }
 

@@ -1,8 +1,8 @@
 // Pictures to labels.
 
 import { InvalidArgumentError } from "../errors/index.ts";
-import { isImageSource, load_image, type ImageSource } from "../processing/image/load_image.ts";
-import { Tensor, is_floating_point } from "../torch/index.ts";
+import { type ImageSource, isImageSource, load_image } from "../processing/image/load_image.ts";
+import { is_floating_point, Tensor } from "../torch/index.ts";
 import {
   type CallOptions,
   checkNames,

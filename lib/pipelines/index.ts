@@ -1,10 +1,8 @@
 // pipeline(task, model): everything that a task needs, loaded and ready to be called.
 
-import {
-  type AutoModelClass,
-} from "../auto/auto_factory.ts";
+import type { AutoModelClass } from "../auto/auto_factory.ts";
 import { AutoModelForCausalLM, AutoModelForImageClassification } from "../auto/modeling_auto.ts";
-import { type AutoProcessorOptions, AutoImageProcessor, AutoProcessor } from "../auto/processing_auto.ts";
+import { AutoImageProcessor, AutoProcessor, type AutoProcessorOptions } from "../auto/processing_auto.ts";
 import { AutoTokenizer } from "../auto/tokenization_auto.ts";
 import type { PretrainedConfig } from "../configuration/index.ts";
 import { InvalidArgumentError } from "../errors/index.ts";
@@ -198,9 +196,12 @@ export async function pipeline(
   const { impl, pt } = PIPELINE_REGISTRY.check_task(task);
   const Class = options.pipeline_class ?? impl;
   if (typeof model !== "string" && !(model instanceof PreTrainedModel)) {
-    throw new InvalidArgumentError(`pipeline("${task}") needs a model: a directory, a repository or a model.`, {
-      hint: `pipeline("${task}", "./my-model")`,
-    });
+    throw new InvalidArgumentError(
+      `pipeline("${task}") needs a model: a directory, a repository or a model.`,
+      {
+        hint: `pipeline("${task}", "./my-model")`,
+      },
+    );
   }
   options.signal?.throwIfAborted();
   const parts: Parts & { readonly model: PreTrainedModel } =

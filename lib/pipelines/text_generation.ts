@@ -1,6 +1,6 @@
 // Texts and conversations, continued.
 
-import { GenerationConfig } from "../configuration/index.ts";
+import type { GenerationConfig } from "../configuration/index.ts";
 import { InvalidArgumentError } from "../errors/index.ts";
 import type { Generates } from "../generation/generation_mixin.ts";
 import type { GenerateOptions } from "../generation/options.ts";
@@ -79,10 +79,7 @@ export interface TextGenerationPipeline {
   (text_inputs: Chat, options?: TextGenerationOptions): Promise<GeneratedChat[]>;
   (text_inputs: readonly Chat[], options: TextGenerationOptions & Answer): Promise<GeneratedText[][]>;
   (text_inputs: readonly Chat[], options?: TextGenerationOptions): Promise<GeneratedChat[][]>;
-  (
-    text_inputs: Stream<string>,
-    options?: TextGenerationOptions,
-  ): AsyncGenerator<GeneratedText[], void, void>;
+  (text_inputs: Stream<string>, options?: TextGenerationOptions): AsyncGenerator<GeneratedText[], void, void>;
   (text_inputs: Stream<Chat>, options?: TextGenerationOptions): AsyncGenerator<GeneratedChat[], void, void>;
 }
 
@@ -121,8 +118,7 @@ export class TextGenerationPipeline extends Pipeline {
       throw new InvalidArgumentError(`${this.model.constructor.name} does not generate texts.`, {
         hint: "Load it with AutoModelForCausalLM, or give its class GenerationMixin.",
       });
-    if (this.tokenizer === undefined)
-      throw new InvalidArgumentError("text-generation needs a tokenizer.");
+    if (this.tokenizer === undefined) throw new InvalidArgumentError("text-generation needs a tokenizer.");
     // What is generated stands behind the prompt, so a batch is filled up in front.
     if (this.tokenizer.padding_side === "right") this.tokenizer.padding_side = "left";
   }
@@ -236,7 +232,10 @@ export class TextGenerationPipeline extends Pipeline {
         "text-generation takes texts, or conversations: lists of messages with 'role' and 'content'.",
       );
     }
-    const { input_ids, attention_mask } = encoding as unknown as { input_ids: Tensor; attention_mask?: Tensor };
+    const { input_ids, attention_mask } = encoding as unknown as {
+      input_ids: Tensor;
+      attention_mask?: Tensor;
+    };
     const inputs: Values = attention_mask === undefined ? { input_ids } : { input_ids, attention_mask };
     if (handle_long_generation === "hole") this.#cut(inputs, parameters.settings as Values);
     return { ...inputs, prompt_text: input };
@@ -274,9 +273,13 @@ export class TextGenerationPipeline extends Pipeline {
   #generateOptions(given: Values): Values {
     const set = this.#settings(given);
     const pad = this.#tokenizer.pad_token_id;
-    const defaults: Values = { ...DEFAULTS, ...(pad === null || pad === undefined ? {} : { pad_token_id: pad }) };
+    const defaults: Values = {
+      ...DEFAULTS,
+      ...(pad === null || pad === undefined ? {} : { pad_token_id: pad }),
+    };
     let added = Object.entries(defaults).filter(
-      ([key]) => (set[key] ?? null) === null && !(key === "max_new_tokens" && (set.max_length ?? null) !== null),
+      ([key]) =>
+        (set[key] ?? null) === null && !(key === "max_new_tokens" && (set.max_length ?? null) !== null),
     );
     const samples = set.do_sample ?? Object.fromEntries(added).do_sample;
     if (!samples) added = added.filter(([key]) => !SAMPLING.includes(key));
@@ -324,7 +327,10 @@ export class TextGenerationPipeline extends Pipeline {
       for (const [name, value] of Object.entries(output)) {
         if (name === "sequences" || name === "past_key_values") continue;
         if (value instanceof Tensor && value.shape[0] === count) outputs[name] = perPrompt(value);
-        else if (Array.isArray(value) && value.every((step) => step instanceof Tensor && step.shape[0] === count))
+        else if (
+          Array.isArray(value) &&
+          value.every((step) => step instanceof Tensor && step.shape[0] === count)
+        )
           outputs[name] = perPrompt(stack(value as Tensor[], 1));
       }
     }
@@ -368,5 +374,8 @@ export class TextGenerationPipeline extends Pipeline {
 function answered(chat: Chat, text: string, goesOn: boolean | null | undefined): ChatMessage[] {
   const last = chat.at(-1) as ChatMessage;
   if (!(goesOn ?? last.role === "assistant")) return [...chat, { role: "assistant", content: text }];
-  return [...chat.slice(0, -1), { role: last.role, content: `${last.content as string}${text}` } as ChatMessage];
+  return [
+    ...chat.slice(0, -1),
+    { role: last.role, content: `${last.content as string}${text}` } as ChatMessage,
+  ];
 }

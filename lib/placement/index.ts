@@ -5,7 +5,7 @@ export { type LimitedDeviceOptions, limited_devices } from "../torch/limited_dev
 export { type Block, BlockStreamer, type BlockStreamerOptions, type OffloadStats } from "./block_streamer.ts";
 export { isLimitedDevice, PlacementDevice } from "./device.ts";
 export { attachStreamer, detachStreamers, offloadStats, streamersOf } from "./offloaded.ts";
-export { is_resting, resting_source } from "./resting.ts";
+export { home_device, is_resting, resting_source } from "./resting.ts";
 
 /** Whether a function is being recorded: hooks leave parameters alone then, a run brings them by itself. */
 export const isRecording = (): boolean => recording() !== undefined;

@@ -69,28 +69,38 @@ type Fields = Record<string, unknown>;
  * model.eval().forward(torch.randn([1, 3, 224, 224])).shape; // [1, 10]
  */
 export async function create_model(model_name: string, options: CreateModelOptions = {}): Promise<TimmModel> {
-  refuseUnknown(options);
+  refuseUnknown("timm.create_model", options, [...OWN_OPTIONS, ...MODEL_OPTIONS, ...HUB_OPTIONS]);
   const given = options as unknown as Fields;
   const hub = chosen(given, HUB_OPTIONS) as HubOptions;
   const source = await resolveSource(model_name, options, hub);
-  const { cfg, entry } = source;
-  const args: Fields = { ...entry.args, ...source.model_args, ...chosen(given, MODEL_OPTIONS) };
+  const { cfg } = source;
+  const args: Fields = { ...source.model_args, ...chosen(given, MODEL_OPTIONS) };
   args.num_classes ??= cfg.num_classes;
   args.in_chans ??= cfg.input_size[0];
   if (cfg.global_pool) args.global_pool ??= cfg.global_pool;
-  const { block = entry.block, layers = entry.layers, ...settings } = args;
-  const model = new ResNet(block as never, layers as number[], settings as ResNetOptions);
+  const model = buildModel(source.architecture, args);
   Object.defineProperty(model, "pretrained_cfg", { value: cfg, enumerable: false, configurable: true });
   if (options.pretrained) await loadPretrained(model, cfg, source.hub);
   if (options.checkpoint_path !== undefined) model.load_state_dict(await load_file(options.checkpoint_path));
   return model as TimmModel;
 }
 
-function refuseUnknown(options: object): void {
-  const known: readonly string[] = [...OWN_OPTIONS, ...MODEL_OPTIONS, ...HUB_OPTIONS];
+/**
+ * A model with weights by chance, at once: what `create_model` does without `pretrained`.
+ *
+ * @param args options of the model, and `block` and `layers` to replace those of the name.
+ */
+export function buildModel(architecture: string, args: Readonly<Record<string, unknown>> = {}): ResNet {
+  const entry = modelEntry(architecture);
+  refuseUnknown(`timm ${architecture}`, args, MODEL_OPTIONS);
+  const { block = entry.block, layers = entry.layers, ...options } = { ...entry.args, ...args } as Fields;
+  return new ResNet(block as never, layers as number[], options as ResNetOptions);
+}
+
+function refuseUnknown(where: string, options: object, known: readonly string[]): void {
   const unknown = Object.keys(options).find((key) => !known.includes(key));
   if (unknown === undefined) return;
-  throw new InvalidArgumentError(`[timm.create_model] '${unknown}' is no option.`, {
+  throw new InvalidArgumentError(`[${where}] '${unknown}' is no option.`, {
     suggestion: nearest(unknown, known, 1)[0],
   });
 }
@@ -104,7 +114,7 @@ const chosen = (options: Fields, names: readonly string[]): Fields =>
   );
 
 interface Source {
-  readonly entry: ReturnType<typeof modelEntry>;
+  readonly architecture: string;
   readonly cfg: PretrainedCfg;
   /** How the stored weights' model was built. */
   readonly model_args: Fields;
@@ -121,12 +131,12 @@ async function resolveSource(
   const colon = model_name.indexOf(":");
   if (colon < 0) {
     const [name, tag] = split_model_name_tag(model_name);
-    const entry = modelEntry(name);
+    modelEntry(name);
     const named = typeof pretrained_cfg === "string" ? pretrained_cfg : tag;
     const own =
       typeof pretrained_cfg === "object" ? { ...BASE_CFG, architecture: name, ...pretrained_cfg } : undefined;
     const cfg = own ?? get_pretrained_cfg(named === "" ? name : `${name}.${named}`);
-    return { entry, cfg: { ...cfg, ...pretrained_cfg_overlay }, model_args: {}, hub };
+    return { architecture: name, cfg: { ...cfg, ...pretrained_cfg_overlay }, model_args: {}, hub };
   }
   const [kind, place] = [model_name.slice(0, colon), model_name.slice(colon + 1)];
   if (!["hf-hub", "hf_hub", "local-dir"].includes(kind) || place === "") {
@@ -144,7 +154,7 @@ async function resolveSource(
   const { architecture, model_args, cfg } = readStored(stored, file);
   const from = local ? { file: where } : { hf_hub_id: where };
   return {
-    entry: modelEntry(architecture),
+    architecture,
     cfg: { ...cfg, ...from, ...pretrained_cfg_overlay },
     model_args,
     hub: options,

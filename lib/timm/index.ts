@@ -1,6 +1,7 @@
 // timm's models: the ResNet family, by timm's names, with timm's weights.
 export {
   adapt_input_conv,
+  buildModel,
   type CreateModelOptions,
   create_model,
   type TimmModel,

@@ -27,8 +27,7 @@ std::string Open(const std::string& path, const CudaLibrary*& library) {
   // Never closed: graphs hold its code.
   void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr) return dlerror();
-  const auto ask =
-      reinterpret_cast<const CudaLibrary* (*)()>(dlsym(handle, "torchformers_cuda"));
+  const auto ask = reinterpret_cast<const CudaLibrary* (*)()>(dlsym(handle, "torchformers_cuda"));
   if (ask == nullptr) return path + " is not a library of torchformers";
   const CudaLibrary* found = ask();
   if (found->version != CudaLibrary::kVersion)

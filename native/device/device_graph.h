@@ -17,7 +17,8 @@ class DeviceGraph {
   virtual ~DeviceGraph() = default;
   // Records what `work` queues on this thread's stream, which is not the device's default one.
   // Nothing of it is computed. Draws come from the device's default generator or from `generator`;
-  // a replay draws what comes next. Throws what `work` or CUDA throws; the object is of no use then.
+  // a replay draws what comes next. Throws what `work` or CUDA throws; the object is of no use
+  // then.
   virtual void Record(const std::function<void()>& work,
                       const std::optional<at::Generator>& generator) = 0;
   // Queues what was recorded, over the same memory.

@@ -25,9 +25,39 @@ bool ExchangePaths(Environment&, const std::string& a, const std::string& b) {
   return io::ExchangePaths(a, b);
 }
 
-int32_t LockPath(Environment&, const std::string& path) { return io::LockPath(path); }
+// The lock ends with the descriptor.
+class Lock {
+ public:
+  Lock() = default;
+  explicit Lock(int fd) : fd_(fd) {}
+  Lock(Lock&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  Lock& operator=(Lock&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    return *this;
+  }
+  ~Lock() {
+    if (fd_ >= 0) close(fd_);
+  }
 
-void UnlockPath(Environment&, int64_t fd) { close(static_cast<int>(fd)); }
+ private:
+  int fd_ = -1;
+};
+
+// JavaScript holds handles, since a number of its own choice could close anybody's file. An
+// environment that ends gives back what it holds.
+struct Locks {
+  explicit Locks(Environment&) {}
+  Slots<Lock> held;
+};
+
+double LockPath(Environment& environment, const std::string& path) {
+  const int fd = io::LockPath(path);
+  return fd < 0 ? -1 : static_cast<double>(environment.Room<Locks>().held.Add(Lock(fd)));
+}
+
+void UnlockPath(Environment& environment, double lock) {
+  environment.Room<Locks>().held.Remove(HandleFromNumber(lock));
+}
 
 // [file, begin, end] of each part to be read ahead, in order. A detached thread asks for them: it
 // makes system calls only, and may end with the process at any moment.

@@ -2,6 +2,7 @@
 // arguments.
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <array>
 
 #include "native/addon.h"
@@ -64,7 +65,10 @@ void Dispatch(const OpPlan& op, torch::jit::Stack& stack) {
 // An offloaded parameter has no values between uses, and as a tensor on the meta device it would
 // make others without values.
 void RefuseResting(const OpPlan& op, const torch::jit::Stack& stack) {
-  if (op.may_alias) return;
+  // Questions about its shape and dtype are answered.
+  const bool gives =
+      std::find(op.returns.begin(), op.returns.end(), ArgumentKind::kTensor) != op.returns.end();
+  if (op.may_alias || (!gives && !op.writes)) return;
   const auto refuse = [&](const at::Tensor& tensor) {
     if (FindRest(tensor) == nullptr) return;
     throw Failure(code::kInvalidArgument,

@@ -234,6 +234,8 @@ std::vector<Handle> RestingBlock(Environment& environment, StreamerRef ref, int6
 
 bool IsResting(Environment&, const at::Tensor& tensor) { return FindRest(tensor) != nullptr; }
 
+std::string DeviceOfUse(Environment&, const at::Tensor& tensor) { return HomeDevice(tensor).str(); }
+
 // Where a resting tensor's values come from.
 std::optional<Handle> RestingSource(Environment& environment, const at::Tensor& tensor) {
   const RestMark* mark = FindRest(tensor);
@@ -279,6 +281,7 @@ void InitPlacement(Exports& exports) {
   exports.Function<"releaseBlock", ReleaseBlock>();
   exports.Function<"restingBlock", RestingBlock>();
   exports.Function<"isResting", IsResting>();
+  exports.Function<"homeDevice", DeviceOfUse>();
   exports.Function<"restingSource", RestingSource>();
   exports.Function<"streamerNumbers", StreamerNumbers>();
   exports.Function<"closeStreamer", CloseStreamer>();

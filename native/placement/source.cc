@@ -6,6 +6,10 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <exception>
+#include <mutex>
+#include <system_error>
+#include <thread>
 #include <vector>
 
 #ifndef MADV_PAGEOUT
@@ -64,46 +68,67 @@ struct FileReader::Opened {
 
   const std::shared_ptr<const io::MappedFile> file;
   const int fd;  // -1: its path names another file, or none
-  std::vector<unsigned char> present;
 };
 
 FileReader::FileReader() = default;
 FileReader::~FileReader() = default;
 
-const FileReader::Opened& FileReader::Open(const std::shared_ptr<const io::MappedFile>& file) {
-  if (!opened_ || opened_->file != file) opened_ = std::make_unique<Opened>(file);
-  return *opened_;
-}
-
 void FileReader::Read(const Source& source,
                       const std::function<bool()>& stop,
                       const std::function<void(size_t, size_t)>& arrived) {
-  const Opened& opened = Open(source.file);
-  const auto* base = reinterpret_cast<const std::byte*>(source.file->bytes().data());
-  if (!scratch_) scratch_ = std::make_unique<std::byte[]>(kPiece);
-  for (size_t at = 0; at < source.bytes && !stop(); at += kPiece) {
-    const size_t bytes = std::min(kPiece, source.bytes - at);
-    const Pages pages = Around(source.from + at, bytes);
-    if (opened.fd >= 0 && !IsCached(pages, opened_->present)) {
-      // A read brings pages in faster than faults or advice do, and waits for them.
-      const auto offset = static_cast<size_t>(source.from + at - base);
-      for (size_t done = 0; done < bytes;) {
-        const ssize_t got =
-            pread(opened.fd, scratch_.get(), bytes - done, static_cast<off_t>(offset + done));
-        if (got < 0 && errno == EINTR) continue;
-        if (got < 0) throw io::FileError("cannot read", source.file->path(), errno);
-        if (got == 0) {
-          throw io::MappingFault("the file '" + source.file->path() +
-                                 "' became shorter while it was in use");
-        }
-        done += static_cast<size_t>(got);
+  if (!opened_ || opened_->file != source.file) opened_ = std::make_unique<Opened>(source.file);
+  std::atomic<size_t> next = 0;
+  std::mutex mutex;
+  std::exception_ptr failure;
+  const auto work = [&](Lane& lane) {
+    try {
+      for (size_t at = next.fetch_add(kPiece); at < source.bytes && !stop();
+           at = next.fetch_add(kPiece)) {
+        const size_t bytes = std::min(kPiece, source.bytes - at);
+        ReadPiece(source, at, bytes, lane);
+        arrived(at, bytes);
       }
-      disk_bytes_ += bytes;
+    } catch (...) {
+      next = source.bytes;
+      const std::lock_guard lock(mutex);
+      if (!failure) failure = std::current_exception();
     }
-    // Where the system does not know this advice, pages are mapped when they are touched.
-    madvise(pages.begin, pages.bytes, MADV_POPULATE_READ);
-    arrived(at, bytes);
+  };
+  std::thread helper;
+  if (source.bytes > 2 * kPiece) {
+    try {
+      helper = std::thread([&] { work(lanes_[1]); });
+    } catch (const std::system_error&) {
+      // One thread does the same work.
+    }
   }
+  work(lanes_[0]);
+  if (helper.joinable()) helper.join();
+  if (failure) std::rethrow_exception(failure);
+}
+
+void FileReader::ReadPiece(const Source& source, size_t at, size_t bytes, Lane& lane) {
+  const Pages pages = Around(source.from + at, bytes);
+  if (opened_->fd >= 0 && !IsCached(pages, lane.present)) {
+    // A read brings pages in faster than faults or advice do, and waits for them.
+    if (!lane.scratch) lane.scratch = std::make_unique<std::byte[]>(kPiece);
+    const auto* base = reinterpret_cast<const std::byte*>(source.file->bytes().data());
+    const auto offset = static_cast<size_t>(source.from + at - base);
+    for (size_t done = 0; done < bytes;) {
+      const ssize_t got =
+          pread(opened_->fd, lane.scratch.get(), bytes - done, static_cast<off_t>(offset + done));
+      if (got < 0 && errno == EINTR) continue;
+      if (got < 0) throw io::FileError("cannot read", source.file->path(), errno);
+      if (got == 0) {
+        throw io::MappingFault("the file '" + source.file->path() +
+                               "' became shorter while it was in use");
+      }
+      done += static_cast<size_t>(got);
+    }
+    disk_bytes_.fetch_add(bytes, std::memory_order_relaxed);
+  }
+  // Where the system does not know this advice, pages are mapped when they are touched.
+  madvise(pages.begin, pages.bytes, MADV_POPULATE_READ);
 }
 
 void LetGo(const Source& source) {

@@ -225,7 +225,8 @@ Loop::Turn Loop::EndStep() {
 Loop::Reading Loop::Read() const {
   Reading reading;
   const auto fetch = [&](const at::Tensor& tensor) {
-    if (!tensor.defined() || tensor.is_cpu()) return plan_.ahead > 0 && tensor.defined() ? tensor.clone() : tensor;
+    if (!tensor.defined() || tensor.is_cpu())
+      return plan_.ahead > 0 && tensor.defined() ? tensor.clone() : tensor;
     const auto host = tensor.options().device(at::kCPU).pinned_memory(true);
     return at::empty(tensor.sizes(), host).copy_(tensor, /*non_blocking=*/true);
   };
@@ -233,7 +234,8 @@ Loop::Reading Loop::Read() const {
   reading.going = fetch(plan_.going);
   if (plan_.device.is_cuda()) {
     reading.arrived.emplace(plan_.device.type());
-    reading.arrived->record(c10::impl::VirtualGuardImpl(plan_.device.type()).getStream(plan_.device));
+    reading.arrived->record(
+        c10::impl::VirtualGuardImpl(plan_.device.type()).getStream(plan_.device));
   }
   return reading;
 }

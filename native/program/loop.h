@@ -52,7 +52,8 @@ struct LoopPlan {
   // Tells of its end and of pauses only, not of each step.
   bool quiet = false;
   // So many steps may be queued before what an earlier one gave is read, so that the device never
-  // waits for the host; what the last ones do then is not told of. Not where steps draw, or collect.
+  // waits for the host; what the last ones do then is not told of. Not where steps draw, or
+  // collect.
   size_t ahead = 0;
   c10::Device device = c10::Device(c10::kCPU);
 };

@@ -99,8 +99,8 @@ for (const { name, fields } of cases) {
 
     const directory = t.testdir();
     await model.save_pretrained(directory);
-    const files = (await readdir(directory)).filter((file) => file !== "generation_config.json");
-    t.same(files.sort(), ["adapter_config.json", "adapter_model.safetensors"]);
+    const files = ["adapter_config.json", "adapter_model.safetensors", "generation_config.json"];
+    t.same((await readdir(directory)).sort(), files);
     const written = JSON.parse(readFileSync(join(directory, "adapter_config.json"), "utf8"));
     for (const key of ["target_modules", "exclude_modules", "modules_to_save"]) written[key]?.sort?.();
     const expected = JSON.parse(readFileSync(join(folder(name), "adapter_config.json"), "utf8"));
@@ -294,6 +294,21 @@ t.test("several adapters of any module: saved into folders, loaded beside one an
   t.same(again.active_adapters, ["default"]);
   t.throws(() => again.set_adapter("second"), { code: "ERR_INVALID_ARGUMENT" });
   await t.rejects(again.load_adapter(directory, "default"), /already/);
+});
+
+t.test("a wrapped model generates", async (t) => {
+  const model = await PeftModel.from_pretrained(
+    await LlamaForCausalLM.from_pretrained(llama),
+    folder("list"),
+  );
+  const alone = await LlamaForCausalLM.from_pretrained(llama);
+  await alone.load_adapter(folder("list"));
+  const options = { max_new_tokens: 5, do_sample: false };
+  t.same(
+    (await model.generate([3, 7, 11], options)).tolist(),
+    (await alone.generate([3, 7, 11], options)).tolist(),
+  );
+  t.throws(() => get_peft_model(baseNet(), new LoraConfig({ target_modules: ["fc"] })).generate, invalid);
 });
 
 t.test("a folder with an adapter is a model", async (t) => {

@@ -1,8 +1,6 @@
 // Plans: sizes, limits and device maps, compared with those of the Python reference.
 import { readFileSync } from "node:fs";
 import process from "node:process";
-import { placeOf } from "#lib/big_modeling/device_map.js";
-import { type PlanKind, planLoading } from "#lib/big_modeling/plan_model.js";
 import t, { type Test } from "tap";
 import {
   calculate_maximum_sizes,
@@ -12,11 +10,13 @@ import {
   find_tied_parameters,
   get_balanced_memory,
   get_max_memory,
-  infer_auto_device_map,
   InvalidArgumentError,
+  infer_auto_device_map,
   nn,
-  torch,
+  type torch,
 } from "torchformers";
+import { placeOf } from "#lib/big_modeling/device_map.js";
+import { type PlanKind, planLoading } from "#lib/big_modeling/plan_model.js";
 import { fixture } from "../support/fixtures.js";
 import { build, type Spec, tied } from "../support/trees.js";
 
@@ -104,7 +104,11 @@ t.test("max_memory", async (t) => {
 t.test("a weight's bytes", async (t) => {
   const model = new nn.Linear(3, 2, { dtype: "float32" });
   t.same(compute_module_sizes(model, { dtype: "float16" }), { "": 16, weight: 12, bias: 4 });
-  t.same(compute_module_sizes(model, { special_dtypes: { bias: "float64" } }), { "": 40, weight: 24, bias: 16 });
+  t.same(compute_module_sizes(model, { special_dtypes: { bias: "float64" } }), {
+    "": 40,
+    weight: 24,
+    bias: 16,
+  });
 });
 
 for (const [i, each] of golden.cases.entries()) {
@@ -122,12 +126,24 @@ for (const [i, each] of golden.cases.entries()) {
       if (kind !== "sequential") {
         limits = get_balanced_memory(model, { max_memory, low_zero: kind === "balanced_low_0", ...options });
         const given = each.balanced[kind] as Answer;
-        t.same(limits, Object.fromEntries(Object.entries(given).map(([name, bytes]) => [/^\d/.test(name) ? `cuda:${name}` : name, bytes])), `${kind}: limits`);
+        t.same(
+          limits,
+          Object.fromEntries(
+            Object.entries(given).map(([name, bytes]) => [/^\d/.test(name) ? `cuda:${name}` : name, bytes]),
+          ),
+          `${kind}: limits`,
+        );
       }
       const found = infer_auto_device_map(model, { max_memory: limits, fallback_allocation, ...options });
       sameMap(t, found, wanted, model, `accelerate, ${kind}`);
     }
     for (const [kind, wanted] of Object.entries(each.transformers))
-      sameMap(t, planLoading(model, kind as PlanKind, { max_memory, no_split_module_classes }), wanted, model, `transformers, ${kind}`);
+      sameMap(
+        t,
+        planLoading(model, kind as PlanKind, { max_memory, no_split_module_classes }),
+        wanted,
+        model,
+        `transformers, ${kind}`,
+      );
   });
 }

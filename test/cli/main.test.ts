@@ -26,6 +26,20 @@ t.test("usage errors end with 2 and tell what was meant", async (t) => {
   t.match(torchformers(["env", "extra"]), { code: 2, stderr: /too many arguments/ });
 });
 
+t.test("eject and init: names, and what would be overwritten", async (t) => {
+  t.match(torchformers(["eject", "--list"], nowhere), { code: 0, stdout: /^llama$/m });
+  t.match(torchformers(["eject"]), { code: 2, stderr: /Models: llama/ });
+  t.match(torchformers(["eject", "lama"]), { code: 2, stderr: /Did you mean 'llama'/ });
+  t.match(torchformers(["eject", "llama", "--name", "llama"]), { code: 2, stderr: /the library's own/ });
+  t.match(torchformers(["eject", "llama", "--name", "../x"]), { code: 2, stderr: /model_type/ });
+  const folder = join(t.testdir({ full: { "index.ts": "" } }), "full");
+  t.match(torchformers(["eject", "llama", folder], nowhere), { code: 2, stderr: /index\.ts already/ });
+  t.match(torchformers(["init", "My Model"]), { code: 2, stderr: /small letters/ });
+  t.match(torchformers(["init", "llama"]), { code: 2, stderr: /eject llama/ });
+  t.match(torchformers(["init", "mine", "--folder", folder]), { code: 2, stderr: /not empty/ });
+  t.equal(readFileSync(join(folder, "index.ts"), "utf8"), "");
+});
+
 t.test("help and version", async (t) => {
   const { version } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
   t.match(torchformers(["--version"]), { code: 0, stdout: `${version}\n` });

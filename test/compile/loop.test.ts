@@ -17,7 +17,14 @@ async function count(until: number, options: object) {
   const stage = new Recordings().stage("count", step, [ids, going]);
   const loop = ProgramLoop.start({ first: [], body: [stage], ids, going, ...options });
   const told: number[] = [];
-  let news: { ids: number[]; steps: number; ended: boolean; paused: boolean; graphs: number; noGraph: string };
+  let news: {
+    ids: number[];
+    steps: number;
+    ended: boolean;
+    paused: boolean;
+    graphs: number;
+    noGraph: string;
+  };
   do {
     news = await loop.next();
     told.push(...news.ids);

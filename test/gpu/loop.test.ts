@@ -27,6 +27,14 @@ t.test("work queued by JavaScript comes first, results can be used at once", asy
   for (let i = 0; i < 20; i++) {
     const x = torch.full([512, 512], i / 512, { device });
     const y = (await square(x)) as torch.Tensor;
-    t.equal(y.sub(1 + (i * i) / 512).abs().max().item() < 1e-3, true, `run ${i}`);
+    t.equal(
+      y
+        .sub(1 + (i * i) / 512)
+        .abs()
+        .max()
+        .item() < 1e-3,
+      true,
+      `run ${i}`,
+    );
   }
 });

@@ -106,6 +106,10 @@ with WeakFileLock(${JSON.stringify(lock)}):
   });
   const [taken] = ((await second) as string).split("\n").map(Number);
   t.ok((taken as number) >= until - 0.01, "Python waits for us");
+  const shared = path.join(cache, ".locks/models--org--ours/y.lock");
+  const before = process.umask(0o077);
+  await withFileLock(shared, undefined, async () => {}).finally(() => process.umask(before));
+  t.equal(statSync(shared).mode & 0o777, 0o664, "others of the group can take it");
   await t.rejects(
     withFileLock(lock, AbortSignal.abort(new Error("no")), async () => {}),
     /no/,

@@ -2,6 +2,7 @@ import { readdirSync, rmSync } from "node:fs";
 import http from "node:http";
 import type { AddressInfo } from "node:net";
 import t from "tap";
+import { whoami } from "#lib/hub/api.js";
 import { retries } from "#lib/hub/http.js";
 import { nextPage } from "#lib/hub/listing.js";
 import { snapshot_download } from "#lib/hub/snapshot.js";
@@ -212,6 +213,15 @@ t.test("pages of a listing", async (t) => {
 
 t.test("what a server says is shown without what steers a terminal", async (t) => {
   const { server } = await hubFor(t);
+  for (const orgs of [7, "x", null, [null, {}, { name: "org" }, { name: 3 }]]) {
+    server.fault = on("whoami-v2", { raw: json({ name: "me", type: 9, orgs }) });
+    const user = await whoami({ token: TOKEN });
+    t.same([user.type, user.orgs.map(({ name }) => name)], ["user", Array.isArray(orgs) ? ["org"] : []]);
+  }
+  for (const name of [undefined, 7, null]) {
+    server.fault = on("whoami-v2", { raw: json({ name }) });
+    await t.rejects(whoami({ token: TOKEN }), { code: "ERR_HUB", message: /does not say who/ });
+  }
   server.create("org/m");
   const said = "\u001b[2J\u001b]0;owned\u0007 come\u202e here";
   server.fault = on("revision", {

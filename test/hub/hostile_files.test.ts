@@ -8,6 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { gzipSync } from "node:zlib";
 import t from "tap";
 import { retries } from "#lib/hub/http.js";
+import { PartialFile } from "#lib/hub/partial_file.js";
 import { hf_hub_download, snapshot_download } from "#lib/hub/snapshot.js";
 import { requests } from "#lib/hub/transfer.js";
 import { answer, assertNothingElsewhere, hubFor, on } from "../support/hub.js";
@@ -17,8 +18,8 @@ const MB = 1024 * 1024;
 
 t.test("files: the right bytes, or an error", async (t) => {
   const { server, home, cache } = await hubFor(t);
-  process.env.HF_HUB_DOWNLOAD_TIMEOUT = "0.4";
-  process.env.HF_HUB_ETAG_TIMEOUT = "0.6";
+  process.env.HF_HUB_DOWNLOAD_TIMEOUT = "5";
+  process.env.HF_HUB_ETAG_TIMEOUT = "2";
   retries.attempts = 3;
   server.create("org/m");
   const { longest } = requests;
@@ -337,4 +338,29 @@ t.test("files: the right bytes, or an error", async (t) => {
     message: /asked for by commit/,
   });
   assertNothingElsewhere(t, home);
+});
+
+t.test("a connection is kept after a whole file; a slow disk is not a silent server", async (t) => {
+  const { server, cache } = await hubFor(t);
+  server.create("org/m");
+  const names = ["a.txt", "b.txt", "c.txt", "d.safetensors", "e.safetensors", "f.safetensors"];
+  server.commit("org/m", Object.fromEntries(names.map((name) => [name, randomBytes(700_000)])));
+  await snapshot_download("org/m", { max_workers: 1 });
+  for (const kind of ["resolve", "storage"]) {
+    const ports = server.seen.filter((seen) => seen.kind === kind).map(({ port }) => port);
+    t.ok(ports.length >= 3 && new Set(ports).size === 1, `${kind}: ${ports.join(" ")}`);
+  }
+  rmSync(cache, { recursive: true });
+  process.env.HF_HUB_DOWNLOAD_TIMEOUT = "0.2";
+  const { write } = PartialFile.prototype;
+  t.teardown(() => {
+    PartialFile.prototype.write = write;
+  });
+  PartialFile.prototype.write = async function (position, bytes) {
+    await sleep(500);
+    return write.call(this, position, bytes);
+  };
+  server.seen.length = 0;
+  await snapshot_download("org/m", { allow_patterns: "d.safetensors" });
+  t.equal(server.count("storage"), 1, "asked for once");
 });

@@ -1,7 +1,7 @@
 // A small suite for the addon under AddressSanitizer and UBSan (scripts/test_native.mjs --addon): what crosses the border
 // in every shape, and above all wrongly. A finding ends the process; here only results are compared.
 import assert from "node:assert/strict";
-import { copyFileSync, mkdtempSync, readdirSync, rmSync, truncateSync } from "node:fs";
+import { copyFileSync, fstatSync, mkdtempSync, readdirSync, rmSync, truncateSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Worker } from "node:worker_threads";
@@ -132,6 +132,21 @@ const tests = {
     for (let i = 0; i < 1000; i++) torch.ones([3]);
     collect();
     assert.throws(() => native.shape(handle), { code: "ERR_DISPOSED" });
+  },
+
+  "locks: held, given back, forged"() {
+    const lock = native.lockPath(scratch);
+    assert.ok(lock > 0);
+    assert.equal(native.lockPath(scratch), -1, "it is ours");
+    // Descriptors of this process: a number of the caller's choice must close none of them.
+    for (const forged of [-1, 0, 1, 2, 3, 4, 5, lock + 1e6, Number.NaN]) native.unlockPath(forged);
+    for (const standard of [0, 1, 2]) fstatSync(standard);
+    assert.equal(native.lockPath(scratch), -1, "it is still ours");
+    native.unlockPath(lock);
+    native.unlockPath(lock);
+    const again = native.lockPath(scratch);
+    assert.ok(again > 0 && again !== lock);
+    native.unlockPath(again);
   },
 
   "data in and out, of every kind"() {

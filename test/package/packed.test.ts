@@ -135,3 +135,108 @@ t.test("stack traces name the TypeScript source", async (t) => {
     "it is in the package",
   );
 });
+
+/** Compiles a folder of the consumer, as its own project or with the options of a template. */
+function compile(place: string, files?: readonly string[]): string {
+  const compilerOptions = {
+    ...{
+      strict: true,
+      noUncheckedIndexedAccess: true,
+      exactOptionalPropertyTypes: true,
+      noImplicitOverride: true,
+    },
+    ...{ erasableSyntaxOnly: true, verbatimModuleSyntax: true, skipLibCheck: true, types: ["node"] },
+    ...{
+      rewriteRelativeImportExtensions: true,
+      target: "es2023",
+      module: "nodenext",
+      outDir: "out",
+      rootDir: ".",
+    },
+    lib: ["es2023", "esnext.disposable"],
+  };
+  if (files) writeFileSync(join(place, "tsconfig.json"), JSON.stringify({ compilerOptions, files }));
+  const tsc = join(root, "node_modules/typescript/bin/tsc");
+  return spawnSync(process.execPath, [tsc, "-p", "."], { cwd: place, encoding: "utf8" }).stdout;
+}
+
+const inFolder = (place: string, ...args: string[]) =>
+  spawnSync(process.execPath, args, { cwd: place, encoding: "utf8", env: environment() });
+
+/** A folder beside the tarball for programs in TypeScript. */
+function project(name: string): string {
+  const place = join(folder, name);
+  mkdirSync(place, { recursive: true });
+  const types = join(folder, "node_modules/@types");
+  mkdirSync(types, { recursive: true });
+  if (!existsSync(join(types, "node")))
+    symlinkSync(join(root, "node_modules/@types/node"), join(types, "node"));
+  return place;
+}
+
+t.test("eject: llama copied out, one line changed", async (t) => {
+  const place = project("ejected");
+  writeFileSync(join(place, "package.json"), JSON.stringify({ type: "module" }));
+  const command = join(folder, "node_modules/.bin/torchformers");
+  execFileSync(command, ["eject", "llama", "copy", "--name", "turned-llama"], {
+    cwd: place,
+    env: environment(),
+  });
+  const files = ["copy/index.ts", "copy/parity.test.ts"];
+  t.equal(compile(place, files), "", "strictly");
+  t.match(inFolder(place, "--test", "out/copy/parity.test.js"), { status: 0 }, "as the original");
+
+  const path = join(place, "copy/modeling_llama.ts");
+  const source = readFileSync(path, "utf8");
+  const changed = source.replace(
+    "this.act_fn.forward(this.gate_proj.forward(x)).mul(",
+    "this.act_fn.forward(this.gate_proj.forward(x)).add(",
+  );
+  t.not(changed, source);
+  writeFileSync(path, changed);
+  t.equal(compile(place, files), "");
+  t.match(inFolder(place, "--test", "out/copy/parity.test.js"), { status: 1 }, "no longer");
+  writeFileSync(
+    join(place, "run.mjs"),
+    `import { AutoModelForCausalLM } from "torchformers";
+     import { LlamaForCausalLM } from "./out/copy/index.js";
+     const model = await LlamaForCausalLM.from_pretrained("../model");
+     await model.save_pretrained("./saved");
+     const again = await AutoModelForCausalLM.from_pretrained("./saved");
+     const ids = await again.generate([1, 2, 3], { max_new_tokens: 4 });
+     console.log(again instanceof LlamaForCausalLM, again.config.model_type, ids.shape[0]);`,
+  );
+  const { stdout, stderr } = inFolder(place, "run.mjs");
+  t.equal(stdout, "true turned-llama 1\n", stderr);
+});
+
+t.test("init: a package that compiles, passes its tests, trains, and can be packed", async (t) => {
+  const place = project("striped-net");
+  const command = join(folder, "node_modules/.bin/torchformers");
+  execFileSync(command, ["init", "striped-net"], { cwd: folder, env: environment() });
+  t.equal(compile(place), "");
+  t.match(inFolder(place, "--test", "dist/"), { status: 0 });
+  t.match(inFolder(place, "dist/train.js"), {
+    status: 0,
+    stdout: /step 30: loss 0\.\d+\nsaved into \.\/model\n/,
+  });
+  t.match(inFolder(place, "dist/push.js"), { status: 2, stderr: /Which repository/ });
+  const packed = execFileSync("npm", ["pack", "--dry-run", "--json", "--ignore-scripts"], {
+    cwd: place,
+    encoding: "utf8",
+    env: environment(),
+  });
+  const names = JSON.parse(packed)[0].files.map(({ path }: { path: string }) => path);
+  for (const name of [
+    "dist/index.js",
+    "dist/index.d.ts",
+    "src/modeling_striped_net.ts",
+    "README.md",
+    "package.json",
+  ])
+    t.ok(names.includes(name), name);
+  t.notOk(
+    names.some((name: string) => name.startsWith("model/")),
+    "no weights",
+  );
+});

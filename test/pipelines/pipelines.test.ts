@@ -27,7 +27,9 @@ t.test("wrong input", async (t) => {
   });
   await t.rejects(any("text-generation"), { message: /needs a model/ });
   await t.rejects(any("text-generation", "/no/such/folder"), { code: "ERR_ENTRY_NOT_FOUND" });
-  await t.rejects(any("text-generation", demo, { device: "cpu", device_map: "cpu" }), { message: /together/ });
+  await t.rejects(any("text-generation", demo, { device: "cpu", device_map: "cpu" }), {
+    message: /together/,
+  });
   await t.rejects(pipeline("text-generation", demo, { signal: AbortSignal.abort(new Error("stop")) }), {
     message: "stop",
   });
@@ -57,6 +59,134 @@ t.test("text-generation, as Python's", async (t) => {
     if (error !== undefined) await t.rejects(call, { code: "ERR_INVALID_ARGUMENT" }, name);
     else t.same(await call, output, name);
   }
+});
+
+t.test("image-classification, as Python's", async (t) => {
+  interface ImageCase extends Case {
+    readonly model: string;
+    readonly processor: string;
+    readonly pictures: string[];
+    readonly config: object;
+  }
+  const cases = JSON.parse(
+    readFileSync(join(fixture("pipelines"), "image_classification.json"), "utf8"),
+  ) as ImageCase[];
+  for (const { name, model: folder, processor, pictures, options, config, output } of cases) {
+    const model = await torchformers.AutoModelForImageClassification.from_pretrained(fixture(folder));
+    Object.assign(model.config, config);
+    const classify = await pipeline("image-classification", model, {
+      image_processor: fixture(processor),
+      device: "cpu",
+    });
+    const files = pictures.map((picture) => join(fixture("preprocessing/assets"), picture));
+    const actual = await (classify as Any)(files.length > 1 ? files : files[0], options);
+    const expected = output as Any;
+    const labels = (results: Any): Any =>
+      results.map((result: Any) => (Array.isArray(result) ? labels(result) : result.label));
+    const scores = (results: Any): number[] => results.flat().map((result: Any) => result.score);
+    t.same(labels(actual), labels(expected), `${folder}, ${name}: labels`);
+    const differences = scores(actual).map((score, i) => Math.abs(score - (scores(expected)[i] as number)));
+    // Lossy pictures are decoded to the same bytes; what is left is the order of sums.
+    t.ok(Math.max(...differences) < 1e-5, `${folder}, ${name}: scores`);
+  }
+  const model = await torchformers.ResNetForImageClassification.from_pretrained(fixture("models/resnet"));
+  const bare = await pipeline("image-classification", model);
+  await t.rejects(bare(join(fixture("preprocessing/assets"), "wide.jpg")), { message: /image processor/ });
+  const classify = await pipeline("image-classification", model, {
+    image_processor: fixture("preprocessing/image-convnext"),
+  });
+  await t.rejects((classify as Any)("no such file.png"), { code: "ERR_INVALID_ARGUMENT" });
+  await t.rejects((classify as Any)("x.png", { function_to_apply: "softmin" }), { message: /softmax/ });
+  await t.rejects((classify as Any)(7), { code: "ERR_INVALID_ARGUMENT" });
+  const bytes = readFileSync(join(fixture("preprocessing/assets"), "wide.jpg"));
+  const decoded = await torchformers.load_image(bytes);
+  const ways = [
+    bytes,
+    `data:image/jpeg;base64,${bytes.toString("base64")}`,
+    bytes.toString("base64"),
+    decoded,
+  ];
+  const results = await classify(ways);
+  for (const result of results) t.same(result, results[0], "whatever a picture comes as");
+});
+
+t.test("classes of a user", async (t) => {
+  class PatchConfig extends torchformers.PretrainedConfig {
+    static override readonly model_type = "patch-classifier";
+    declare channels: number;
+    constructor({ channels = 3, ...kwargs }: Record<string, unknown> = {}) {
+      super(kwargs);
+      this.channels = channels as number;
+    }
+  }
+  class PatchProcessor extends torchformers.TorchvisionBackend {
+    static override readonly size = { height: 8, width: 8 };
+    static override readonly resample = torchformers.PILImageResampling.BILINEAR;
+    static override readonly do_resize = true;
+    static override readonly do_rescale = true;
+  }
+  // One model takes a tensor and gives a tensor, the other one takes its inputs by name and gives an object.
+  class TensorModel extends torchformers.PreTrainedModel {
+    static override readonly config_class = PatchConfig;
+    readonly head: torchformers.nn.Linear;
+    constructor(config: PatchConfig) {
+      super(config);
+      this.head = new torchformers.nn.Linear(config.channels, config.num_labels as number);
+      this.post_init();
+    }
+    override forward(tensor: Any): Any {
+      return this.head.forward(tensor.mean([2, 3]));
+    }
+  }
+  class NamedModel extends TensorModel {
+    override forward({ pixel_values }: Any): Any {
+      return { logits: super.forward(pixel_values) };
+    }
+  }
+  torchformers.AutoConfig.register("patch-classifier", PatchConfig as Any);
+  torchformers.AutoImageProcessor.register(PatchConfig, PatchProcessor);
+  const folder = t.testdir();
+  torch.manual_seed(1);
+  await new TensorModel(new PatchConfig({ num_labels: 3 })).save_pretrained(folder);
+  await new PatchProcessor().save_pretrained(folder);
+  const picture = join(fixture("preprocessing/assets"), "square.png");
+  const results = [];
+  for (const Model of [TensorModel, NamedModel]) {
+    torchformers.AutoModelForImageClassification.register(PatchConfig, Model as Any, { exist_ok: true });
+    const classify = await pipeline("image-classification", folder);
+    t.equal(classify.model.constructor, Model);
+    t.equal(classify.image_processor?.constructor, PatchProcessor);
+    results.push(await classify(picture));
+    t.same(await classify([picture, picture], { batch_size: 2 }), [results.at(-1), results.at(-1)]);
+  }
+  t.equal(results[0]?.length, 3);
+  t.same(results[0], results[1]);
+
+  class Count extends torchformers.Pipeline {
+    _sanitize_parameters(options: Any): Any {
+      return { preprocess: {}, forward: {}, postprocess: options };
+    }
+    async preprocess(input: Any): Promise<Any> {
+      return { pixel_values: torch.ones([1, 3, 2, 2]), input };
+    }
+    async _forward({ pixel_values, input }: Any): Promise<Any> {
+      return { logits: (this.model as Any).forward(pixel_values), input };
+    }
+    postprocess({ logits, input }: Any, { unit }: Any): string {
+      return `${input}: ${logits.shape[1]} ${unit}`;
+    }
+  }
+  t.throws(() =>
+    torchformers.PIPELINE_REGISTRY.register_pipeline("count", { pipeline_class: Date as Any, pt_model: [] }),
+  );
+  torchformers.AutoModelForImageClassification.register(PatchConfig, TensorModel as Any, { exist_ok: true });
+  torchformers.PIPELINE_REGISTRY.register_pipeline("count", {
+    pipeline_class: Count as Any,
+    pt_model: torchformers.AutoModelForImageClassification,
+  });
+  const count = (await pipeline("count", folder, { unit: "labels" })) as Any;
+  t.equal(await count("a"), "a: 3 labels");
+  t.same(await count(["a", "b"], { unit: "x", batch_size: 2 }), ["a: 3 x", "b: 3 x"]);
 });
 
 t.test("streams", async (t) => {

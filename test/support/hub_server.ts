@@ -1,8 +1,8 @@
 // A hub to test with: the endpoints that huggingface_hub (Python), @huggingface/hub and this library use, over files in
 // memory or on the disk, with faults on demand. A second server stands for the storage that large files are redirected to.
 //
-// As a program (`node hub_server.js <folder> [storage]`) it serves each folder in a folder as a repository, and prints its
-// address; large files are then left to the storage of that address.
+// As a program (`node hub_server.js <folder> [storage]`) it serves each folder in a folder as a repository (`timm--resnet18`
+// as timm/resnet18, others under org/), and prints its address; large files are then left to the storage of that address.
 
 import { createHash, randomBytes } from "node:crypto";
 import { createReadStream, readdirSync, readFileSync, statSync } from "node:fs";
@@ -61,6 +61,8 @@ export interface Seen {
   readonly authorization: string | undefined;
   readonly range: string | undefined;
   readonly bytes: number;
+  /** Of the client: tells connections apart. */
+  readonly port: number | undefined;
 }
 
 const LARGE = 1024 * 1024;
@@ -90,6 +92,9 @@ export class HubServer {
   tokens = new Map<string, { name: string; read?: string[] }>([["hf_testtoken", { name: "tester" }]]);
   chunkSize: number | undefined;
   useXet = false;
+  /** What scans say of files, and of the whole. */
+  readonly verdicts = new Map<string, object>();
+  scans: object | undefined;
   pageSize = 1000;
   url = "";
   storageUrl = "";
@@ -196,6 +201,7 @@ export class HubServer {
       authorization: request.headers.authorization,
       range: request.headers.range,
       bytes: body.length,
+      port: request.socket.remotePort,
     };
     this.seen.push(seen);
     const fault = this.fault(seen);
@@ -331,6 +337,7 @@ export class HubServer {
           downloads: 0,
           likes: 0,
           siblings: [...files.keys()].map((rfilename) => ({ rfilename })),
+          ...(url.searchParams.has("securityStatus") && this.scans ? { securityRepoStatus: this.scans } : {}),
         });
         return this.afterRevision?.();
       }
@@ -342,7 +349,13 @@ export class HubServer {
           ? (JSON.parse(text).paths as string[])
           : new URLSearchParams(text).getAll("paths");
         return json(
-          paths.flatMap((one) => (files.has(one) ? [entry(one, files.get(one) as StoredFile)] : [])),
+          paths.flatMap((one) => {
+            const file = files.get(one);
+            const securityFileStatus = this.verdicts.get(one);
+            return file
+              ? [{ ...entry(one, file), ...(securityFileStatus ? { securityFileStatus } : {}) }]
+              : [];
+          }),
         );
       }
       if (what === "preupload") {
@@ -755,7 +768,8 @@ async function serve(folder: string, storage: string | undefined): Promise<void>
   const server = await new HubServer().start();
   if (storage !== undefined) server.storageUrl = storage;
   for (const name of readdirSync(folder)) {
-    server.create(`org/${name}`);
+    const repo = name.includes("--") ? name.replace("--", "/") : `org/${name}`;
+    server.create(repo);
     const files: Record<string, Buffer | StoredFile> = {};
     for (const file of readdirSync(path.join(folder, name))) {
       const full = path.join(folder, name, file);
@@ -768,7 +782,7 @@ async function serve(folder: string, storage: string | undefined): Promise<void>
         files[file] = { content: { file: full, size }, oid: sha("sha1", sha256), sha256, xetHash: undefined };
       }
     }
-    server.commit(`org/${name}`, files);
+    server.commit(repo, files);
   }
   console.log(server.url);
 }

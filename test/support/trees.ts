@@ -35,7 +35,10 @@ export function build({ class: name, parameters, buffers, children }: Spec): nn.
 export function tied(model: nn.Module, ties: Readonly<Record<string, string>>): nn.Module {
   for (const [target, source] of Object.entries(ties)) {
     const dot = target.lastIndexOf(".");
-    const owner = model.get_submodule(target.slice(0, Math.max(dot, 0))) as unknown as Record<string, unknown>;
+    const owner = model.get_submodule(target.slice(0, Math.max(dot, 0))) as unknown as Record<
+      string,
+      unknown
+    >;
     owner[target.slice(dot + 1)] = model.get_parameter(source);
   }
   Object.defineProperty(model, "all_tied_weights_keys", { value: ties });

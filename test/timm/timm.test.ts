@@ -3,9 +3,21 @@ import { createHash } from "node:crypto";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import t, { type Test } from "tap";
-import { nn, safetensors, type Tensor, timm, torch } from "torchformers";
+import {
+  AutoConfig,
+  AutoModel,
+  AutoModelForImageClassification,
+  nn,
+  safetensors,
+  type Tensor,
+  TimmWrapperConfig,
+  TimmWrapperForImageClassification,
+  TimmWrapperModel,
+  timm,
+  torch,
+} from "torchformers";
 import { fixture } from "../support/fixtures.js";
-import { type Check, compiled, replay } from "../support/golden.js";
+import { compiled, replay } from "../support/golden.js";
 import { hubFor } from "../support/hub.js";
 
 const folder = fixture("timm");
@@ -85,11 +97,8 @@ t.test("refusals", async (t) => {
   });
 });
 
-/** A model of transformers around one of timm's. */
-const skip = (check: Check) =>
-  check.class.startsWith("TimmWrapper") ? "timm_wrapper is not there yet" : undefined;
-await replay(t, "models/resnet_d", { skip });
-await replay(t, "models/resnet_d", { mode: compiled, skip });
+await replay(t, "models/resnet_d");
+await replay(t, "models/resnet_d", { mode: compiled });
 
 for (const { name, block, layers, planes, image, train, args, seed, after, ...expected } of cases.models) {
   t.test(name, async (t) => {
@@ -267,6 +276,79 @@ t.test("weights from folders", async (t) => {
   const built = await timm.create_model(`local-dir:${wide}`, { pretrained: true });
   t.equal(built.in_chans, 2);
   await t.rejects(timm.create_model(name, { pretrained: true, stem_width: 8 }), { code: "ERR_CHECKPOINT" });
+});
+
+t.test("timm's folders by Auto classes", async (t) => {
+  const wrapper = fixture("models/resnet_d/timm_wrapper");
+  const config = await AutoConfig.from_pretrained(wrapper);
+  t.equal(config.to_json_string(), readFileSync(join(wrapper, "config.json"), "utf8"), "config.json");
+  t.equal(config.num_labels, 10);
+
+  const root = t.testdir();
+  const timms = join(root, "timms");
+  const pretrained_cfg = { num_classes: 3, input_size: [3, 64, 64], first_conv: "conv1.0", classifier: "fc" };
+  const description = {
+    architecture: "test_resnet",
+    num_classes: 3,
+    label_names: ["a", "b", "c"],
+    pretrained_cfg,
+  };
+  const model = await saved(timms, description, { num_classes: 3 });
+  const pixel_values = torch.randn([2, 3, 64, 64]);
+  const expected = torch.no_grad(() => model.forward(pixel_values));
+  const [loaded, info] = await AutoModelForImageClassification.from_pretrained(timms, {
+    output_loading_info: true,
+  });
+  t.ok(loaded instanceof TimmWrapperForImageClassification);
+  t.same([[...info.missing_keys], [...info.unexpected_keys]], [[], []], "names without the wrapper's prefix");
+  t.same(loaded.config.id2label, { 0: "a", 1: "b", 2: "c" });
+  const out = loaded.forward({ pixel_values, labels: torch.tensor([0, 2]), output_hidden_states: [0, -1] });
+  t.ok(torch.allclose(out.logits, expected, { atol: 1e-5 }));
+  t.ok(torch.allclose(out.loss as Tensor, nn.functional.cross_entropy(expected, torch.tensor([0, 2]))));
+  t.same(
+    out.hidden_states?.map(({ shape }) => shape[1]),
+    [32, 96],
+  );
+  t.throws(() => loaded.forward({ pixel_values, output_attentions: true }), {
+    ...invalid,
+    message: /attention weights/,
+  });
+  await loaded.save_pretrained(join(root, "saved"));
+  const again = await AutoModelForImageClassification.from_pretrained(join(root, "saved"));
+  t.ok(torch.equal(again.forward({ pixel_values }).logits, out.logits));
+  const fewer = await AutoModelForImageClassification.from_pretrained(timms, {
+    num_labels: 2,
+    ignore_mismatched_sizes: true,
+  });
+  t.same(fewer.forward({ pixel_values }).logits.shape, [2, 2]);
+  const features = await AutoModel.from_pretrained(timms);
+  t.ok(features instanceof TimmWrapperModel);
+  const bare = features.forward({ pixel_values });
+  t.same((bare as { pooler_output?: Tensor }).pooler_output?.shape, [2, 96]);
+  t.equal(
+    (features.forward({ pixel_values, do_pooling: false }) as { pooler_output?: Tensor }).pooler_output,
+    undefined,
+  );
+  features.gradient_checkpointing_enable();
+  t.ok(features.is_gradient_checkpointing);
+  t.throws(() => new TimmWrapperModel(new TimmWrapperConfig({ architecture: "vit_tiny" })), {
+    ...invalid,
+    message: /vit_tiny/,
+  });
+  t.throws(
+    () =>
+      new TimmWrapperModel(
+        new TimmWrapperConfig({ architecture: "test_resnet", model_args: { features_only: true } }),
+      ),
+    {
+      ...invalid,
+      message: /features_only/,
+    },
+  );
+  t.throws(() => new TimmWrapperForImageClassification(new TimmWrapperConfig({ num_labels: 0 })), {
+    ...invalid,
+    message: /needs labels/,
+  });
 });
 
 t.test("weights from the hub", async (t) => {

@@ -1,2 +1,3 @@
 export * from "./configuration_vit.ts";
+export * from "./image_processing_vit.ts";
 export * from "./modeling_vit.ts";

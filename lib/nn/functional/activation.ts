@@ -19,7 +19,9 @@ const anyRelu = byName(["input"], function relu(input: Tensor, ...rest: Inplace)
 // The hottest calls are told apart in the function itself: byName is one for all, and adds a closure that cannot be inlined.
 /** max(0, x) */
 export const relu = ((...args: [Tensor]) =>
-  args.length === 1 && args[0] instanceof torch.Tensor ? torch.relu(args[0]) : anyRelu(...args)) as typeof anyRelu;
+  args.length === 1 && args[0] instanceof torch.Tensor
+    ? torch.relu(args[0])
+    : anyRelu(...args)) as typeof anyRelu;
 
 /** min(max(0, x), 6) */
 export const relu6 = byName(["input"], function relu6(input: Tensor, ...rest: Inplace): Tensor {
@@ -138,7 +140,9 @@ const anyGelu = byName(
  * @example F.gelu(x, { approximate: "tanh" });
  */
 export const gelu = ((...args: [Tensor]) =>
-  args.length === 1 && args[0] instanceof torch.Tensor ? ops.gelu(args[0]) : anyGelu(...args)) as typeof anyGelu;
+  args.length === 1 && args[0] instanceof torch.Tensor
+    ? ops.gelu(args[0])
+    : anyGelu(...args)) as typeof anyGelu;
 
 /** log(sigmoid(x)) */
 export const logsigmoid: (input: Tensor) => Tensor = ops.log_sigmoid;
@@ -193,7 +197,9 @@ const anySilu = byName(["input"], function silu(input: Tensor, ...rest: Inplace)
 
 /** x sigmoid(x) */
 export const silu = ((...args: [Tensor]) =>
-  args.length === 1 && args[0] instanceof torch.Tensor ? ops.silu(args[0]) : anySilu(...args)) as typeof anySilu;
+  args.length === 1 && args[0] instanceof torch.Tensor
+    ? ops.silu(args[0])
+    : anySilu(...args)) as typeof anySilu;
 
 /** x tanh(softplus(x)) */
 export const mish = byName(["input"], function mish(input: Tensor, ...rest: Inplace): Tensor {

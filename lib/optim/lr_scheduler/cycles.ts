@@ -1,7 +1,7 @@
 // Schedulers that go up and down, and move the momentum the other way.
 
 import { InvalidArgumentError } from "../../errors/index.ts";
-import { type Arguments, bind, REQUIRED, type Rest } from "../../nn/arguments.ts";
+import { type Arguments, bind, REQUIRED } from "../../nn/arguments.ts";
 import {
   type AnyOptimizer,
   checkOptimizer,

@@ -3,7 +3,6 @@
 import { refuseInRecording } from "../../compile/session.ts";
 import { InvalidArgumentError } from "../../errors/index.ts";
 import { warn } from "../../errors/warnings.ts";
-import type { Rest } from "../../nn/arguments.ts";
 import { Optimizer } from "../optimizer.ts";
 
 /** A parameter group as schedulers see it: a learning rate, and settings that they may read or move. */
@@ -22,8 +21,6 @@ export interface LastEpoch {
   /** The last step that was done, for going on; needs groups with `initial_lr`. Default: -1, none. */
   last_epoch?: number | undefined;
 }
-/** What follows the arguments of a scheduler that has nothing else. */
-export type LastEpochRest = Rest<[last_epoch: number], LastEpoch>;
 
 // biome-ignore lint/suspicious/noExplicitAny: schedulers read nothing of an optimizer but what all have
 export type AnyOptimizer = Optimizer<any>;

@@ -6,7 +6,6 @@ import {
   type AnyOptimizer,
   checkOptimizer,
   type LastEpoch,
-  type LastEpochRest,
   LRScheduler,
   perGroup,
   type SchedulerState,

@@ -1,0 +1,1 @@
+export * from "./image_processing_convnext.ts";
