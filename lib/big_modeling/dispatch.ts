@@ -1,7 +1,7 @@
 // A model over several places: each block where the device map says, with hooks that bring what is elsewhere.
 import { InvalidArgumentError } from "../errors/index.ts";
 import { bind } from "../nn/arguments.ts";
-import type { Module } from "../nn/index.ts";
+import { type Module, Parameter } from "../nn/index.ts";
 import { parseTo } from "../nn/module_to.ts";
 import type { Tensor } from "../torch/index.ts";
 import * as torch from "../torch/index.ts";
@@ -285,14 +285,16 @@ function hookOwners(
 async function findSources(
   model: Module,
   map: Readonly<Record<string, string>>,
-  { state_dict, offload_dir, offload_index }: DispatchOptions,
+  { state_dict, offload_dir, offload_index, offload_buffers }: DispatchOptions,
 ): Promise<WeightsMap | undefined> {
   // What was left on the disk when it was loaded is known already.
   const state = model.state_dict({ keep_vars: true });
   const unknown = Object.keys(state).filter(
     (name) => placeOf(map, name) === "disk" && !isOffloaded(state[name] as Tensor),
   );
-  const onDisk = Object.keys(map).filter((name) => unknown.some((other) => isInside(other, name)));
+  // Buffers stay where they are, unless they are offloaded too.
+  const leaving = unknown.filter((name) => offload_buffers || state[name] instanceof Parameter);
+  const onDisk = Object.keys(map).filter((name) => leaving.some((other) => isInside(other, name)));
   if (onDisk.length > 0 && !offload_dir && !offload_index)
     throw new InvalidArgumentError(
       `dispatch_model needs an offload_dir: the map offloads ${onDisk.slice(0, 10).join(", ")} to the disk.`,
@@ -301,7 +303,10 @@ async function findSources(
   if (folder !== undefined && !offload_index && !(await hasOffloadIndex(folder))) {
     const empty = unknown.find((name) => state[name]?.is_meta);
     if (empty) throw new InvalidArgumentError(`${empty} is on the meta device and has no values to offload.`);
-    await offload_state_dict(folder, Object.fromEntries(unknown.map((name) => [name, state[name] as Tensor])));
+    await offload_state_dict(
+      folder,
+      Object.fromEntries(unknown.map((name) => [name, state[name] as Tensor])),
+    );
   }
   if (!state_dict && folder === undefined && !offload_index) return undefined;
   return OffloadedWeightsLoader.open({

@@ -4,6 +4,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  symlinkSync,
   truncateSync,
   unlinkSync,
   writeFileSync,
@@ -127,7 +128,8 @@ t.test("wrong input", async (t) => {
 
 t.test("hooks around a forward", async (t) => {
   const model = new Net().eval();
-  const x = torch.randn([2, 3]);
+  // Whole numbers: x + 1 + 2 is x + 3 to the bit.
+  const x = torch.arange(6, { dtype: "float32" }).reshape([2, 3]);
   const plain = torch.no_grad(() => model.forward(x));
   const shifted = torch.no_grad(() => model.forward(x.add(1)));
   const seen: string[] = [];
@@ -400,7 +402,13 @@ t.test("checkpoints in plain modules", async (t) => {
     "into an empty model",
   );
 
-  for (const device_map of ["auto", "sequential", { "": "cpu" }] as const) {
+  for (const device_map of [
+    "auto",
+    "sequential",
+    { "": "cpu" },
+    { linear1: "limited:0", batchnorm: "cpu", linear2: "disk" },
+    { linear1: "disk", batchnorm: "disk", linear2: "disk" },
+  ] as const) {
     const loaded = init_empty_weights(() => new Net()).eval();
     await load_checkpoint_and_dispatch(loaded, place, { device_map });
     same(
@@ -411,4 +419,29 @@ t.test("checkpoints in plain modules", async (t) => {
     );
     loaded.dispose();
   }
+
+  const indexed = folder();
+  const spread = init_empty_weights(() => new Net()).eval();
+  const device_map = { linear1: "cpu", batchnorm: "cpu", linear2: "disk" };
+  await load_checkpoint_in_model(spread, file, { device_map, offload_folder: indexed });
+  t.same(readdirSync(indexed), ["index.json"], "the disk is the checkpoint's own file");
+  await dispatch_model(spread, device_map, { offload_dir: indexed });
+  same(
+    t,
+    torch.no_grad(() => spread.forward(x)),
+    want,
+  );
+
+  await t.rejects(load_checkpoint_in_model(new Net(), join(place, "none")), { code: "ERR_ENTRY_NOT_FOUND" });
+  await t.rejects(load_checkpoint_in_model(new Direct(), place, { strict: true }), {
+    code: "ERR_CHECKPOINT",
+  });
+  await t.rejects(load_checkpoint_and_dispatch(new Net(), place, { device_map: "atuo" as never }), /atuo/);
+  const wrong = new Net();
+  wrong.linear2.weight.data = torch.ones([5, 5]);
+  await t.rejects(load_checkpoint_in_model(wrong, place), /linear2\.weight/);
+
+  const linked = folder();
+  symlinkSync(file, join(linked, "model.safetensors"));
+  await t.rejects(load_checkpoint_in_model(new Net(), linked), /leads out/, "a link out of the folder");
 });
