@@ -3,8 +3,6 @@
 #include <ATen/ATen.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
-#include <algorithm>
-
 #include "native/error/guard.h"
 
 namespace tf {
@@ -14,12 +12,6 @@ namespace {
 constexpr int64_t kTurn = 2'000'000;
 // How often a stage runs before it is recorded as a graph: libraries choose and allocate meanwhile.
 constexpr int kWarmUp = 2;
-
-bool Draws(const Stage& stage) {
-  return std::any_of(stage.program->code.begin(),
-                     stage.program->code.end(),
-                     [](const Instruction& instruction) { return instruction.draws; });
-}
 
 }  // namespace
 

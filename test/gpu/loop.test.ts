@@ -4,7 +4,7 @@ import { AutoModelForCausalLM, torch } from "torchformers";
 import { device } from "../support/device.js";
 import { fixture } from "../support/fixtures.js";
 
-const model = await AutoModelForCausalLM.from_pretrained(fixture("demo-llama"), { device });
+const model = (await AutoModelForCausalLM.from_pretrained(fixture("demo-llama"))).to({ device });
 const input_ids = torch.tensor([[1, 5, 9, 12]], { device });
 
 t.test("greedy and sampled answers equal eager ones, many times over", async (t) => {
