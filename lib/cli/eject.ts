@@ -58,5 +58,7 @@ async function run(model: string | undefined, folder: string | undefined, flags:
     return;
   }
   for (const file of files) console.log(path.join(target, file.name));
-  console.log(`\nimport "./${path.join(target, "index.ts")}" makes the Auto classes know '${name}'.`);
+  const entry = path.join(target, "index.ts");
+  const specifier = path.isAbsolute(entry) || entry.startsWith("..") ? entry : `./${entry}`;
+  console.log(`\nimport "${specifier}" makes the Auto classes know '${name}'.`);
 }
