@@ -60,6 +60,7 @@ const tests = {
         }
       }
     }
+    native.setMemoryLimit(-1); // 0 bytes is a limit, too
     native.setGradMode(true);
     native.detectAnomaly(false);
     native.setAutocast("cpu", false, "bfloat16");

@@ -144,7 +144,7 @@ t.test("the command line says why", without, async (t) => {
   const cli = join(root, "dist/cli/main.js");
   const generate = node([cli, "generate", fixture("demo-llama"), "hello", "--device", "cuda", "-n", "2"]);
   t.notOk(generate.status === 0);
-  t.match(generate.stderr, /device 'cuda' cannot be used: .*NVIDIA driver/);
+  t.match(generate.stderr, /device 'cuda:0' cannot be used: .*NVIDIA driver/);
   t.equal(generate.stdout, "", "and writes nothing");
   const doctor = node([cli, "doctor", "--cuda"]);
   t.equal(doctor.status, 1);
