@@ -69,8 +69,8 @@ code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 print(json.dumps({"code": code, "screen": seen.decode(errors="replace")}))
 `;
 
-/** Is there a Python with pty? */
-export const canUseTerminal = spawnSync("python3", ["-c", "import pty"]).status === 0;
+/** Is there a Python with pty, and a system that gives terminals? */
+export const canUseTerminal = spawnSync("python3", ["-c", "import pty; pty.openpty()"]).status === 0;
 
 /** Types on a terminal: each step is a text to wait for and the keys to press then. */
 export async function onTerminal(
