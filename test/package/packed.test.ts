@@ -19,16 +19,16 @@ import { fixture, root } from "../support/fixtures.js";
 const folder = mkdtempSync(join(tmpdir(), "torchformers-packed-"));
 t.teardown(() => rmSync(folder, { recursive: true, force: true }));
 
-/** Packages that `name` needs at run time, itself first. */
-function needed(name: string, found = new Set<string>()): Set<string> {
-  if (found.has(name)) return found;
-  found.add(name);
-  const path = join(root, "node_modules", name, "package.json");
-  const { dependencies = {} } = JSON.parse(readFileSync(path, "utf8")) as {
+/** A package and those that it needs, by name: the folder of each, as Node finds it from the one that needs it. */
+function needed(name: string, from: string, found: Map<string, string>): void {
+  if (found.has(name)) return;
+  const nested = join(from, "node_modules", name);
+  const folder = existsSync(nested) ? nested : join(root, "node_modules", name);
+  found.set(name, folder);
+  const { dependencies = {} } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8")) as {
     dependencies?: Record<string, string>;
   };
-  for (const dependency of Object.keys(dependencies)) needed(dependency, found);
-  return found;
+  for (const dependency of Object.keys(dependencies)) needed(dependency, folder, found);
 }
 
 /** Compilers that fail come first on PATH. */
@@ -60,9 +60,9 @@ t.before(() => {
     });
   npm(root, "pack", "--pack-destination", folder);
   const { version, dependencies } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
-  const packages = new Set<string>();
-  for (const name of Object.keys(dependencies)) needed(name, packages);
-  const local = [...packages].map((name) => join(root, "node_modules", name));
+  const packages = new Map<string, string>();
+  for (const name of Object.keys(dependencies)) needed(name, root, packages);
+  const local = [...packages.values()];
   writeFileSync(join(folder, "package.json"), JSON.stringify({ name: "consumer", private: true }));
   // The dependencies are copies of the installed ones: a test needs no network.
   npm(folder, "install", "--offline", "--install-links", `./torchformers-${version}.tgz`, ...local);
