@@ -11,12 +11,12 @@
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/library.h>
 
-#include <atomic>
 #include <vector>
 
 #include "native/kernels/matvec.h"
 #include "native/kernels/pick.h"
 #include "native/kernels/scratch.h"
+#include "native/kernels/turns.h"
 
 namespace tf {
 namespace {
@@ -77,8 +77,7 @@ constexpr int64_t kPiece = 32;
 // what the second thread saves of the reading is less than the microseconds of a start and an end.
 constexpr int64_t kBytesOfTeam = 256 << 10;
 constexpr int64_t kBytesPerThread = 64 << 10;
-// Threads take turns of this many bytes, or so many each where that is less: one that starts late,
-// or loses its core for a moment, leaves more to the others.
+// Threads take turns of this many bytes, or so many each where that is less.
 constexpr int64_t kBytesPerTurn = 512 << 10;
 constexpr int64_t kTurns = 8;
 
@@ -125,14 +124,7 @@ void Multiply(const Tensor& input, int64_t rows, const std::vector<matvec::Produ
   if (threads == 1) return run(0, pieces);
   const int64_t turn = std::max<int64_t>(
       1, std::min(kBytesPerTurn, bytes / threads / kTurns) / std::max<int64_t>(1, bytes_of_piece));
-  std::atomic<int64_t> next = 0;
-  at::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
-    for (;;) {
-      const int64_t begin = next.fetch_add(turn, std::memory_order_relaxed);
-      if (begin >= pieces) break;
-      run(begin, std::min(begin + turn, pieces));
-    }
-  });
+  InTurns(threads, pieces, turn, run);
 }
 
 std::vector<Tensor> LinearGroupCpu(const Tensor& input,

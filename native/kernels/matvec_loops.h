@@ -99,8 +99,8 @@ void Tile(const Input& input, const Product& product, int64_t n) {
 
 template <class T, int kRows>
 void RunRows(const Input& input, const Product& product, int64_t begin, int64_t end) {
-  // Eight rows of weights side by side, read without prefetching by hand, come fastest from memory
-  // (41 GB/s where four with prefetching gave 30). Powers of two leave no rest of a piece.
+  // Eight rows of weights side by side, read without prefetching by hand, come fastest from memory.
+  // Powers of two leave no rest of a piece.
   constexpr int kMost = kSums / kRows;
   constexpr int kColumns = kMost >= 8 ? 8 : kMost >= 4 ? 4 : kMost >= 2 ? 2 : 1;
   int64_t n = begin;

@@ -9,6 +9,8 @@
 #include <atomic>
 #include <cstdint>
 
+#include "native/kernels/turns.h"
+
 namespace tf {
 namespace {
 
@@ -37,13 +39,8 @@ at::Tensor ReadBytes(const at::Tensor& input) {
   const auto count = static_cast<int64_t>(input.nbytes() / sizeof(uint64_t));
   std::atomic<uint64_t> sum = 0;
   constexpr int64_t kTurn = (512 << 10) / sizeof(uint64_t);
-  std::atomic<int64_t> next = 0;
-  at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t, int64_t) {
-    for (;;) {
-      const int64_t begin = next.fetch_add(kTurn, std::memory_order_relaxed);
-      if (begin >= count) break;
-      sum += SumWords(words + begin, std::min(kTurn, count - begin));
-    }
+  InTurns(at::get_num_threads(), count, kTurn, [&](int64_t begin, int64_t end) {
+    sum += SumWords(words + begin, end - begin);
   });
   return at::scalar_tensor(static_cast<int64_t>(sum.load()), at::kLong);
 }
