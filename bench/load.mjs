@@ -73,7 +73,7 @@ function run(command, args) {
 describeMachine({
   python,
   ...requirePython("torch", "transformers"),
-  bytes: (bytes / 1e9).toFixed(2) + " GB",
+  bytes: `${(bytes / 1e9).toFixed(2)} GB`,
 });
 const CASES = [
   { name: "same dtype, warm", dtype: "auto", forward: true, cold: false, wanted: 4 },

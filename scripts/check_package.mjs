@@ -19,7 +19,7 @@ const NEEDED = [
   "dist/index.d.ts.map",
   "dist/cli/main.js",
   "lib/index.ts",
-  "templates/model/package.json",
+  "templates/model/package.json.template",
   "templates/model/src/index.ts",
   "prebuilds/linux-x64/torchformers.napi.glibc.node",
   "prebuilds/linux-x64/torchformers_core.node",

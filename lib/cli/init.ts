@@ -62,7 +62,9 @@ async function run(name: string, flags: Flags): Promise<void> {
   const written: string[] = [];
   for (const entry of files) {
     const source = path.join(entry.parentPath, entry.name);
-    const place = named(path.relative(template, source)).replace(/^gitignore$/, ".gitignore");
+    const place = named(path.relative(template, source))
+      .replace(/^gitignore$/, ".gitignore")
+      .replace(/\.template$/, "");
     await mkdir(path.join(folder, path.dirname(place)), { recursive: true });
     await writeFileAtomic(path.join(folder, place), named(readFileSync(source, "utf8")));
     written.push(place);
